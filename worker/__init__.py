@@ -1,0 +1,3 @@
+"""topic-import: imports topics into Tencent Cloud Chat communities, losing and doubling nothing."""
+
+__version__ = "0.1.0"

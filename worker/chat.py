@@ -1,0 +1,178 @@
+"""One attempt over HTTP: the call `import_topic` -> a Reply. The only module that knows HTTP."""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from worker.delivery import Signature
+from worker.telemetry import redact
+from worker.verdict import Reply
+
+BODY_BYTES_MAX = 65_536
+INFO_CHARACTERS_MAX = 500
+KEEP_ALIVE_S = 15.0
+"""Below what gateways keep an idle connection open: a POST on one that just closed fails."""
+DNS_CACHE_S = 60
+RANDOM_MAX = 2**32 - 1
+OK = 200
+SERVER_ERRORS_FROM = 500
+REQUEST_TIMEOUT = 408
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as whom to call; times in seconds."""
+
+    base_url: str
+    path: str
+    sdk_app_id: int
+    admin: str
+    connect_timeout_s: float = 5.0
+    total_timeout_s: float = 10.0
+    proxy: str | None = None
+    ca_file: str | None = None
+
+
+class ImportTopicClient:
+    """Calls `import_topic`; every failure is a Reply. Use as an async context manager."""
+
+    def __init__(
+        self, endpoint: Endpoint, *, chance: Callable[[int, int], int] = random.randint
+    ) -> None:
+        self._endpoint = endpoint
+        self._chance = chance
+        self._url_start = ""
+        self._url_generation = -1
+        self._session: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        endpoint = self._endpoint
+        verified = ssl.create_default_context(cafile=endpoint.ca_file)
+        connector = aiohttp.TCPConnector(
+            limit=0,  # the slots bound the calls; waiting for the pool would eat their time
+            keepalive_timeout=KEEP_ALIVE_S,
+            ttl_dns_cache=DNS_CACHE_S,
+            ssl=verified,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(
+                total=endpoint.total_timeout_s, sock_connect=endpoint.connect_timeout_s
+            ),
+            headers={
+                "Content-Type": "application/json; charset=utf-8",
+                "User-Agent": "topic-import",
+            },
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=endpoint.proxy is None,
+            auto_decompress=True,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def import_topic(self, body: bytes, signature: Signature) -> Reply:
+        """Make one attempt; never raises but for a cancellation."""
+        try:
+            async with self._session.post(
+                self._url(signature),
+                data=body,
+                allow_redirects=False,
+                proxy=self._endpoint.proxy,
+            ) as response:
+                content = await _capped(response.content)
+                return read_reply(response.status, content)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return _failed(error)
+
+    def _url(self, signature: Signature) -> URL:
+        if signature.generation != self._url_generation:
+            endpoint = self._endpoint
+            self._url_start = (
+                f"{endpoint.base_url.rstrip('/')}/{endpoint.path.strip('/')}"
+                f"?sdkappid={endpoint.sdk_app_id}&identifier={quote(endpoint.admin, safe='')}"
+                f"&usersig={quote(signature.value, safe='*-_')}&contenttype=json&random="
+            )
+            self._url_generation = signature.generation
+        return URL(f"{self._url_start}{self._chance(0, RANDOM_MAX)}", encoded=True)
+
+
+def read_reply(status: int, content: bytes) -> Reply:
+    """Read an answer leniently: the marks of a success are the verdict's to check."""
+    if status == OK:
+        parsed = _parsed(content)
+        if isinstance(parsed, dict):
+            code = parsed.get("ErrorCode")
+            if isinstance(code, int) and not isinstance(code, bool):
+                return Reply(
+                    status=status,
+                    code=code,
+                    info=redact(_text(parsed.get("ErrorInfo")))[:INFO_CHARACTERS_MAX],
+                    topic_id=_text(parsed.get("TopicId")) or None,
+                    action_status=_text(parsed.get("ActionStatus")),
+                )
+        failure = "an answer without an ErrorCode" if content else "an empty answer"
+        return Reply(status=status, failure=failure, may_have_taken_effect=True)
+    # What a gateway refuses by itself (3xx, 4xx) never reached the service; a 5xx may have.
+    reached = status >= SERVER_ERRORS_FROM or status == REQUEST_TIMEOUT or status < OK + 100
+    return Reply(status=status, failure=f"HTTP {status}", may_have_taken_effect=reached)
+
+
+def _parsed(content: bytes) -> Any:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+async def _capped(stream: aiohttp.StreamReader) -> bytes:
+    pieces: list[bytes] = []
+    left = BODY_BYTES_MAX
+    while left > 0 and (piece := await stream.read(left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
+def _failed(error: Exception) -> Reply:
+    """Translate a transport failure; its text never holds the URL, which is signed."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            failure, sent = f"TLS failed: {_os_reason(error)}", False
+        case aiohttp.ClientProxyConnectionError():
+            failure, sent = f"the proxy cannot be reached: {_os_reason(error)}", False
+        case aiohttp.ClientHttpProxyError():
+            failure, sent = f"the proxy answered HTTP {error.status}", False
+        case aiohttp.ClientConnectorError():
+            failure, sent = f"cannot connect: {_os_reason(error)}", False
+        case aiohttp.ConnectionTimeoutError():
+            failure, sent = "cannot connect: timed out", False
+        case aiohttp.ServerTimeoutError() | asyncio.TimeoutError():
+            failure, sent = "no answer in time", True
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            failure, sent = "the connection was cut before the answer", True
+        case aiohttp.ClientPayloadError():
+            failure, sent = "the answer was cut short", True
+        case _:
+            failure, sent = f"the answer could not be read ({type(error).__name__})", True
+    return Reply(failure=failure, may_have_taken_effect=sent)
+
+
+def _os_reason(error: Exception) -> str:
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return inner.verify_message
+    return getattr(inner, "strerror", None) or type(inner or error).__name__

@@ -1,0 +1,207 @@
+"""Commands, options, exit codes; nothing else. Each command pays for its own imports only."""
+
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+    from worker.telemetry import LogFormat, LogLevel
+
+USAGE = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="topic-import",
+    help="Import topics into Tencent Cloud Chat communities: nothing lost, nothing twice.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="INPUT...", help="JSON Lines files (.gz too); - is standard input."),
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings (TOML); else $TOPIC_IMPORT_CONFIG.")
+]
+Format = Annotated[str, typer.Option("--log-format", help="console or json")]
+Level = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error")]
+Out = Annotated[Path, typer.Option("--out", help="The directory of the job.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; every mistake of a user ends in a sentence and exit 2."""
+    from worker.jobs import UsageError
+    from worker.queues import QueueError
+    from worker.settings import SettingsError
+
+    try:
+        app(standalone_mode=True)
+    except (UsageError, SettingsError, QueueError) as error:
+        for line in str(error).splitlines():
+            print(f"topic-import: {line}", file=sys.stderr)  # noqa: T201
+        sys.exit(USAGE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away: nobody is left to tell.
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)
+
+
+@app.command()
+def backfill(
+    inputs: Inputs = None,
+    out: Out = Path("out"),
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="The service's URL, in place of app.region.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Calls a second; 0: no limit.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Read and import at most N records.")
+    ] = None,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Import files and stop when all is settled; again with the same --out: continue."""
+    options: dict[str, dict[str, Any]] = {"app": {}, "rate": {}}
+    if base_url is not None:
+        options["app"]["base_url"] = base_url
+    if rate is not None:
+        options["rate"]["calls_per_second"] = rate
+    settings = _settings(config, log_format, log_level, options)
+    from worker.jobs.backfill import Options
+    from worker.jobs.backfill import backfill as run
+
+    chosen = Options(inputs or [], out, limit, show_progress=not no_progress)
+    _exit(_run(run(settings, chosen)))
+
+
+@app.command()
+def check(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="As for backfill.")],
+    as_json: AsJson = False,
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Validate all records, send nothing: every problem, grouped, with file and line."""
+    settings = _settings(config, log_format, log_level)
+    from worker.jobs.check import check as run
+
+    _exit(run(settings, inputs, as_json=as_json))
+
+
+@app.command()
+def status(
+    out: Out = Path("out"),
+    as_json: AsJson = False,
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Tell what a job holds, and whether its queue and files agree."""
+    _settings(config, log_format, log_level)
+    from worker.jobs.status import status as run
+
+    _exit(run(out, as_json=as_json))
+
+
+@app.command()
+def explain(
+    code: Annotated[int | None, typer.Argument(help="An error code; none: the table.")] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Tell what an error code means and what is done about it."""
+    _settings(config, log_format, log_level)
+    from worker.jobs.explain import explain as run
+
+    _exit(run(code, as_json=as_json))
+
+
+@app.command()
+def simulate(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8200,
+    quota: Annotated[int, typer.Option("--quota", min=0, help="Calls a second; 0: none.")] = 200,
+    latency: Annotated[
+        float, typer.Option("--latency", min=0, help="Seconds until the answer.")
+    ] = 0.0,
+    jitter: Annotated[
+        float, typer.Option("--jitter", min=0, help="Up to so many seconds until the arrival.")
+    ] = 0.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="KIND=PROBABILITY",
+            help="An error code, 502, html, empty, truncated, reset-before, reset-after or hang.",
+        ),
+    ] = None,
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Serve a local stand-in of the service, strict and with faults as asked for."""
+    settings = _settings(config, log_format, log_level)
+    from worker.jobs.simulate import Options
+    from worker.jobs.simulate import simulate as run
+
+    _exit(_run(run(settings, Options(host, port, quota, latency, jitter, fault or []))))
+
+
+def _settings(
+    config: Path | None,
+    log_format: str,
+    log_level: str,
+    options: dict[str, dict[str, Any]] | None = None,
+) -> "Settings":
+    from worker.settings import load
+    from worker.telemetry import configure
+
+    configure(_log_format(log_format), _log_level(log_level))
+    return load(config, options=options)
+
+
+def _log_format(value: str) -> "LogFormat":
+    if value == "console" or value == "json":  # noqa: PLR1714 - narrows the type
+        return value
+    raise typer.BadParameter(f"{value}: console or json", param_hint="--log-format")
+
+
+def _log_level(value: str) -> "LogLevel":
+    if value == "debug" or value == "info" or value == "warning" or value == "error":  # noqa: PLR1714
+        return value
+    raise typer.BadParameter(f"{value}: debug, info, warning or error", param_hint="--log-level")
+
+
+def _run(job: Coroutine[Any, Any, int]) -> int:
+    import asyncio
+
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        from asyncio import new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(job)
+
+
+def _exit(code: int) -> NoReturn:
+    sys.stdout.flush()
+    raise typer.Exit(int(code))

@@ -1,0 +1,202 @@
+"""Every error code of the service as data: what it means, what the worker does, and why.
+
+Source: REST overview, error code pages and the page of import_topic.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What the worker does with a reply that carries a code."""
+
+    IMPORTED = "imported"
+    EXISTS = "exists"
+    RETRY = "retry"
+    THROTTLED = "throttled"
+    RENEW = "renew"
+    REJECT = "reject"
+    HALT = "halt"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One error code.
+
+    `ambiguous`: the topic may have been made although the call failed.
+    `once`: a renewal is tried once, then the run halts.
+    `pause_s`: a throttle's least pause; `halt_if_repeated`: the pause is tried once.
+    `tries`: a retry that ends as a rejection after so many.
+    """
+
+    code: int
+    meaning: str
+    action: Action
+    hint: str
+    ambiguous: bool = False
+    once: bool = False
+    pause_s: float = 0.0
+    halt_if_repeated: bool = False
+    tries: int | None = None
+
+
+def _retry(code: int, meaning: str, hint: str, *, tries: int | None = None) -> Code:
+    return Code(code, meaning, Action.RETRY, hint, tries=tries)
+
+
+def _ambiguous(code: int, meaning: str, hint: str) -> Code:
+    return Code(code, meaning, Action.RETRY, hint, ambiguous=True)
+
+
+def _throttled(
+    code: int, meaning: str, hint: str, pause_s: float = 0.0, *, halt_if_repeated: bool = False
+) -> Code:
+    return Code(
+        code, meaning, Action.THROTTLED, hint, pause_s=pause_s, halt_if_repeated=halt_if_repeated
+    )
+
+
+def _renew(code: int, meaning: str, hint: str, *, once: bool = False) -> Code:
+    return Code(code, meaning, Action.RENEW, hint, once=once)
+
+
+def _reject(code: int, meaning: str, hint: str) -> Code:
+    return Code(code, meaning, Action.REJECT, hint)
+
+
+def _halt(code: int, meaning: str, hint: str) -> Code:
+    return Code(code, meaning, Action.HALT, hint)
+
+
+_ALL = (
+    Code(0, "success", Action.IMPORTED, "the topic was made"),
+    # Public REST codes
+    _halt(60002, "HTTP parse error", "all URLs are built alike: check app.base_url and a proxy"),
+    _reject(60003, "request JSON parse error", "look for odd characters in this record"),
+    _renew(60004, "account or signature wrong in URL or body", "check app.admin", once=True),
+    _renew(60005, "account or signature wrong in URL or body", "check app.admin", once=True),
+    _halt(60006, "SDKAppID invalid", "check app.sdk_app_id"),
+    _throttled(60007, "frequency limit of this API exceeded", "another user of the quota?"),
+    _ambiguous(60008, "service timeout, or bad HTTP format", "the backend gave up after 3 s"),
+    _halt(60009, "resource or URL wrong", "check app.path and app.base_url"),
+    _halt(60010, "needs an app administrator", "make app.admin an administrator of the app"),
+    _throttled(
+        60011, "frequency limit of the whole app exceeded", "other systems of the app share it", 1.0
+    ),
+    _halt(60012, "SDKAppID missing", "check app.sdk_app_id"),
+    _ambiguous(60013, "response JSON parse error on their side", "the call itself may have worked"),
+    _retry(60014, "account exchange timeout", "it failed before the topic was looked at"),
+    _reject(60015, "account in the body is not a text", "From_Account must be a text"),
+    _halt(60016, "SDKAppID disabled", "ask Tencent Cloud by ticket"),
+    _halt(60017, "request disabled", "ask Tencent Cloud by ticket"),
+    _throttled(60018, "too many requests", "the service asks to wait", 1.0),
+    _throttled(60019, "too many requests", "the service asks to wait", 1.0),
+    _halt(60020, "package expired or not active yet", "buy or renew it; active 5 minutes later"),
+    _halt(60021, "source IP not allowed", "add this machine to the console's list of IPs"),
+    # Accounts and signatures
+    _renew(70001, "UserSig expired", "if a new one expires too, this machine's clock is wrong"),
+    _halt(70002, "UserSig empty", "check app.secret_key or app.usersig"),
+    _renew(70003, "UserSig invalid", "check app.secret_key", once=True),
+    _renew(70005, "UserSig invalid", "check app.secret_key", once=True),
+    _halt(70009, "UserSig does not verify", "the key is wrong, or of another SDKAppID"),
+    _halt(70013, "identifier is not the one in the UserSig", "check app.admin and app.usersig"),
+    _halt(70014, "SDKAppID is not the one in the UserSig", "check app.sdk_app_id and app.usersig"),
+    _halt(70016, "key of the app not found", "check app.sdk_app_id and the data centre's host"),
+    _halt(70020, "SDKAppID not found", "check app.sdk_app_id and the data centre's host"),
+    _throttled(
+        70050,
+        "too many failed verifications",
+        "the signature was wrong before: check the key",
+        60.0,
+        halt_if_repeated=True,
+    ),
+    _halt(70051, "account blocklisted", "use another administrator in app.admin"),
+    _renew(70052, "UserSig was invalidated", "a new one is signed"),
+    _renew(70101, "ticket expired", "a new one is signed"),
+    _reject(70107, "account not imported", "import the account of From_Account first"),
+    _throttled(
+        70114,
+        "restricted for security",
+        "lower rate.calls_per_second, or ask Tencent Cloud",
+        60.0,
+        halt_if_repeated=True,
+    ),
+    _ambiguous(70169, "server timeout", "the call may have worked"),
+    _ambiguous(70202, "server timeout", "the call may have worked"),
+    _halt(70398, "account quota of the trial edition used up", "upgrade the edition"),
+    _reject(70402, "invalid parameter", "read the message of the service"),
+    _halt(70403, "needs an administrator", "make app.admin an administrator of the app"),
+    _ambiguous(70500, "internal server error", "the call may have worked"),
+    _halt(72000, "daily users of the trial edition used up", "upgrade the edition"),
+    # Groups and topics
+    _ambiguous(10002, "internal server error", "the service asks to try again"),
+    _halt(10003, "invalid command word", "check app.path"),
+    _reject(10004, "invalid parameter", "read the message of the service"),
+    _reject(10005, "too many accounts in the request", "not expected of this call"),
+    _throttled(10006, "frequency limit", "may be a limit a day: too many new groups today", 1.0),
+    _reject(10007, "no permission", "the group's type or state does not allow it"),
+    _retry(10008, "illegal request", "sometimes passing; refused again and again: ticket", tries=3),
+    _reject(10010, "group missing or deleted", "create the community first, then replay"),
+    _reject(10011, "JSON parse failure", "look for odd characters in this record"),
+    _reject(10012, "invalid operator", "check From_Account"),
+    _reject(10015, "group ID invalid", "check GroupId: a community's starts with @TGS#_"),
+    _reject(10016, "the app's webhook refused", "not expected: imports trigger no webhooks"),
+    _reject(10018, "response too large", "not expected of this call"),
+    _reject(10019, "user does not exist", "import the account of From_Account first"),
+    Code(10021, "topic ID in use", Action.EXISTS, "compare the topic with get_topic"),
+    _throttled(10023, "message frequency limit", "not expected of this call"),
+    Code(10025, "topic ID in use by this operator", Action.EXISTS, "compare with get_topic"),
+    _halt(10026, "command disabled for the app", "ask Tencent Cloud by ticket"),
+    _halt(10036, "quota of groups used up", "delete groups or upgrade"),
+    _halt(10037, "prepaid topics used up", "delete topics or buy more"),
+    _halt(10058, "groups of the free edition used up", "upgrade the edition"),
+    _halt(10059, "needs another edition", "upgrade the edition"),
+    _halt(
+        11000,
+        "no community topics",
+        "switch topics on in the console (halts while nothing was imported, else this group "
+        "has SupportTopic=0 and its record is rejected)",
+    ),
+    _reject(110002, "topic could not be deleted", "not expected of this call"),
+    _reject(110003, "topic was deleted", "choose another TopicId"),
+    # Content and messages
+    _reject(80001, "content check not passed", "change the text of this record"),
+    _reject(80002, "packet too long", "shorten this record"),
+    _retry(80003, "webhook failed or timed out", "not expected of this call", tries=3),
+    _reject(80004, "image with forbidden content", "change FaceUrl"),
+    _retry(80005, "content check timed out", "refused before the topic was made"),
+    _reject(80101, "content filtered", "change the text of this record"),
+    _reject(90001, "JSON or format wrong", "look for odd characters in this record"),
+    _reject(90010, "JSON or format wrong", "look for odd characters in this record"),
+    _reject(90008, "account missing or not imported", "import the account of From_Account first"),
+    _halt(90009, "needs an administrator", "make app.admin an administrator of the app"),
+    _reject(90012, "account not imported", "import the account of From_Account first"),
+    _reject(90048, "account not imported", "import the account of From_Account first"),
+    _retry(90992, "internal error", "for every record: check your own webhook server"),
+    _retry(90994, "internal error", "the service asks to try again"),
+    _retry(90995, "internal error", "the service asks to try again"),
+    _retry(91000, "internal error", "the service asks to try again"),
+    _reject(93000, "packet too long", "shorten this record"),
+    _retry(20004, "network error on their side", "the vendor's SDK tries again too"),
+    _retry(20005, "internal error on their side", "the vendor's SDK tries again too"),
+)
+CODES: dict[int, Code] = {entry.code: entry for entry in _ALL}
+
+_ACCOUNT_FAMILY = range(70000, 71000)
+
+
+def lookup(code: int) -> Code:
+    """Find a code; one in no table is tried again as ambiguous, 70xxx like a bad signature."""
+    known = CODES.get(code)
+    if known:
+        return known
+    if code in _ACCOUNT_FAMILY:
+        return _renew(code, "unknown code of the signature family", "check app.*", once=True)
+    return Code(
+        code,
+        "a code in no table",
+        Action.UNKNOWN,
+        "tried again, then dead-lettered as exhausted; ask Tencent Cloud what it means",
+        ambiguous=True,
+    )

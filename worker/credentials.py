@@ -1,0 +1,83 @@
+"""The current signature and its renewal."""
+
+from collections.abc import Callable
+
+from worker.delivery import Signature
+from worker.telemetry import keep_secret, logger
+from worker.usersig import sign
+
+log = logger(__name__)
+
+LIFE_S = 24 * 3600
+MARGIN_S = 2 * 3600
+"""A signature is renewed so long before its end: room for a clock that is wrong by an hour."""
+
+
+class SigningCredentials:
+    """Signs with the app's key, anew before the signature ends or when the service asks.
+
+    Its age is told by both clocks, so that neither a jump of the wall clock nor a suspended
+    machine keeps an old signature in use.
+    """
+
+    def __init__(
+        self,
+        sdk_app_id: int,
+        admin: str,
+        key: str,
+        *,
+        wall_clock: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._sdk_app_id = sdk_app_id
+        self._admin = admin
+        self._key = key
+        self._wall_clock = wall_clock
+        self._clock = clock
+        self._generation = 0
+        keep_secret(key)
+        self._sign()
+
+    def __repr__(self) -> str:
+        return f"<SigningCredentials {self._admin} generation {self._generation}>"
+
+    def current(self) -> Signature:
+        age_s = self._clock() - self._signed_at_s
+        wall_age_s = self._wall_clock() - self._signed_at_wall_s
+        useful_s = LIFE_S - MARGIN_S
+        if age_s >= useful_s or not -1.0 <= wall_age_s < useful_s:
+            self._sign()
+        return self._signature
+
+    def renew(self, stale: Signature) -> bool:
+        if stale.generation == self._generation:
+            self._sign()
+            log.info("signature renewed", generation=self._generation)
+        return True
+
+    def _sign(self) -> None:
+        self._signed_at_wall_s = self._wall_clock()
+        self._signed_at_s = self._clock()
+        self._generation += 1
+        value = sign(
+            self._sdk_app_id,
+            self._admin,
+            self._key,
+            issued_s=int(self._signed_at_wall_s),
+            life_s=LIFE_S,
+        )
+        self._signature = Signature(value, self._generation)
+
+
+class GivenCredentials:
+    """A ready signature, which nobody here can renew."""
+
+    def __init__(self, usersig: str) -> None:
+        keep_secret(usersig)
+        self._signature = Signature(usersig, 1)
+
+    def current(self) -> Signature:
+        return self._signature
+
+    def renew(self, stale: Signature) -> bool:
+        return stale.generation != self._signature.generation

@@ -1,0 +1,282 @@
+"""The story of one record: attempt, verdict, wait, again."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, assert_never
+
+from worker import outcome, verdict
+from worker.health import Failures, Health
+from worker.limits import Limits
+from worker.outcome import DeadLetter, Outcome, Released
+from worker.retry import RetryPolicy, backoff_s
+from worker.telemetry import Counters, RepeatedEvents, logger
+from worker.topic import Topic
+from worker.verdict import Circumstances, Halt, History, Reason, Reply, decide
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A UserSig and the number of its renewal."""
+
+    value: str = field(repr=False)
+    generation: int
+
+
+class Chat(Protocol):
+    """The service: one attempt, never an exception."""
+
+    async def import_topic(self, body: bytes, signature: Signature) -> Reply: ...
+
+
+class Credentials(Protocol):
+    """The current signature."""
+
+    def current(self) -> Signature: ...
+
+    def renew(self, stale: Signature) -> bool:
+        """Replace `stale`, unless that is done; False where no new one can be made."""
+        ...
+
+
+ACCOUNT_OR_SIGNATURE = frozenset({60004, 60005})
+"""Codes that both a bad signature and a bad account in the body give."""
+
+
+class Phase(Enum):
+    """Where a delivery stands, and so what a stop does to it."""
+
+    WAITING = "waiting for a slot or a turn"
+    CALLING = "calling"
+    BACKING_OFF = "backing off"
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A topic taken from the queue, on its way."""
+
+    id: int
+    topic: Topic
+    history: History
+    phase: Phase | None = None
+    failures: Failures | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Try again after so many seconds."""
+
+    seconds: float
+
+
+class Carrier:
+    """Carries deliveries to their outcomes; what all of them share."""
+
+    def __init__(
+        self,
+        *,
+        chat: Chat,
+        credentials: Credentials,
+        limits: Limits,
+        health: Health,
+        retry: RetryPolicy,
+        counters: Counters,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        chance: Callable[[], float] = random.random,
+        skip_existing: bool = False,
+        anything_imported: bool = False,
+    ) -> None:
+        self._chat = chat
+        self._credentials = credentials
+        self._limits = limits
+        self._health = health
+        self._retry = retry
+        self._counters = counters
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._chance = chance
+        self._skip_existing = skip_existing
+        self._anything_imported = anything_imported
+        self._repeated = RepeatedEvents(log, clock)
+        self.stopping = asyncio.Event()
+        self.halted: Halt | None = None
+        self.fresh_waiting = False
+        """Whether records wait in the queue that were not tried in this run."""
+        self.phases: Counter[Phase] = Counter()
+        self.on_phase_change: Callable[[], None] = lambda: None
+
+    def stop(self) -> None:
+        """Start no more calls; those under way may finish."""
+        self.stopping.set()
+
+    def halt(self, halt: Halt) -> None:
+        """Stop because a person must act; the first reason stands."""
+        if self.halted is None:
+            self.halted = halt
+            log.error("halted", code=halt.code, reason=halt.message)
+        self.stop()
+
+    async def carry(self, delivery: Delivery) -> Outcome:
+        """Take one delivery to its outcome; a stop or a cancellation releases it."""
+        self._enter(delivery, Phase.WAITING)
+        try:
+            while not self.stopping.is_set():
+                step = await self._attempt(delivery)
+                if not isinstance(step, _Wait):
+                    return step
+                if step.seconds > 0 and not self.stopping.is_set():
+                    self._enter(delivery, Phase.BACKING_OFF)
+                    await asyncio.sleep(step.seconds)
+                    self._enter(delivery, Phase.WAITING)
+        except asyncio.CancelledError:
+            if delivery.phase is Phase.CALLING:
+                delivery.history = delivery.history.cut_off()
+        finally:
+            self._enter(delivery, None)
+        return Released(delivery.id, delivery.history)
+
+    def _enter(self, delivery: Delivery, phase: Phase | None) -> None:
+        if delivery.phase:
+            self.phases[delivery.phase] -= 1
+        if phase:
+            self.phases[phase] += 1
+        delivery.phase = phase
+        self.on_phase_change()
+
+    async def _attempt(self, delivery: Delivery) -> Outcome | _Wait:
+        async with self._limits.slot_and_turn() as started_s:
+            if self.stopping.is_set():
+                return Released(delivery.id, delivery.history)
+            self._enter(delivery, Phase.CALLING)
+            signature = self._credentials.current()
+            before = delivery.history
+            delivery.history = before.attempted(self._wall_clock())
+            self._counters.calls += 1
+            self._counters.retries += before.attempts > 0
+            reply = await self._chat.import_topic(delivery.topic.body, signature)
+            self._enter(delivery, Phase.WAITING)
+        circumstances = Circumstances(self._anything_imported, self._skip_existing)
+        decided = decide(reply, delivery.topic, before, circumstances)
+        return self._react(delivery, decided, reply, signature, started_s)
+
+    def _react(
+        self,
+        delivery: Delivery,
+        decided: verdict.Verdict,
+        reply: Reply,
+        signature: Signature,
+        started_s: float,
+    ) -> Outcome | _Wait:
+        """Settle all state for a verdict; what is left to do comes back."""
+        if not isinstance(decided, verdict.Throttled):
+            self._limits.answered(started_s=started_s)
+        match decided:
+            case verdict.Imported(already):
+                return self._imported(delivery, already)
+            case verdict.Reject():
+                return self._rejected(delivery, decided)
+            case verdict.Retry():
+                return self._retried(delivery, decided, reply)
+            case verdict.Throttled():
+                return self._throttled(delivery, decided, started_s)
+            case verdict.Renew():
+                return self._renewed(delivery, decided, signature)
+            case Halt():
+                return self._halted(delivery, decided)
+            case _:
+                assert_never(decided)
+
+    def _imported(self, delivery: Delivery, already: verdict.Already) -> Outcome:
+        self._health.imported()
+        self._anything_imported = True
+        return outcome.Imported(delivery.id, already, delivery.history, self._wall_clock())
+
+    def _rejected(self, delivery: Delivery, reject: verdict.Reject) -> Outcome:
+        halt = self._health.rejected(reject.code, delivery.topic.group_id)
+        if halt:
+            self.halt(halt)
+        return DeadLetter(
+            delivery.id,
+            reject.reason,
+            reject.code,
+            reject.message,
+            reject.hint,
+            delivery.history,
+        )
+
+    def _retried(self, delivery: Delivery, retry: verdict.Retry, reply: Reply) -> Outcome | _Wait:
+        now_s = self._clock()
+        delivery.history = delivery.history.failed(ambiguous=retry.ambiguous)
+        delivery.failures = self._health.failed(
+            delivery.id, delivery.failures, now_s, code=reply.code, status=reply.status
+        )
+        self._repeated.warning("attempt failed", code=retry.code, reason=retry.message)
+        halt = self._health.gateway_halt(retry.message)
+        if halt:
+            return self._halted(delivery, halt)
+        if retry.tries is not None and delivery.failures.count >= retry.tries:
+            rejection = verdict.Reject(Reason.REJECTED, retry.code, retry.message, retry.hint)
+            return self._rejected(delivery, rejection)
+        if self._health.is_exhausted(delivery.failures, now_s, fresh_waiting=self.fresh_waiting):
+            return self._exhausted(delivery, retry)
+        return _Wait(backoff_s(self._retry, delivery.failures.count, self._chance()))
+
+    def _exhausted(self, delivery: Delivery, retry: verdict.Retry) -> Outcome:
+        halt = self._health.exhausted(retry.code or retry.message, delivery.topic.group_id)
+        if halt:
+            self.halt(halt)
+        hint = f"{retry.hint}; replay it when the service is well again"
+        return DeadLetter(
+            delivery.id, Reason.EXHAUSTED, retry.code, retry.message, hint, delivery.history
+        )
+
+    def _throttled(
+        self, delivery: Delivery, throttled: verdict.Throttled, started_s: float
+    ) -> Outcome | _Wait:
+        self._counters.throttled += 1
+        self._repeated.warning("throttled", code=throttled.code, reason=throttled.message)
+        is_news = self._limits.throttled(started_s=started_s, least_pause_s=throttled.pause_s)
+        if throttled.halt_if_repeated and is_news:
+            halt = self._health.throttle_halt(throttled.code, throttled.message)
+            if halt:
+                return self._halted(delivery, halt)
+        return _Wait(0.0)
+
+    def _renewed(
+        self, delivery: Delivery, renew: verdict.Renew, signature: Signature
+    ) -> Outcome | _Wait:
+        if signature.generation != self._credentials.current().generation:
+            return _Wait(0.0)
+        if self._account_is_at_fault(delivery, renew):
+            hint = "others succeed with the same signature: check From_Account"
+            return self._rejected(
+                delivery, verdict.Reject(Reason.REJECTED, renew.code, renew.message, hint)
+            )
+        halt = self._health.renewal(renew.code, renew.message, self._clock(), once=renew.once)
+        if halt is None and not self._credentials.renew(signature):
+            halt = Halt(
+                renew.code, f"{renew.message}: app.usersig cannot be renewed, give a new one"
+            )
+        if halt:
+            return self._halted(delivery, halt)
+        self._counters.renewals += 1
+        delivery.history = delivery.history.renewed()
+        return _Wait(0.0)
+
+    def _account_is_at_fault(self, delivery: Delivery, renew: verdict.Renew) -> bool:
+        return (
+            renew.code in ACCOUNT_OR_SIGNATURE
+            and delivery.topic.has_account
+            and delivery.history.renewals > 0
+            and self._health.signature_is_good
+        )
+
+    def _halted(self, delivery: Delivery, halt: Halt) -> Outcome:
+        self.halt(halt)
+        return Released(delivery.id, delivery.history)

@@ -1,0 +1,137 @@
+"""Lines become records: parsed, checked, or with the reason why not."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from worker.intake.lines import Line, split
+from worker.intake.sources import Source, chunks
+from worker.record import Record, content_hash
+from worker.topic import InvalidRecordError, RecordRules, Topic, parse_record, to_topic
+
+BATCH_RECORDS = 256
+BATCH_BYTES = 1 << 21
+
+DEAD_LETTER_NAMES = frozenset(
+    {
+        "source",
+        "key",
+        "group_id",
+        "topic_id",
+        "reason",
+        "code",
+        "message",
+        "hint",
+        "attempts",
+        "may_exist",
+        "first_attempt",
+        "last_attempt",
+    }
+)
+_SOURCE = re.compile(r"(?P<path>.+):(?P<line>[1-9][0-9]{0,17})", re.DOTALL)
+
+
+def batches(source: Source, rules: RecordRules, line_bytes_max: int) -> Iterator[list[Record]]:
+    """Read a source as batches of records, bounded in number and bytes.
+
+    Raises InputError where the source cannot be read to its end; an unfinished last line of
+    such a source is not read.
+    """
+    batch: list[Record] = []
+    batch_bytes = 0
+    failure: Exception | None = None
+    lines = split(chunks(source), line_bytes_max)
+    while True:
+        try:
+            line = next(lines, None)
+        except Exception as error:  # noqa: BLE001 - handed on after what was read before it
+            failure, line = error, None
+        if line is not None:
+            batch.append(read(source.path, line, rules))
+            batch_bytes += len(line.content)
+        if batch and (line is None or len(batch) >= BATCH_RECORDS or batch_bytes >= BATCH_BYTES):
+            yield batch
+            batch, batch_bytes = [], 0
+        if failure:
+            raise failure
+        if line is None:
+            return
+
+
+def read(path: str, line: Line, rules: RecordRules) -> Record:
+    """Read one line as a record, or as the record in a dead letter."""
+    if line.too_long_bytes:
+        problem = InvalidRecordError(
+            [
+                f"the line has {line.too_long_bytes} bytes, too long (records.max_line_bytes); "
+                "only its beginning is kept here"
+            ],
+            is_object=False,
+        )
+        return Record(path, line.number, line.content_hash, line.content, problem)
+    try:
+        parsed = parse_record(line.content)
+    except InvalidRecordError as error:
+        return Record(path, line.number, line.content_hash, line.content, error)
+    if DEAD_LETTER_NAMES <= parsed.keys() and ("record" in parsed or "raw" in parsed):
+        return _from_dead_letter(path, line, parsed, rules)
+    topic = _topic(parsed, rules)
+    return Record(path, line.number, line.content_hash, line.content, topic)
+
+
+def _topic(
+    parsed: dict[str, Any], rules: RecordRules, topic_id: str | None = None
+) -> Topic | InvalidRecordError:
+    try:
+        return to_topic(parsed, rules, topic_id)
+    except InvalidRecordError as error:
+        return error
+
+
+def _from_dead_letter(path: str, line: Line, letter: dict[str, Any], rules: RecordRules) -> Record:
+    """Read the record out of a dead letter: its first source, its TopicId, its doubts."""
+    record = letter.get("record")
+    topic: Topic | InvalidRecordError
+    if isinstance(record, dict):
+        raw = _record_bytes(line.content)
+        fixed = letter["topic_id"] if isinstance(letter["topic_id"], str) else None
+        topic = _topic(record, rules, fixed)
+    else:
+        raw = str(letter.get("raw", "")).encode()
+        topic = _mended(raw, rules)
+    source = _SOURCE.fullmatch(str(letter["source"]))
+    number = line.number
+    if source:
+        path, number = source["path"], int(source["line"])
+    return Record(
+        path,
+        number,
+        content_hash(raw),
+        raw,
+        topic,
+        may_exist=letter["may_exist"] is True,
+        asked_again=True,
+    )
+
+
+def _mended(raw: bytes, rules: RecordRules) -> Topic | InvalidRecordError:
+    try:
+        return _topic(parse_record(raw), rules)
+    except InvalidRecordError as error:
+        return error
+
+
+def _record_bytes(line: bytes) -> bytes:
+    """Take the record out of a dead letter as the bytes that were read, if they stand last."""
+    marker = b',"record":'
+    start = line.find(marker)
+    if start >= 0 and line.endswith(b"}"):
+        candidate = line[start + len(marker) : -1].strip()
+        try:
+            if orjson.loads(candidate) == orjson.loads(line)["record"]:
+                return candidate
+        except orjson.JSONDecodeError:
+            pass
+    return orjson.dumps(orjson.loads(line)["record"])

@@ -1,0 +1,239 @@
+"""The one-off job: import the files, stop when every record is settled."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker import progress
+from worker.chat import ImportTopicClient
+from worker.delivery import Carrier
+from worker.health import Health
+from worker.intake.sources import Source
+from worker.jobs import Exit, UsageError, parts
+from worker.jobs.feeding import Feeder
+from worker.jobs.signals import StopRequest, stop_signals
+from worker.limits import Limits
+from worker.outputs import write_whole
+from worker.pipeline import Bounds, Pipeline
+from worker.queues import JobMismatchError, QueueError, QueueTakenError
+from worker.queues.sqlite import FILE_NAME, SqliteQueue
+from worker.quota.local import LocalQuota
+from worker.report import Report, summary
+from worker.settings import Settings, unwise
+from worker.telemetry import Counters, logger
+from worker.verdict import Halt
+
+log = logger(__name__)
+
+WAITING_UNTHROTTLED = 500
+QUOTA_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says beside the settings."""
+
+    inputs: list[str]
+    out: Path
+    limit: int | None = None
+    show_progress: bool = True
+
+
+async def backfill(settings: Settings, options: Options) -> Exit:
+    """Run the job and say what came of it.
+
+    Raises UsageError where nothing was started.
+    """
+    parts.require_supported(settings)
+    sources = parts.resolve_inputs(options.inputs)
+    if not sources and not (options.out / FILE_NAME).exists():
+        raise UsageError(
+            f"nothing to import: name an input file, or the --out of a job ({options.out} has none)"
+        )
+    run = _Run(settings, options, sources)
+    for warning in unwise(settings):
+        log.warning(warning)
+    parts.prepare_directory(options.out)
+    return await run.run()
+
+
+class _Run:
+    """One run of the job: start, run, drain, stop."""
+
+    def __init__(self, settings: Settings, options: Options, sources: list[Source]) -> None:
+        self._settings = settings
+        self._options = options
+        self._sources = sources
+        self._counters = Counters()
+        self._credentials = parts.credentials(settings)
+        self._endpoint = parts.endpoint(settings)
+        self._started = time.time()
+        self._started_s = time.monotonic()
+        self._halt: Halt | None = None
+
+    async def run(self) -> Exit:
+        try:
+            async with self._open_queue() as (queue, was_used):
+                return await self._run_on(queue, was_used=was_used)
+        except (JobMismatchError, QueueTakenError) as error:
+            raise UsageError(str(error)) from None
+        except (QueueError, OSError) as error:
+            # Before the first record or after the last: the queue could not be opened or closed.
+            log.error("halted", code="storage", reason=_sentence(error))
+            return Exit.HALTED
+
+    @asynccontextmanager
+    async def _open_queue(self) -> AsyncIterator[tuple[SqliteQueue, bool]]:
+        queue = SqliteQueue(self._options.out)
+        try:
+            was_used = await queue.identify(parts.job_identity(self._settings))
+            recovered = await queue.become_taker()
+            if recovered:
+                log.info("taken back from a run that was cut off", records=recovered)
+            yield queue, was_used
+        finally:
+            queue.close()
+
+    async def _run_on(self, queue: SqliteQueue, *, was_used: bool) -> Exit:
+        files = parts.ResultFiles(self._options.out, queue.store)
+        request = StopRequest()
+        try:
+            await queue.run(files.reconcile)
+            async with ImportTopicClient(self._endpoint) as chat:
+                request = await self._import(queue, files, chat, was_used=was_used)
+            await queue.run(files.finish)
+        except (QueueError, OSError) as error:
+            self._halt = Halt("storage", _sentence(error))
+            log.error("halted", code=self._halt.code, reason=self._halt.message)
+        finally:
+            files.close()
+        return await self._report(queue, request)
+
+    async def _import(
+        self,
+        queue: SqliteQueue,
+        files: parts.ResultFiles,
+        chat: ImportTopicClient,
+        *,
+        was_used: bool,
+    ) -> StopRequest:
+        counts = await queue.counts()
+        carrier = self._carrier(chat, was_used=was_used, anything_imported=counts.imported > 0)
+        pipeline = Pipeline(
+            queue, carrier, self._bounds(), after_settling=lambda: queue.run(files.follow)
+        )
+        feeder = Feeder(
+            queue,
+            self._sources,
+            parts.record_rules(self._settings),
+            line_bytes_max=self._settings.records.max_line_bytes,
+            limit=self._options.limit,
+            on_change=pipeline.wake,
+        )
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            feeder.stop()
+            carrier.stop()
+            loop.call_later(self._settings.drain.timeout, pipeline.abandon)
+
+        def feeding() -> bool:
+            if isinstance(feeder.failure, QueueError):
+                raise feeder.failure
+            return feeder.feeding
+
+        with stop_signals(stop, pipeline.abandon) as request:
+            shown = asyncio.create_task(self._show_progress(queue, feeder))
+            try:
+                feeder.start()
+                await pipeline.run(feeding)
+            finally:
+                feeder.stop()
+                shown.cancel()
+                with suppress(asyncio.CancelledError):
+                    await shown
+        self._halt = carrier.halted
+        if self._halt is None and feeder.failure:
+            self._halt = Halt("input", str(feeder.failure))
+        return request
+
+    def _carrier(
+        self, chat: ImportTopicClient, *, was_used: bool, anything_imported: bool
+    ) -> Carrier:
+        settings = self._settings
+        clock = asyncio.get_running_loop().time
+        retry = parts.retry_policy(settings)
+        # The run that went before may have called just now: its second counts.
+        quota = LocalQuota(
+            settings.rate.calls_per_second, closed_for_s=QUOTA_WINDOW_S if was_used else 0.0
+        )
+        return Carrier(
+            chat=chat,
+            credentials=self._credentials,
+            limits=Limits(quota, parts.slots(settings), clock),
+            health=Health(retry, same_rejection=settings.halt.same_rejection),
+            retry=retry,
+            counters=self._counters,
+            clock=clock,
+            wall_clock=time.time,
+            skip_existing=settings.records.on_existing == "skip",
+            anything_imported=anything_imported,
+        )
+
+    def _bounds(self) -> Bounds:
+        quota_per_s = self._settings.rate.calls_per_second
+        waiting = max(1, min(WAITING_UNTHROTTLED, int(quota_per_s / 2)))
+        return Bounds(
+            waiting_max=waiting if quota_per_s else WAITING_UNTHROTTLED,
+            take_max=self._options.limit,
+        )
+
+    async def _show_progress(self, queue: SqliteQueue, feeder: Feeder) -> None:
+        if self._options.show_progress:
+            await progress.show(queue.counts, self._counters, lambda: feeder.feeding)
+
+    async def _report(self, queue: SqliteQueue, request: StopRequest) -> Exit:
+        counts = await queue.counts()
+        report = Report(
+            counts=counts,
+            counters=self._counters,
+            quota_per_s=self._settings.rate.calls_per_second,
+            seconds=time.monotonic() - self._started_s,
+            started=self._started,
+            ended=time.time(),
+            halted=self._halt,
+        )
+        for line in summary(report):
+            print(line)  # noqa: T201 - the result of the command
+        out = self._options.out
+        try:
+            write_whole(out / parts.REPORT_NAME, report.as_json())
+        except OSError as error:
+            log.error("the report could not be written", reason=_sentence(error))
+        print(f"results: {out / parts.IMPORTED_NAME}, {out / parts.DEAD_LETTER_NAME}, "  # noqa: T201
+              f"{out / parts.REPORT_NAME}")  # fmt: skip
+        return self._exit(request, counts.queued, counts.dead)
+
+    def _exit(self, request: StopRequest, queued: int, dead: int) -> Exit:
+        if queued:
+            print(  # noqa: T201
+                f"{queued:,} records are still queued: the same command continues with them"
+            )
+        if self._halt:
+            return Exit.HALTED
+        if request.exit is not None:
+            return request.exit
+        return Exit.SOME_DEAD if dead else Exit.DONE
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        named = f"{error.filename}: " if error.filename else "a result file: "
+        return (
+            f"{named}{error.strerror}. Nothing is lost; make room or mend it, then run the same "
+            "command again"
+        )
+    return str(error)

@@ -1,0 +1,100 @@
+"""Feeding: the inputs are read in a thread of their own and put into the queue."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from worker.intake.reader import batches
+from worker.intake.sources import InputError, Source
+from worker.queues import QueueError
+from worker.record import Record
+from worker.telemetry import logger
+from worker.topic import RecordRules
+
+log = logger(__name__)
+
+
+class PutQueue(Protocol):
+    """The half of the queue that is fed."""
+
+    async def put(self, records: list[Record]) -> int: ...
+
+
+class Feeder:
+    """Puts all records of the sources into the queue, a batch at a time, `limit` new ones at most.
+
+    The thread is a daemon: one that waits for standard input cannot be stopped otherwise.
+    """
+
+    def __init__(
+        self,
+        queue: PutQueue,
+        sources: Sequence[Source],
+        rules: RecordRules,
+        *,
+        line_bytes_max: int,
+        limit: int | None = None,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._queue = queue
+        self._sources = sources
+        self._rules = rules
+        self._line_bytes_max = line_bytes_max
+        self._left = limit
+        self._on_change = on_change
+        self._stopped = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self.feeding = bool(sources)
+        self.failure: InputError | QueueError | None = None
+
+    def start(self) -> None:
+        if self.feeding:
+            threading.Thread(target=self._read_all, name="intake", daemon=True).start()
+
+    def stop(self) -> None:
+        """Read no further batch."""
+        self._stopped.set()
+        self.feeding = False
+
+    def _read_all(self) -> None:
+        failure: InputError | QueueError | None = None
+        try:
+            for source in self._sources:
+                self._read(source)
+        except (InputError, QueueError) as error:
+            failure = error
+        except RuntimeError:
+            if self._stopped.is_set():
+                return  # the loop is gone, and nobody waits for this
+            raise
+        self._tell(failure)
+
+    def _tell(self, failure: InputError | QueueError | None) -> None:
+        def ended() -> None:
+            self.failure = failure
+            self.feeding = False
+            self._on_change()
+
+        self._loop.call_soon_threadsafe(ended)
+
+    def _read(self, source: Source) -> None:
+        for batch in batches(source, self._rules, self._line_bytes_max):
+            rest = batch
+            while rest and not self._is_done():
+                part = rest if self._left is None else rest[: self._left]
+                new = asyncio.run_coroutine_threadsafe(self._put(part), self._loop).result()
+                rest = rest[len(part) :]
+                if self._left is not None:
+                    self._left -= new
+            if self._is_done():
+                return
+
+    def _is_done(self) -> bool:
+        return self._stopped.is_set() or self._left == 0
+
+    async def _put(self, records: list[Record]) -> int:
+        new = await self._queue.put(records)
+        if new:
+            self._on_change()
+        return new

@@ -1,0 +1,194 @@
+"""From settings to parts: what more than one job is built from."""
+
+import asyncio
+import errno
+import os
+import resource
+import time
+from pathlib import Path
+
+from worker.chat import Endpoint
+from worker.credentials import GivenCredentials, SigningCredentials
+from worker.delivery import Credentials
+from worker.intake.sources import InputError, Source, resolve
+from worker.jobs import UsageError
+from worker.outputs import ResultFile
+from worker.queues import JobIdentity
+from worker.queues.sqlite_store import SqliteStore
+from worker.retry import RetryPolicy
+from worker.settings import (
+    Settings,
+    SettingsError,
+    app_problems,
+    base_url,
+    secret_key,
+)
+from worker.telemetry import keep_secret, logger
+from worker.topic import FieldLimits, RecordRules
+
+log = logger(__name__)
+
+FILES_BESIDE_CONNECTIONS = 64
+IMPORTED_NAME = "imported.jsonl"
+DEAD_LETTER_NAME = "dead-letter.jsonl"
+REPORT_NAME = "report.json"
+OUT_OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+def record_rules(settings: Settings) -> RecordRules:
+    """Read the rules for records off the settings."""
+    records = settings.records
+    return RecordRules(
+        limits=FieldLimits(**records.limits.model_dump()),
+        truncate=records.on_too_long == "truncate",
+        derive_ids=records.topic_ids == "derive",
+        fields=records.fields,
+        key_field=records.key_field,
+    )
+
+
+def retry_policy(settings: Settings) -> RetryPolicy:
+    retry = settings.retry
+    return RetryPolicy(retry.max_attempts, retry.base_delay, retry.max_delay, retry.patience)
+
+
+def job_identity(settings: Settings) -> JobIdentity:
+    return JobIdentity(
+        app=str(settings.app.sdk_app_id),
+        key_field=settings.records.key_field or "",
+        topic_ids=settings.records.topic_ids,
+    )
+
+
+def resolve_inputs(paths: list[str]) -> list[Source]:
+    """Look at all inputs; every one that cannot be read is named."""
+    sources, problems = [], []
+    for path in paths:
+        try:
+            sources.append(resolve(path))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+    return sources
+
+
+def require_supported(settings: Settings) -> None:
+    """Refuse what the contract has and this version has not, rather than pass over it."""
+    url = settings.queue.url
+    if url and not url.get_secret_value().startswith("sqlite:"):
+        raise UsageError("queue.url: this version has the embedded queue only (sqlite:)")
+    if url:
+        raise UsageError("queue.url: the embedded queue is in --out; leave the setting away")
+    if settings.rate.shared:
+        raise UsageError("rate.shared: this version cannot share a quota; leave the setting away")
+
+
+def credentials(settings: Settings) -> Credentials:
+    """Make the credentials, or say all that is missing."""
+    app = settings.app
+    problems = list(app_problems(app))
+    if problems:
+        raise UsageError("\n".join(problems))
+    try:
+        key = secret_key(app)
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
+    if key is None:
+        assert app.usersig is not None  # noqa: S101 - app_problems saw to it
+        return GivenCredentials(app.usersig.get_secret_value())
+    return SigningCredentials(
+        app.sdk_app_id or 0,
+        app.admin,
+        key,
+        wall_clock=time.time,
+        clock=asyncio.get_running_loop().time,
+    )
+
+
+def endpoint(settings: Settings) -> Endpoint:
+    app, http = settings.app, settings.http
+    proxy = http.proxy.get_secret_value() if http.proxy else None
+    keep_secret(proxy or "")
+    if http.ca_file and not http.ca_file.is_file():
+        raise UsageError(f"http.ca_file {http.ca_file}: no such file")
+    return Endpoint(
+        base_url=base_url(app),
+        path=app.path,
+        sdk_app_id=app.sdk_app_id or 0,
+        admin=app.admin,
+        connect_timeout_s=http.connect_timeout,
+        total_timeout_s=http.total_timeout,
+        proxy=proxy,
+        ca_file=str(http.ca_file) if http.ca_file else None,
+    )
+
+
+def slots(settings: Settings) -> int:
+    """Bound the open calls by what the system lets this process open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and soft != resource.RLIM_INFINITY:
+        wanted = settings.http.max_in_flight + FILES_BESIDE_CONNECTIONS
+        soft = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY:
+        return settings.http.max_in_flight
+    room = max(
+        1, soft - FILES_BESIDE_CONNECTIONS if soft > 2 * FILES_BESIDE_CONNECTIONS else soft // 2
+    )
+    if room < settings.http.max_in_flight:
+        log.warning(
+            "fewer calls at once than http.max_in_flight: raise the limit of open files (ulimit -n)",
+            calls=room,
+            open_files=soft,
+        )
+    return min(room, settings.http.max_in_flight)
+
+
+def prepare_directory(out: Path) -> None:
+    """Make the directory of a job, or say why it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".writable-{os.getpid()}"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        if error.errno in OUT_OF_ROOM:
+            return  # the queue says it, as a halt: there is room again one day
+        raise UsageError(f"--out {out}: {error.strerror}: name a directory to write to") from None
+
+
+class ResultFiles:
+    """The result files of a job; all methods for the queue's thread. Raises OSError."""
+
+    def __init__(self, out: Path, store: SqliteStore) -> None:
+        self._store = store
+        self._imported = ResultFile(
+            out / IMPORTED_NAME, lambda seq, count: store.lines("imported", seq, count)
+        )
+        self._dead = ResultFile(
+            out / DEAD_LETTER_NAME, lambda seq, count: store.lines("dead", seq, count)
+        )
+
+    def reconcile(self) -> None:
+        """Make both files what the queue says."""
+        self._imported.reconcile()
+        stale = self._store.dead_file_is_stale()
+        self._dead.reconcile(rewrite=stale)
+        if stale:
+            self._store.dead_file_was_rewritten()
+
+    def follow(self) -> None:
+        self._imported.follow()
+        self._dead.follow()
+
+    def finish(self) -> None:
+        """Bring both up to date for the last time, replaced dead letters included."""
+        self.follow()
+        if self._store.dead_file_is_stale():
+            self._dead.reconcile(rewrite=True)
+            self._store.dead_file_was_rewritten()
+
+    def close(self) -> None:
+        self._imported.close()
+        self._dead.close()

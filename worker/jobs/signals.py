@@ -1,0 +1,46 @@
+"""Signals as a context: the first asks to stop, the second to stop now."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from worker.jobs import Exit
+from worker.telemetry import logger
+
+log = logger(__name__)
+
+_EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+
+
+class StopRequest:
+    """Whether somebody asked to stop, and with which exit code the process then ends."""
+
+    def __init__(self) -> None:
+        self.exit: Exit | None = None
+
+
+@contextmanager
+def stop_signals(
+    on_first: Callable[[], None], on_second: Callable[[], None]
+) -> Iterator[StopRequest]:
+    """Route SIGINT and SIGTERM to the two callbacks."""
+    loop = asyncio.get_running_loop()
+    request = StopRequest()
+
+    def stop(number: signal.Signals) -> None:
+        if request.exit is None:
+            request.exit = _EXITS[number]
+            log.info("stopping: calls in flight may finish; once more to stop now")
+            on_first()
+        else:
+            log.warning("stopping now")
+            on_second()
+
+    for number in _EXITS:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield request
+    finally:
+        for number in _EXITS:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,105 @@
+"""What a job holds, by state, reason and code, and whether queue and files agree."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from worker.jobs import Exit, UsageError, parts
+from worker.outputs import Agreement, compare
+from worker.queues import Counts
+from worker.queues.sqlite import FILE_NAME, taker_of
+from worker.queues.sqlite_store import SqliteStore
+from worker.report import sums
+
+
+def status(out: Path, *, as_json: bool) -> Exit:
+    """Read the job beside its taker, if there is one. Raises UsageError where there is no job."""
+    path = out / FILE_NAME
+    if not path.exists():
+        raise UsageError(f"--out {out}: there is no job ({FILE_NAME})")
+    taker = taker_of(out)
+    store = SqliteStore(path, read_only=True)
+    try:
+        kept, counted = store.counts(), store.counts_by_counting()
+        files = {
+            parts.IMPORTED_NAME: _agreement(out / parts.IMPORTED_NAME, store, "imported"),
+            parts.DEAD_LETTER_NAME: _agreement(out / parts.DEAD_LETTER_NAME, store, "dead"),
+        }
+        identity = store.identity()
+    finally:
+        store.close()
+    # Beside a taker the counts move between two looks, and the files follow a moment later.
+    counts_agree = counted.add_up and (taker is not None or kept == counted)
+    files_agree = all(_is_fine(agreement, taker) for agreement in files.values())
+    agree = counts_agree and files_agree
+    if as_json:
+        _print_json(identity, taker, counted, files, agree=agree)
+    else:
+        _print_text(identity, taker, counted, files, counts_agree=counts_agree)
+    return Exit.DONE if agree else Exit.PROBLEMS
+
+
+def _agreement(path: Path, store: SqliteStore, kind: Any) -> Agreement:
+    return compare(path, lambda seq, count: store.lines(kind, seq, count))[0]
+
+
+def _is_fine(agreement: Agreement, taker: str | None) -> bool:
+    return agreement is Agreement.AGREES or (
+        taker is not None and agreement in {Agreement.SHORTER, Agreement.LONGER}
+    )
+
+
+def _print_json(
+    identity: dict[str, str],
+    taker: str | None,
+    counts: Counts,
+    files: dict[str, Agreement],
+    *,
+    agree: bool,
+) -> None:
+    content = {
+        "app": identity.get("app"),
+        "taker": taker,
+        "read": counts.read,
+        "queued": counts.queued,
+        "imported": counts.imported,
+        "already_own": counts.already_own,
+        "already_before": counts.already_before,
+        "already_before_derived": counts.already_before_derived,
+        "may_exist_twice": counts.may_exist_twice,
+        "dead": counts.dead,
+        "duplicate": counts.duplicate,
+        "by_reason": counts.by_reason,
+        "by_code": counts.by_code,
+        "files": {name: agreement.value for name, agreement in files.items()},
+        "agree": agree,
+    }
+    print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
+
+
+_SAID = {
+    Agreement.AGREES: "agrees with the queue",
+    Agreement.SHORTER: "is behind the queue; the next run completes it",
+    Agreement.LONGER: "holds more than the queue; the next run cuts it",
+    Agreement.OTHER: "was edited; the next run sets it aside and writes it anew",
+}
+
+
+def _print_text(
+    identity: dict[str, str],
+    taker: str | None,
+    counts: Counts,
+    files: dict[str, Agreement],
+    *,
+    counts_agree: bool,
+) -> None:
+    print(
+        f"job of app {identity.get('app', '?')}, {'running: ' + taker if taker else 'not running'}"
+    )  # noqa: T201
+    for line in sums(counts):
+        print(line)  # noqa: T201
+    for name, agreement in files.items():
+        print(f"{name} {_SAID[agreement]}")  # noqa: T201
+    if not counts_agree:
+        print("the kept counts are not those of the rows: a defect, please report it")  # noqa: T201

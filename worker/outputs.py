@@ -1,0 +1,147 @@
+"""The result files: projections of the queue, each outcome's line exactly once."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO
+
+from worker.telemetry import logger
+
+log = logger(__name__)
+
+PAGE_LINES = 2000
+
+ReadLines = Callable[[int, int], list[tuple[int, bytes]]]
+"""(seq above, at most so many) -> (seq, line) in the order of the outcomes."""
+
+
+class Agreement(Enum):
+    """How a result file stands to the queue."""
+
+    AGREES = "agrees"
+    SHORTER = "shorter"
+    LONGER = "longer"
+    OTHER = "other"
+
+
+class ResultFile:
+    """One result file that follows the queue. Raises OSError for what the disk refuses."""
+
+    def __init__(self, path: Path, read_lines: ReadLines) -> None:
+        self._path = path
+        self._read_lines = read_lines
+        self._file: BinaryIO | None = None
+        self._written_seq = 0
+
+    def __repr__(self) -> str:
+        return f"<ResultFile {self._path} up to {self._written_seq}>"
+
+    def reconcile(self, *, rewrite: bool = False) -> None:
+        """Make the file what the queue says.
+
+        A longer one is cut, a shorter one completed, one that somebody edited set aside.
+        `rewrite`: the queue took lines back, so the old file is stale and no edit.
+        """
+        self.close()
+        agreement, right_bytes, seq = compare(self._path, self._read_lines)
+        if agreement is Agreement.OTHER:
+            if not rewrite:
+                self._set_aside()
+            self._write_anew()
+            return
+        self._open()
+        assert self._file is not None  # noqa: S101 - just opened
+        self._file.truncate(right_bytes)
+        self._file.seek(right_bytes)
+        self._written_seq = seq
+        self.follow()
+
+    def follow(self) -> None:
+        """Append the lines of all outcomes that came since."""
+        if self._file is None:
+            return
+        for page, seq in _pages(self._read_lines, self._written_seq):
+            _write_all(self._file, page)
+            self._written_seq = seq
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> None:
+        opened = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(opened, "r+b", buffering=0)
+
+    def _set_aside(self) -> None:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside = self._path.with_name(f"{self._path.name}.edited-{stamp}")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = aside.with_name(f"{self._path.name}.edited-{stamp}-{number}")
+        self._path.rename(aside)
+        log.warning("a result file was edited: set aside and written anew", file=str(aside))
+
+    def _write_anew(self) -> None:
+        """Write beside the old file and swap, so that a crash leaves one of the two."""
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        opened = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._file = os.fdopen(opened, "r+b", buffering=0)
+        self._written_seq = 0
+        self.follow()
+        fresh.replace(self._path)
+
+
+def compare(path: Path, read_lines: ReadLines) -> tuple[Agreement, int, int]:
+    """Hold a file against the queue: the agreement, the bytes that are right, their last seq."""
+    right_bytes = 0
+    right_seq = 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        has_lines = bool(read_lines(0, 1))
+        return (Agreement.SHORTER if has_lines else Agreement.AGREES), 0, 0
+    with file:
+        while rows := read_lines(right_seq, PAGE_LINES):
+            page = b"".join(line for _, line in rows)
+            found = file.read(len(page))
+            if found == page:
+                right_bytes += len(page)
+                right_seq = rows[-1][0]
+                continue
+            if not page.startswith(found):
+                return Agreement.OTHER, right_bytes, right_seq
+            for seq, line in rows:
+                if not found.startswith(line):
+                    break
+                found = found[len(line) :]
+                right_bytes, right_seq = right_bytes + len(line), seq
+            return Agreement.SHORTER, right_bytes, right_seq
+        return (Agreement.LONGER if file.read(1) else Agreement.AGREES), right_bytes, right_seq
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a small file as a whole; readers see the old one or the new one."""
+    fresh = path.with_name(f"{path.name}.new")
+    opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(opened, "wb", buffering=0) as file:
+        _write_all(file, content)
+    fresh.replace(path)
+
+
+def _pages(read_lines: ReadLines, after_seq: int) -> Iterator[tuple[bytes, int]]:
+    while rows := read_lines(after_seq, PAGE_LINES):
+        after_seq = rows[-1][0]
+        yield b"".join(line for _, line in rows), after_seq
+        if len(rows) < PAGE_LINES:
+            return
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    """Write all or raise: an unbuffered write may take only a part of it."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]

@@ -1,0 +1,202 @@
+"""The story of many records: take, carry, settle.
+
+How much can be in memory at once: deliveries that wait for a slot or a turn (a second of quota at
+most), those that call (`max_in_flight`), those that back off (`backing_off_max`), and outcomes
+that wait to be settled, which still count as the deliveries that they were.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from worker.delivery import Carrier, Delivery, Phase
+from worker.outcome import DeadLetter, Imported, Outcome, Released
+from worker.telemetry import logger
+
+log = logger(__name__)
+
+SETTLE_EVERY_S = 0.1
+SETTLE_AT = 500
+
+
+class Queue(Protocol):
+    """Where topics wait, durably."""
+
+    async def take(self, count: int) -> list[Delivery]:
+        """Take up to `count`; durable before it returns."""
+        ...
+
+    async def settle(self, outcomes: list[Outcome]) -> None:
+        """Settle or release; atomic with the counts, durable before it returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many deliveries may be where, and how many this run may take in all."""
+
+    waiting_max: int = 100
+    backing_off_max: int = 4000
+    unsettled_max: int = 10_000
+    take_max: int | None = None
+
+
+class Pipeline:
+    """Takes deliveries, has them carried, settles what became of them."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        carrier: Carrier,
+        bounds: Bounds,
+        *,
+        after_settling: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._queue = queue
+        self._carrier = carrier
+        self._bounds = bounds
+        self._after_settling = after_settling
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._outcomes: list[Outcome] = []
+        self._settling = 0
+        self._changed = asyncio.Event()
+        self._outcome_came = asyncio.Event()
+        self._taken = 0
+        carrier.on_phase_change = self.wake
+        self.finished = 0
+        """Deliveries of this run that came to an outcome."""
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {len(self._tasks)} carried, {self._unsettled} unsettled>"
+
+    def wake(self) -> None:
+        """Tell that the queue may hold more, or that a stop was asked for."""
+        self._changed.set()
+
+    async def run(self, is_feeding: Callable[[], bool]) -> None:
+        """Work until the queue is empty and nothing feeds it, or until the carrier stops.
+
+        Raises what the queue raises when it cannot settle or take.
+        """
+        settler = asyncio.create_task(self._settle_in_batches())
+        stopper = asyncio.create_task(self._cancel_waiting_at_stop())
+        settler.add_done_callback(lambda _: self.wake())
+        try:
+            await self._take_and_carry(settler, is_feeding)
+        finally:
+            stopper.cancel()
+            await self._finish(settler)
+
+    async def abandon(self) -> None:
+        """Wait for no reply any more: calls under way may have taken effect, and are kept so."""
+        self._carrier.stop()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _take_and_carry(
+        self, settler: asyncio.Task[None], is_feeding: Callable[[], bool]
+    ) -> None:
+        while not self._carrier.stopping.is_set() and not settler.done():
+            self._changed.clear()
+            feeding = is_feeding()
+            room = self._room()
+            taken = await self._queue.take(room) if room else []
+            self._taken += len(taken)
+            if room:
+                self._carrier.fresh_waiting = feeding or len(taken) == room
+            for delivery in taken:
+                self._start(delivery)
+            if taken:
+                continue
+            if not self._unsettled and (self._all_taken() or (room and not feeding)):
+                return
+            await self._changed.wait()
+
+    def _room(self) -> int:
+        """Deliveries to take now; 0 while it is not worth a transaction."""
+        bounds = self._bounds
+        backing_off = self._carrier.phases[Phase.BACKING_OFF]
+        waiting = self._carrier.phases[Phase.WAITING]
+        if backing_off >= bounds.backing_off_max or waiting > bounds.waiting_max // 2:
+            return 0
+        room = min(bounds.waiting_max - waiting, bounds.unsettled_max - self._unsettled)
+        if bounds.take_max is not None:
+            room = min(room, bounds.take_max - self._taken)
+        return max(0, room)
+
+    def _all_taken(self) -> bool:
+        return self._bounds.take_max is not None and self._taken >= self._bounds.take_max
+
+    @property
+    def _unsettled(self) -> int:
+        return len(self._tasks) + len(self._outcomes) + self._settling
+
+    def _start(self, delivery: Delivery) -> None:
+        task = asyncio.create_task(self._carry(delivery))
+        self._tasks[task] = delivery
+        task.add_done_callback(self._forget)
+
+    async def _carry(self, delivery: Delivery) -> None:
+        outcome = await self._carrier.carry(delivery)
+        self._outcomes.append(outcome)
+        if len(self._outcomes) >= SETTLE_AT:
+            self._outcome_came.set()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        delivery = self._tasks.pop(task)
+        self._changed.set()
+        if not self._tasks:
+            self._outcome_came.set()
+        if task.cancelled():
+            # Cancelled before its first step: nothing was called.
+            self._outcomes.append(Released(delivery.id, delivery.history))
+        elif error := task.exception():
+            log.error("a delivery failed by a defect of the program", exc_info=error)
+            self._carrier.stop()
+
+    async def _settle_in_batches(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(SETTLE_EVERY_S):
+                    await self._outcome_came.wait()
+            except TimeoutError:
+                pass
+            self._outcome_came.clear()
+            await self._settle()
+
+    async def _settle(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        if not outcomes:
+            return
+        self._settling = len(outcomes)
+        try:
+            await self._queue.settle(outcomes)
+        finally:
+            self._settling = 0
+        self.finished += sum(isinstance(o, Imported | DeadLetter) for o in outcomes)
+        if self._after_settling:
+            await self._after_settling()
+        self._changed.set()
+
+    async def _cancel_waiting_at_stop(self) -> None:
+        await self._carrier.stopping.wait()
+        for task, delivery in self._tasks.items():
+            if delivery.phase is not Phase.CALLING:
+                task.cancel()
+        self.wake()
+
+    async def _finish(self, settler: asyncio.Task[None]) -> None:
+        """Let what is in flight end, settle it, and pass on why the settler ended, if it did."""
+        self._carrier.stop()
+        for task, delivery in self._tasks.items():
+            if delivery.phase is not Phase.CALLING:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+            await asyncio.sleep(0)  # the last done-callbacks
+        settler.cancel()
+        await asyncio.wait([settler])
+        if not settler.cancelled() and (error := settler.exception()):
+            raise error
+        await self._settle()

@@ -1,0 +1,342 @@
+"""The embedded queue's tables and transactions; synchronous, for one thread."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from worker.outcome import (
+    DeadLetter,
+    Imported,
+    Outcome,
+    Released,
+    Subject,
+    dead_letter_line,
+    imported_line,
+)
+from worker.queues import Counts, JobIdentity, JobMismatchError, QueueError
+from worker.queues.sqlite_put import Putting
+from worker.queues.sqlite_schema import SCHEMA, SCHEMA_VERSION, State, add_to_counts, bury
+from worker.record import Record
+from worker.topic import Origin, Topic
+from worker.verdict import Already, History
+
+BUSY_TIMEOUT_S = 30.0
+CACHE_KIB = 65_536
+
+ResultKind = Literal["imported", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A row of the queue for its taker."""
+
+    id: int
+    topic: Topic
+    history: History
+
+
+class SqliteStore:
+    """One connection to the queue's file. Raises QueueError for all that the disk may do."""
+
+    def __init__(self, path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> None:
+        self._path = path
+        with self._errors():
+            if not read_only:
+                path.touch(mode=0o600)
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
+                uri=True,
+                timeout=BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute(f"PRAGMA synchronous = {synchronous}")
+            self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._prepare(read_only=read_only)
+        self._inputs: dict[str, int] = {}
+
+    def close(self) -> None:
+        try:
+            self._db.close()
+        except sqlite3.Error as error:
+            raise self._translated(error) from None
+
+    # ---- the job
+
+    def identify(self, identity: JobIdentity) -> bool:
+        """Remember whose queue this is, or refuse another job; True where it was used before."""
+        ours = {item.name: getattr(identity, item.name) for item in fields(identity)}
+        with self._transaction():
+            known = dict(self._db.execute("SELECT name, value FROM job"))
+            for name, value in ours.items():
+                if name in known and known[name] != value:
+                    raise JobMismatchError(
+                        f"{self._path} belongs to a job with {_IDENTITY_NAMES[name]} "
+                        f"{known[name] or 'unset'}, this run has {value or 'unset'}: "
+                        "give it the same, or another --out"
+                    )
+            self._db.executemany("INSERT OR IGNORE INTO job VALUES (?, ?)", list(ours.items()))
+        return bool(known)
+
+    def identity(self) -> dict[str, str]:
+        with self._errors():
+            return dict(self._db.execute("SELECT name, value FROM job"))
+
+    # ---- putting
+
+    def put(self, records: list[Record]) -> int:
+        """Put a batch in one transaction; how many were not read before."""
+        with self._transaction():
+            return Putting(self._db, self._input_ids(records)).put(records)
+
+    # ---- taking
+
+    def recover(self) -> int:
+        """Take back what a dead taker held: each may have been called. Returns how many."""
+        with self._transaction():
+            return self._db.execute(
+                "UPDATE queued SET taken = 0, may_exist = 1 WHERE taken = 1"
+            ).rowcount
+
+    def take(self, count: int) -> list[Taken]:
+        with self._transaction():
+            rows = self._db.execute(
+                "SELECT id, origin, key, body, attempts, may_exist, first_attempt, last_attempt "
+                "FROM queued WHERE taken = 0 ORDER BY id LIMIT ?",
+                (count,),
+            ).fetchall()
+            self._db.executemany(
+                "UPDATE queued SET taken = 1 WHERE id = ?", [(row[0],) for row in rows]
+            )
+        return [_taken(*row) for row in rows]
+
+    # ---- settling
+
+    def settle(self, outcomes: Iterable[Outcome]) -> None:
+        """Settle and release a batch in one transaction."""
+        with self._transaction():
+            counting: Counter[str] = Counter()
+            for outcome in outcomes:
+                if isinstance(outcome, Released):
+                    self._release(outcome)
+                else:
+                    self._settle(outcome, counting)
+            add_to_counts(self._db, counting)
+
+    def _release(self, released: Released) -> None:
+        history = released.history
+        self._db.execute(
+            "UPDATE queued SET taken = 0, attempts = ?, may_exist = ?, first_attempt = ?, "
+            "last_attempt = ? WHERE id = ?",
+            (
+                history.attempts,
+                history.may_exist,
+                history.first_attempt,
+                history.last_attempt,
+                released.id,
+            ),
+        )
+
+    def _settle(self, outcome: Imported | DeadLetter, counting: Counter[str]) -> None:
+        row = self._db.execute(
+            "SELECT path, line, key, origin, body, truncated, raw FROM queued "
+            "JOIN records USING (id) JOIN inputs ON inputs.id = input WHERE queued.id = ?",
+            (outcome.id,),
+        ).fetchone()
+        if row is None:
+            raise QueueError(
+                f"record {outcome.id} was settled before: a defect, nothing was written"
+            )
+        path, line, key, origin, body, truncated, raw = row
+        named = orjson.loads(body)
+        subject = Subject(
+            source=f"{path}:{line}",
+            key=key,
+            group_id=named["GroupId"],
+            topic_id=named.get("TopicId"),
+            topic_name=named["TopicName"],
+            truncated=tuple(orjson.loads(truncated)),
+            raw=raw,
+        )
+        self._db.execute("DELETE FROM queued WHERE id = ?", (outcome.id,))
+        counting["queued"] -= 1
+        if origin == Origin.NONE and outcome.history.may_exist:
+            counting["may_exist_twice"] += 1
+        if isinstance(outcome, DeadLetter):
+            bury(self._db, subject, outcome, counting)
+            return
+        self._db.execute("UPDATE records SET state = ? WHERE id = ?", (State.IMPORTED, outcome.id))
+        self._db.execute(
+            "INSERT INTO imported (id, line) VALUES (?, ?)",
+            (outcome.id, imported_line(subject, outcome)),
+        )
+        counting["imported"] += 1
+        if outcome.already is not Already.NO:
+            counting[f"already_{outcome.already.value}"] += 1
+        if outcome.already is Already.BEFORE and origin == Origin.DERIVED:
+            counting["already_before_derived"] += 1
+
+    # ---- reading
+
+    def counts(self) -> Counts:
+        with self._errors():
+            return _counts_of(dict(self._db.execute("SELECT name, n FROM counts")))
+
+    def counts_by_counting(self) -> Counts:
+        """Count the rows themselves, to hold the kept counts against."""
+        with self._snapshot():
+            kept = self.counts()
+            states = dict(self._db.execute("SELECT state, count(*) FROM records GROUP BY state"))
+            waiting = self._db.execute("SELECT count(*) FROM queued").fetchone()[0]
+            reasons = dict(self._db.execute("SELECT reason, count(*) FROM dead GROUP BY reason"))
+            codes = self._db.execute(
+                "SELECT code, count(*) FROM dead WHERE code IS NOT NULL GROUP BY code"
+            ).fetchall()
+        return Counts(
+            read=sum(states.values()),
+            queued=waiting,
+            imported=states.get(State.IMPORTED, 0),
+            dead=states.get(State.DEAD, 0),
+            duplicate=states.get(State.DUPLICATE, 0),
+            already_own=kept.already_own,
+            already_before=kept.already_before,
+            already_before_derived=kept.already_before_derived,
+            may_exist_twice=kept.may_exist_twice,
+            by_reason=reasons,
+            by_code={str(code): n for code, n in codes},
+        )
+
+    def lines(self, kind: ResultKind, after_seq: int, count: int) -> list[tuple[int, bytes]]:
+        """Read result lines in the order of their outcomes: (seq, line), seq above `after_seq`."""
+        with self._errors():
+            return self._db.execute(
+                f"SELECT seq, line FROM {kind} WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
+                (after_seq, count),
+            ).fetchall()
+
+    def dead_file_is_stale(self) -> bool:
+        """Whether dead letters were replaced since their file was last written anew."""
+        with self._errors():
+            row = self._db.execute("SELECT n FROM counts WHERE name = 'replaced'").fetchone()
+        return bool(row and row[0])
+
+    def dead_file_was_rewritten(self) -> None:
+        with self._transaction():
+            self._db.execute("UPDATE counts SET n = 0 WHERE name = 'replaced'")
+
+    # ---- plumbing
+
+    def _prepare(self, *, read_only: bool) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == SCHEMA_VERSION:
+            return
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version or tables or read_only:
+            raise QueueError(
+                f"{self._path} is no queue of this version of topic-import (its version is "
+                f"{version}): use the version that made it, or another --out"
+            )
+        self._db.executescript(
+            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+
+    def _input_ids(self, records: list[Record]) -> dict[str, int]:
+        known = self._inputs
+        for path in {record.path for record in records} - known.keys():
+            self._db.execute("INSERT OR IGNORE INTO inputs (path) VALUES (?)", (path,))
+            row = self._db.execute("SELECT id FROM inputs WHERE path = ?", (path,)).fetchone()
+            # Not kept across transactions: a rollback takes the row away again.
+            known = {**known, path: row[0]}
+        return known
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        with self._errors():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("COMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._translated(error) from None
+
+    def _translated(self, error: Exception) -> QueueError:
+        return QueueError(
+            f"the queue {self._path} cannot be used: {error}. Nothing is lost; make room or mend "
+            "what it names, then run the same command again"
+        )
+
+
+_IDENTITY_NAMES = {
+    "app": "app.sdk_app_id",
+    "key_field": "records.key_field",
+    "topic_ids": "records.topic_ids",
+}
+_COUNT_NAMES = {item.name for item in fields(Counts)} - {"by_reason", "by_code"}
+
+
+def _taken(  # noqa: PLR0917
+    record_id: int,
+    origin: int,
+    key: bytes | None,
+    body: bytes,
+    attempts: int,
+    may_exist: int,
+    first_attempt: float | None,
+    last_attempt: float | None,
+) -> Taken:
+    named = orjson.loads(body)
+    topic = Topic(
+        topic_id=named.get("TopicId"),
+        origin=Origin(origin),
+        group_id=named["GroupId"],
+        name=named["TopicName"],
+        key=None if key is None else orjson.loads(key),
+        has_account="From_Account" in named,
+        body=body,
+    )
+    history = History(
+        attempts=attempts,
+        may_exist=bool(may_exist),
+        first_attempt=first_attempt,
+        last_attempt=last_attempt,
+    )
+    return Taken(record_id, topic, history)
+
+
+def _counts_of(rows: dict[str, int]) -> Counts:
+    def family(prefix: str) -> dict[str, int]:
+        return {
+            name.removeprefix(prefix): n
+            for name, n in sorted(rows.items())
+            if name.startswith(prefix) and n
+        }
+
+    plain: dict[str, Any] = {name: rows.get(name, 0) for name in _COUNT_NAMES}
+    return Counts(**plain, by_reason=family("reason:"), by_code=family("code:"))

@@ -1,0 +1,1 @@
+"""The quota of calls a second: engines of one contract (`limits.Quota`)."""

@@ -1,0 +1,37 @@
+"""A record as it was read: where it stood, its bytes, and the topic in it or why there is none."""
+
+import hashlib
+from dataclasses import dataclass
+
+from worker.topic import InvalidRecordError, Topic
+
+HASH_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of an input.
+
+    `path` as the user gave it, `line` from 1. `content_hash`: 16 bytes over the whole line.
+    `raw`: the line without the white space around it; of a line that is too long, its beginning.
+    `topic`: what to send, or the reason why nothing can be sent.
+    `may_exist`, `asked_again`: it comes from a dead letter, whose earlier attempt may have taken
+    effect, and which is to be tried again although it was read before.
+    """
+
+    path: str
+    line: int
+    content_hash: bytes
+    raw: bytes
+    topic: Topic | InvalidRecordError
+    may_exist: bool = False
+    asked_again: bool = False
+
+    @property
+    def source(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+def content_hash(content: bytes) -> bytes:
+    """Hash what was read or what is sent, to tell same from other (not a secret)."""
+    return hashlib.blake2b(content, digest_size=HASH_BYTES).digest()

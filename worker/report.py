@@ -1,0 +1,114 @@
+"""The sums of a job: `report.json` (a contract) and the summary that people read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from worker.outcome import rfc3339
+from worker.queues import Counts
+from worker.telemetry import Counters, redact
+from worker.verdict import Halt
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a job stands and what this run did; `started`, `ended` in Unix seconds.
+
+    The records' counts are the job's, over all its runs; calls, seconds and rates are this run's.
+    """
+
+    counts: Counts
+    counters: Counters
+    quota_per_s: float
+    seconds: float
+    started: float
+    ended: float
+    halted: Halt | None = None
+
+    @property
+    def rate_per_s(self) -> float:
+        return self.counters.calls / self.seconds if self.seconds > 0 else 0.0
+
+    def as_json(self) -> bytes:
+        """Write `report.json`."""
+        counts, counters = self.counts, self.counters
+        quota_used = self.rate_per_s / self.quota_per_s if self.quota_per_s else None
+        content: dict[str, Any] = {
+            "read": counts.read,
+            "queued": counts.queued,
+            "imported": counts.imported,
+            "already_own": counts.already_own,
+            "already_before": counts.already_before,
+            "dead": counts.dead,
+            "duplicate": counts.duplicate,
+            "calls": counters.calls,
+            "retries": counters.retries,
+            "throttled": counters.throttled,
+            "renewals": counters.renewals,
+            "seconds": round(self.seconds, 3),
+            "rate_per_s": round(self.rate_per_s, 3),
+            "quota_per_s": self.quota_per_s,
+            "quota_used": None if quota_used is None else round(quota_used, 4),
+            "halted": self._halted(),
+            "by_reason": counts.by_reason,
+            "by_code": counts.by_code,
+            "started": rfc3339(self.started),
+            "ended": rfc3339(self.ended),
+        }
+        # Two kinds of doubt that most jobs never have.
+        for name in ("already_before_derived", "may_exist_twice"):
+            if value := getattr(counts, name):
+                content[name] = value
+        return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    def _halted(self) -> dict[str, Any] | None:
+        if self.halted is None:
+            return None
+        return {"code": self.halted.code, "message": redact(self.halted.message)}
+
+
+def sums(counts: Counts) -> list[str]:
+    """Say in lines where all records are, and that the sum holds."""
+    c = counts
+    verb = "=" if c.add_up else "IS NOT"
+    lines = [
+        f"read {c.read:,} {verb} queued {c.queued:,} + imported {c.imported:,} "
+        f"+ dead {c.dead:,} + duplicate {c.duplicate:,}"
+    ]
+    if c.already_own or c.already_before:
+        lines.append(
+            f"of the imported, {c.already_own:,} were made by an attempt whose answer was lost, "
+            f"{c.already_before:,} existed before"
+        )
+    if c.already_before_derived:
+        lines.append(
+            f"warning: {c.already_before_derived:,} topics existed before under an ID that only "
+            "this program makes: another job used the same keys, or this queue was deleted"
+        )
+    if c.may_exist_twice:
+        lines.append(
+            f'warning: {c.may_exist_twice:,} topics may exist twice (records.topic_ids = "as-given")'
+        )
+    if c.dead:
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in c.by_reason.items())
+        codes = ", ".join(f"{code} {n:,}" for code, n in c.by_code.items())
+        lines.append(
+            f"dead letters by reason: {reasons}" + (f"; by code: {codes}" if codes else "")
+        )
+    return lines
+
+
+def summary(report: Report) -> list[str]:
+    """Say in lines what came of a run."""
+    counters = report.counters
+    quota = f" of {report.quota_per_s:g} allowed" if report.quota_per_s else ""
+    lines = [
+        *sums(report.counts),
+        f"{counters.calls:,} calls in {report.seconds:.1f} s: {report.rate_per_s:.1f}/s{quota}; "
+        f"{counters.retries:,} repeated, {counters.throttled:,} throttled, "
+        f"{counters.renewals:,} signatures renewed",
+    ]
+    if report.halted:
+        lines.append(f"HALTED ({report.halted.code}): {redact(report.halted.message)}")
+    return lines

@@ -1,0 +1,449 @@
+"""Typed settings from the command line, the environment, a TOML file and defaults, in that order."""
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from worker.topic import FIELDS
+
+ENVIRONMENT_PREFIX = "TOPIC_IMPORT_"
+CONFIG_VARIABLE = "TOPIC_IMPORT_CONFIG"
+REGIONS = {
+    "china": "console.tim.qq.com",
+    "singapore": "adminapisgp.im.qcloud.com",
+    "seoul": "adminapikr.im.qcloud.com",
+    "tokyo": "adminapijpn.im.qcloud.com",
+    "frankfurt": "adminapiger.im.qcloud.com",
+    "silicon-valley": "adminapiusa.im.qcloud.com",
+    "jakarta": "adminapiidn.im.qcloud.com",
+}
+SERVICE_QUOTA_PER_S = 200
+SERVICE_TIMEOUT_S = 3
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+PositiveCount = Annotated[int, Field(gt=0)]
+
+
+class SettingsError(Exception):
+    """Settings with which nothing can start: every problem, each in a sentence."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, str_strip_whitespace=True,
+        hide_input_in_errors=True,
+    )  # fmt: skip
+
+
+class App(_Section):
+    """Whom to call, and as whom."""
+
+    sdk_app_id: Annotated[int, Field(gt=0, lt=2**32)] | None = None
+    admin: Annotated[str, Field(min_length=1)] = "administrator"
+    secret_key: SecretStr | None = None
+    secret_key_file: Path | None = None
+    usersig: SecretStr | None = None
+    region: Literal[
+        "china", "singapore", "seoul", "tokyo", "frankfurt", "silicon-valley", "jakarta"
+    ] | None = None  # fmt: skip
+    base_url: str | None = None
+    allow_http: bool = False
+    path: Annotated[str, Field(pattern=r"^/?[\w./-]+$")] = "v4/group_open_http_svc/import_topic"
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host, parts = None, urlsplit("")
+        if parts.scheme not in {"http", "https"} or not host:
+            raise ValueError("must be a URL like https://console.tim.qq.com")
+        if parts.query or parts.fragment or parts.username or parts.password:
+            raise ValueError("must hold no query, fragment, user or password")
+        return url
+
+    @model_validator(mode="after")
+    def _check_scheme(self) -> Self:
+        url = urlsplit(self.base_url or "")
+        if url.scheme == "http" and not self.allow_http and not is_loopback(url.hostname or ""):
+            raise ValueError(
+                "app.base_url: plain http:// would send the signature readable to all on the "
+                "way; use https://, or set app.allow_http"
+            )
+        return self
+
+
+class Rate(_Section):
+    """How fast."""
+
+    calls_per_second: Seconds = 200.0
+    shared: SecretStr | None = None
+    replicas: PositiveCount | None = None
+
+
+class Http(_Section):
+    """The connections."""
+
+    max_in_flight: PositiveCount = 1000
+    connect_timeout: PositiveSeconds = 5.0
+    total_timeout: PositiveSeconds = 10.0
+    proxy: SecretStr | None = None
+    ca_file: Path | None = None
+
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy and urlsplit(proxy.get_secret_value()).scheme not in {"http", "https"}:
+            raise ValueError("must be a URL like http://proxy.example:3128")
+        return proxy
+
+
+class Retry(_Section):
+    """When a failed record is tried again."""
+
+    max_attempts: PositiveCount = 8
+    base_delay: Seconds = 0.5
+    max_delay: Seconds = 30.0
+    patience: Seconds = 600.0
+
+
+class RecordLimits(_Section):
+    """Longest values, in bytes of UTF-8."""
+
+    topic_name: PositiveCount = 30
+    custom_string: PositiveCount = 3000
+    face_url: PositiveCount = 100
+    notification: PositiveCount = 300
+    introduction: PositiveCount = 240
+
+
+class Records(_Section):
+    """How records are read."""
+
+    topic_ids: Literal["derive", "as-given"] = "derive"
+    on_existing: Literal["dead-letter", "skip"] = "dead-letter"
+    on_too_long: Literal["reject", "truncate"] = "reject"
+    limits: RecordLimits = RecordLimits()
+    fields: dict[str, str] = {}
+    key_field: Annotated[str, Field(min_length=1)] | None = None
+    max_line_bytes: PositiveCount = 1_048_576
+
+    @field_validator("fields")
+    @classmethod
+    def _check_fields(cls, fields: dict[str, str]) -> dict[str, str]:
+        # Written the other way round (TopicName = "title") the meaning is as plain.
+        mapping = {
+            (ours if theirs in FIELDS and ours not in FIELDS else theirs): (
+                theirs if theirs in FIELDS and ours not in FIELDS else ours
+            )
+            for theirs, ours in fields.items()
+        }
+        for theirs, ours in mapping.items():
+            if ours not in FIELDS:
+                close = difflib.get_close_matches(ours, FIELDS, n=1)
+                hint = f" (is it {close[0]}?)" if close else f": one of {', '.join(FIELDS)}"
+                raise ValueError(f"{theirs} names no field of the API: {ours}{hint}")
+        return mapping
+
+    @field_validator("key_field")
+    @classmethod
+    def _check_key_field(cls, key_field: str | None) -> str | None:
+        if key_field in FIELDS:
+            raise ValueError("must name a field beside those of the API")
+        return key_field
+
+
+class HaltSettings(_Section):
+    """When a run stops by itself."""
+
+    same_rejection: Count = 1000
+
+
+class QueueSettings(_Section):
+    """Where topics wait."""
+
+    url: SecretStr | None = None
+    lease: PositiveSeconds = 60.0
+    keep_results: PositiveCount = 1_000_000
+
+
+class Outputs(_Section):
+    """The result files of a service."""
+
+    max_bytes: ByteSize = ByteSize(1 << 30)
+
+
+class Admin(_Section):
+    """The endpoint for monitors."""
+
+    listen: str = "127.0.0.1:9180"
+
+
+class Drain(_Section):
+    """The end."""
+
+    timeout: Seconds = 30.0
+
+
+class Settings(_Section):
+    """All settings by section."""
+
+    app: App = App()
+    rate: Rate = Rate()
+    http: Http = Http()
+    retry: Retry = Retry()
+    records: Records = Records()
+    halt: HaltSettings = HaltSettings()
+    queue: QueueSettings = QueueSettings()
+    outputs: Outputs = Outputs()
+    admin: Admin = Admin()
+    drain: Drain = Drain()
+
+
+def load(
+    config: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Settings:
+    """Read the settings.
+
+    `config`: the TOML file, else `$TOPIC_IMPORT_CONFIG`. `options`: what the command line set, by
+    section and name. Raises SettingsError that names every problem and where it stands.
+    """
+    environment = os.environ if environment is None else environment
+    if config is None and environment.get(CONFIG_VARIABLE):
+        config = Path(environment[CONFIG_VARIABLE])
+    origins: dict[tuple[str, ...], str] = {}
+    merged: dict[str, Any] = {}
+    if config is not None:
+        text, table = _read_toml(config)
+        _merge(merged, table, origins, _TomlOrigin(config, text))
+    _merge(merged, _from_environment(environment), origins, _environment_origin)
+    _merge(merged, options or {}, origins, lambda path: f"--{path[-1].replace('_', '-')}")
+    _one_way_to_the_host(merged, options or {})
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_problems(error, origins))) from None
+
+
+def unwise(settings: Settings) -> Iterator[str]:
+    """Say which values are allowed and yet likely to do harm."""
+    rate, http = settings.rate.calls_per_second, settings.http
+    if rate == 0:
+        yield "rate.calls_per_second is 0: no quota is kept"
+    elif rate > SERVICE_QUOTA_PER_S:
+        yield (
+            f"rate.calls_per_second is {rate:g}: the service allows {SERVICE_QUOTA_PER_S} "
+            "to an app and sells no more"
+        )
+    if http.total_timeout <= SERVICE_TIMEOUT_S:
+        yield (
+            f"http.total_timeout is {http.total_timeout:g} s: the service itself gives up after "
+            f"{SERVICE_TIMEOUT_S} s, give it longer"
+        )
+    if http.connect_timeout > http.total_timeout:
+        yield "http.connect_timeout is longer than http.total_timeout, which ends first"
+    if settings.records.topic_ids == "as-given":
+        yield (
+            'records.topic_ids is "as-given": a record without TopicId whose answer is lost may '
+            "be imported twice"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address stays on this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def app_problems(app: App) -> Iterator[str]:
+    """Say what is missing before anything can be called."""
+    if app.sdk_app_id is None:
+        yield f"app.sdk_app_id is not set: set {variable('app', 'sdk_app_id')} or write it to the file"
+    ways = {
+        "app.secret_key": app.secret_key,
+        "app.secret_key_file": app.secret_key_file,
+        "app.usersig": app.usersig,
+    }
+    given = [name for name, value in ways.items() if value]
+    if not given:
+        yield (
+            f"no key: set {variable('app', 'secret_key')} or app.secret_key_file "
+            "(the app's key from the console), or app.usersig"
+        )
+    elif len(given) > 1:
+        yield f"{' and '.join(given)} are set: exactly one may be"
+    if not app.region and not app.base_url:
+        yield f"no host: set app.region ({', '.join(REGIONS)}) or app.base_url"
+
+
+def secret_key(app: App) -> str | None:
+    """Read the app's key from its setting or file; None where a UserSig is given instead.
+
+    Raises SettingsError where the file cannot be read or holds no key.
+    """
+    if app.secret_key:
+        return app.secret_key.get_secret_value()
+    if app.secret_key_file is None:
+        return None
+    try:
+        key = app.secret_key_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+        raise SettingsError(f"app.secret_key_file {app.secret_key_file}: {reason}") from None
+    if not key:
+        raise SettingsError(f"app.secret_key_file {app.secret_key_file}: it is empty")
+    return key
+
+
+def base_url(app: App) -> str:
+    """Build the URL of the service's host."""
+    return app.base_url or f"https://{REGIONS[app.region or 'china']}"
+
+
+def variable(*path: str) -> str:
+    """Name the environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + "__".join(path).upper()
+
+
+def _read_toml(config: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = config.read_text()
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise SettingsError(f"{config}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{config}: not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{config}: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for name, value in sorted(environment.items()):
+        if not name.upper().startswith(ENVIRONMENT_PREFIX) or name.upper() == CONFIG_VARIABLE:
+            continue
+        # Field names of the user's data keep their case, all else is the program's.
+        path = name[len(ENVIRONMENT_PREFIX) :].split("__")
+        path = [part.lower() for part in path[:2]] + [
+            part if path[1].lower() == "fields" else part.lower() for part in path[2:]
+        ]
+        inner = table
+        for part in path[:-1]:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise SettingsError(f"{name}: {part} is a setting, not a section")
+        inner[path[-1]] = value
+    return table
+
+
+def _environment_origin(path: tuple[str, ...]) -> str:
+    return variable(*path)
+
+
+class _TomlOrigin:
+    """Tells file and line of a setting."""
+
+    def __init__(self, config: Path, text: str) -> None:
+        self._config = config
+        self._lines = text.splitlines()
+
+    def __call__(self, path: tuple[str, ...]) -> str:
+        section: list[str] = []
+        for number, line in enumerate(self._lines, 1):
+            bare = line.strip()
+            if bare.startswith("["):
+                section = bare.strip("[]").split(".")
+                if section == list(path):
+                    return f"{self._config}:{number}"
+            name = [part.strip().strip("\"'") for part in bare.split("=")[0].split(".")]
+            if "=" in bare and section + name == list(path):
+                return f"{self._config}:{number}"
+        return str(self._config)
+
+
+def _merge(
+    into: dict[str, Any],
+    table: Mapping[str, Any],
+    origins: dict[tuple[str, ...], str],
+    origin: Any,
+    path: tuple[str, ...] = (),
+) -> None:
+    for name, value in table.items():
+        here = (*path, name)
+        if isinstance(value, Mapping):
+            inner = into.get(name)
+            if not isinstance(inner, dict):
+                inner = into[name] = {}
+            origins.setdefault(here, origin(here))
+            _merge(inner, value, origins, origin, here)
+        else:
+            into[name] = value
+            origins[here] = origin(here)
+
+
+def _one_way_to_the_host(merged: dict[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """`--base-url` takes the place of a region; else exactly one of the two may stand."""
+    app = merged.get("app")
+    if not isinstance(app, dict) or not (app.get("region") and app.get("base_url")):
+        return
+    if "base_url" not in options.get("app", {}):
+        raise SettingsError("app.region and app.base_url are set: exactly one may be")
+    del app["region"]
+
+
+def _problems(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+    for problem in error.errors(include_input=False, include_url=False):
+        path = tuple(str(part) for part in problem["loc"])
+        while path and path not in origins and path[:-1] in origins:
+            path = path[:-1]
+        name = ".".join(path)
+        where = origins.get(path)
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown setting {name}{_suggestion(path)}"
+        else:
+            reason = problem["msg"].removeprefix("Value error, ")
+            message = reason if reason.startswith("app.") else f"{name}: {reason}"
+        yield f"{where}: {message}" if where else message
+
+
+def _suggestion(path: tuple[str, ...]) -> str:
+    known = [*setting_names(), *Settings.model_fields]
+    close = difflib.get_close_matches(".".join(path).lower(), known, n=1, cutoff=0.6)
+    return f" (is it {close[0]}?)" if close else ""
+
+
+def setting_names(model: type[BaseModel] = Settings, path: str = "") -> Iterator[str]:
+    """Yield the name of every setting, with its sections."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from setting_names(field.annotation, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"

@@ -1,0 +1,226 @@
+"""What a reply means for its record: a pure function of the reply and the record's history."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import assert_never
+
+from worker.codes import Action, Code, lookup
+from worker.topic import Origin, Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back from one attempt.
+
+    `status` is the HTTP status, None where no answer came. `code` is the service's ErrorCode,
+    None where the body was not the service's. `failure` says in a few words what was wrong with
+    the transport or the body. `may_have_taken_effect` speaks of replies without a code.
+    """
+
+    status: int | None = None
+    code: int | None = None
+    info: str = ""
+    topic_id: str | None = None
+    action_status: str | None = None
+    failure: str | None = None
+    may_have_taken_effect: bool = False
+
+
+class Already(StrEnum):
+    """How a topic came to exist, where not by the attempt that was answered."""
+
+    NO = "no"
+    OWN = "own"
+    BEFORE = "before"
+
+
+class Reason(StrEnum):
+    """Why a record is dead-lettered (a contract)."""
+
+    INVALID = "invalid"
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is known of a record from its attempts so far, in this process and earlier ones.
+
+    `attempts` counts every call; `failures` those that speak against the record.
+    `may_exist`: an attempt was ambiguous, the topic may have been made by it.
+    Times are Unix seconds.
+    """
+
+    attempts: int = 0
+    failures: int = 0
+    renewals: int = 0
+    may_exist: bool = False
+    first_attempt: float | None = None
+    last_attempt: float | None = None
+
+    def attempted(self, at: float) -> "History":
+        first = at if self.first_attempt is None else self.first_attempt
+        return replace(self, attempts=self.attempts + 1, first_attempt=first, last_attempt=at)
+
+    def failed(self, *, ambiguous: bool) -> "History":
+        may_exist = self.may_exist or ambiguous
+        return replace(self, failures=self.failures + 1, may_exist=may_exist)
+
+    def renewed(self) -> "History":
+        return replace(self, renewals=self.renewals + 1)
+
+    def cut_off(self) -> "History":
+        """An attempt whose reply nobody waited for: it may have taken effect."""
+        return replace(self, may_exist=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the run knows beside the record: has this queue imported anything; the setting."""
+
+    anything_imported: bool = False
+    skip_existing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The topic exists, and by whose doing."""
+
+    already: Already = Already.NO
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Wait and try again. `tries`: after so many failures a rejection."""
+
+    code: int | None
+    message: str
+    hint: str
+    ambiguous: bool
+    tries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The worker as a whole is to slow down."""
+
+    code: int | None
+    message: str
+    pause_s: float = 0.0
+    halt_if_repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """A new signature is needed."""
+
+    code: int
+    message: str
+    once: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """This record's own fault."""
+
+    reason: Reason
+    code: int | None
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A person must act; the record stays queued."""
+
+    code: int | str
+    message: str
+
+
+Verdict = Imported | Retry | Throttled | Renew | Reject | Halt
+
+TOO_MANY_REQUESTS = 429
+_SERVER_ERRORS = 500
+
+
+def decide(
+    reply: Reply, topic: Topic, history: History, circumstances: Circumstances | None = None
+) -> Verdict:
+    """Decide what a reply means for its record, given the attempts before this one."""
+    if reply.code is None:
+        return _without_a_code(reply)
+    entry = lookup(reply.code)
+    message = reply.info or entry.meaning
+    match entry.action:
+        case Action.IMPORTED:
+            return _imported(reply, topic)
+        case Action.EXISTS:
+            return _exists(entry, message, topic, history, circumstances or Circumstances())
+        case Action.RETRY | Action.UNKNOWN:
+            return Retry(entry.code, message, entry.hint, entry.ambiguous, entry.tries)
+        case Action.THROTTLED:
+            return Throttled(entry.code, message, entry.pause_s, entry.halt_if_repeated)
+        case Action.RENEW:
+            return Renew(entry.code, message, entry.once)
+        case Action.REJECT:
+            return _reject(entry, message, topic)
+        case Action.HALT:
+            return _halt(entry, message, circumstances or Circumstances())
+        case _:
+            assert_never(entry.action)
+
+
+def _without_a_code(reply: Reply) -> Verdict:
+    """Judge an answer that did not come from the service itself (REST overview: only HTTP 200)."""
+    if reply.status == TOO_MANY_REQUESTS:
+        # 429 is the one gateway answer that says by its meaning that nothing was done.
+        return Throttled(None, "HTTP 429", pause_s=1.0)
+    failure = reply.failure or f"HTTP {reply.status}"
+    hint = "the network, a proxy or the service's gateway; the record itself is not to blame"
+    return Retry(None, failure, hint, ambiguous=reply.may_have_taken_effect)
+
+
+def _imported(reply: Reply, topic: Topic) -> Verdict:
+    """Believe a success only with all its marks: OK, and the TopicId that was asked for."""
+    hint = "the answer was damaged; the next attempt finds out what it meant"
+    if reply.action_status != "OK" or not reply.topic_id:
+        return Retry(0, "ErrorCode 0 without ActionStatus OK and a TopicId", hint, ambiguous=True)
+    if topic.topic_id is not None and reply.topic_id != topic.topic_id:
+        return Retry(0, "success for another TopicId than was asked for", hint, ambiguous=True)
+    return Imported()
+
+
+def _exists(
+    entry: Code, message: str, topic: Topic, history: History, circumstances: Circumstances
+) -> Verdict:
+    if topic.origin is Origin.NONE:
+        return Reject(Reason.REJECTED, entry.code, message, "the call named no TopicId")
+    if history.may_exist:
+        return Imported(Already.OWN)
+    if topic.origin is Origin.DERIVED or circumstances.skip_existing:
+        return Imported(Already.BEFORE)
+    hint = (
+        "a topic with this TopicId existed before the first call: "
+        "compare it with get_topic, then choose another TopicId or "
+        'set records.on_existing = "skip"'
+    )
+    return Reject(Reason.CONFLICT, entry.code, message, hint)
+
+
+ACCOUNT_NOT_IMPORTED = 70107
+NO_TOPICS = 11000
+
+
+def _reject(entry: Code, message: str, topic: Topic) -> Verdict:
+    if entry.code == ACCOUNT_NOT_IMPORTED and not topic.has_account:
+        # Without From_Account the only account in the call is the admin's.
+        return Halt(entry.code, f"{message}: import the account of app.admin")
+    return Reject(Reason.REJECTED, entry.code, message, entry.hint)
+
+
+def _halt(entry: Code, message: str, circumstances: Circumstances) -> Verdict:
+    if entry.code == NO_TOPICS and circumstances.anything_imported:
+        hint = "this community was made without SupportTopic=1"
+        return Reject(Reason.REJECTED, entry.code, message, hint)
+    return Halt(entry.code, f"{message}: {entry.hint}")

@@ -6,7 +6,7 @@ from worker.delivery import Signature
 from worker.telemetry import keep_secret, logger
 from worker.usersig import sign
 
-log = logger(__name__)
+log = logger()
 
 LIFE_S = 24 * 3600
 MARGIN_S = 2 * 3600

@@ -17,7 +17,7 @@ from worker.telemetry import Counters, RepeatedEvents, logger
 from worker.topic import Topic
 from worker.verdict import Circumstances, Halt, History, Reason, Reply, decide
 
-log = logger(__name__)
+log = logger()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from worker.telemetry import logger
 
-log = logger(__name__)
+log = logger()
 
 PAGE_LINES = 2000
 

@@ -14,7 +14,7 @@ from worker.delivery import Carrier, Delivery, Phase
 from worker.outcome import DeadLetter, Imported, Outcome, Released
 from worker.telemetry import logger
 
-log = logger(__name__)
+log = logger()
 
 SETTLE_EVERY_S = 0.1
 SETTLE_AT = 500

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from worker.queues import Counts
 from worker.telemetry import Counters, logger
 
-log = logger(__name__)
+log = logger()
 
 TERMINAL_EVERY_S = 0.5
 LOG_EVERY_S = 10.0

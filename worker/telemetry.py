@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,8 +46,8 @@ def redact(text: str) -> str:
     return _PASSWORD.sub(rf"\1{REDACTED}\2", text)
 
 
-def logger(name: str) -> Any:
-    return structlog.get_logger(logger=name)
+def logger() -> Any:
+    return structlog.get_logger()
 
 
 def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> None:
@@ -63,7 +63,6 @@ def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> No
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _drop_logger_name,
             structlog.processors.format_exc_info,
             renderer,
             _redact_line,
@@ -98,13 +97,6 @@ class RepeatedEvents:
 
 def _dumps(event: object, **_: object) -> str:
     return orjson.dumps(event, default=str).decode()
-
-
-def _drop_logger_name(
-    _logger: Any, _name: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    event.pop("logger", None)
-    return event
 
 
 def _redact_line(_logger: Any, _name: str, line: Any) -> Any:

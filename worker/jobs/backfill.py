@@ -26,7 +26,7 @@ from worker.settings import Settings, unwise
 from worker.telemetry import Counters, logger
 from worker.verdict import Halt
 
-log = logger(__name__)
+log = logger()
 
 WAITING_UNTHROTTLED = 500
 QUOTA_WINDOW_S = 1.0

@@ -12,7 +12,7 @@ from worker.record import Record
 from worker.telemetry import logger
 from worker.topic import RecordRules
 
-log = logger(__name__)
+log = logger()
 
 
 class PutQueue(Protocol):

@@ -26,7 +26,7 @@ from worker.settings import (
 from worker.telemetry import keep_secret, logger
 from worker.topic import FieldLimits, RecordRules
 
-log = logger(__name__)
+log = logger()
 
 FILES_BESIDE_CONNECTIONS = 64
 IMPORTED_NAME = "imported.jsonl"

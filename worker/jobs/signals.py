@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from worker.jobs import Exit
 from worker.telemetry import logger
 
-log = logger(__name__)
+log = logger()
 
 _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 

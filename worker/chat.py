@@ -1,6 +1,5 @@
 """One attempt over HTTP: the call `import_topic` -> a Reply. The only module that knows HTTP."""
 
-import asyncio
 import random
 import ssl
 from collections.abc import Callable
@@ -149,26 +148,36 @@ async def _capped(stream: aiohttp.StreamReader) -> bytes:
 
 def _failed(error: Exception) -> Reply:
     """Translate a transport failure; its text never holds the URL, which is signed."""
+    unsent = _before_sending(error)
+    if unsent:
+        return Reply(failure=unsent)
+    match error:
+        case TimeoutError():
+            failure = "no answer in time"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            failure = "the connection was cut before the answer"
+        case aiohttp.ClientPayloadError():
+            failure = "the answer was cut short"
+        case _:
+            failure = f"the answer could not be read ({type(error).__name__})"
+    return Reply(failure=failure, may_have_taken_effect=True)
+
+
+def _before_sending(error: Exception) -> str | None:
+    """Say why a call was never sent; None where it may have been."""
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            failure, sent = f"TLS failed: {_os_reason(error)}", False
+            return f"TLS failed: {_os_reason(error)}"
         case aiohttp.ClientProxyConnectionError():
-            failure, sent = f"the proxy cannot be reached: {_os_reason(error)}", False
+            return f"the proxy cannot be reached: {_os_reason(error)}"
         case aiohttp.ClientHttpProxyError():
-            failure, sent = f"the proxy answered HTTP {error.status}", False
+            return f"the proxy answered HTTP {error.status}"
         case aiohttp.ClientConnectorError():
-            failure, sent = f"cannot connect: {_os_reason(error)}", False
+            return f"cannot connect: {_os_reason(error)}"
         case aiohttp.ConnectionTimeoutError():
-            failure, sent = "cannot connect: timed out", False
-        case aiohttp.ServerTimeoutError() | asyncio.TimeoutError():
-            failure, sent = "no answer in time", True
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            failure, sent = "the connection was cut before the answer", True
-        case aiohttp.ClientPayloadError():
-            failure, sent = "the answer was cut short", True
+            return "cannot connect: timed out"
         case _:
-            failure, sent = f"the answer could not be read ({type(error).__name__})", True
-    return Reply(failure=failure, may_have_taken_effect=sent)
+            return None
 
 
 def _os_reason(error: Exception) -> str:

@@ -1,15 +1,15 @@
 """Commands, options, exit codes; nothing else. Each command pays for its own imports only."""
 
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from worker.settings import Settings
-    from worker.telemetry import LogFormat, LogLevel
 
 USAGE = 2
 INTERRUPTED = 130
@@ -31,8 +31,10 @@ Inputs = Annotated[
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings (TOML); else $TOPIC_IMPORT_CONFIG.")
 ]
-Format = Annotated[str, typer.Option("--log-format", help="console or json")]
-Level = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error")]
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Format = Annotated[LogFormat, typer.Option("--log-format", help="How logs are written.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="The least level that is logged.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory of the job.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -168,36 +170,25 @@ def simulate(
 
 def _settings(
     config: Path | None,
-    log_format: str,
-    log_level: str,
+    log_format: LogFormat,
+    log_level: LogLevel,
     options: dict[str, dict[str, Any]] | None = None,
 ) -> "Settings":
     from worker.settings import load
     from worker.telemetry import configure
 
-    configure(_log_format(log_format), _log_level(log_level))
+    configure(log_format, log_level)
     return load(config, options=options)
-
-
-def _log_format(value: str) -> "LogFormat":
-    if value == "console" or value == "json":  # noqa: PLR1714 - narrows the type
-        return value
-    raise typer.BadParameter(f"{value}: console or json", param_hint="--log-format")
-
-
-def _log_level(value: str) -> "LogLevel":
-    if value == "debug" or value == "info" or value == "warning" or value == "error":  # noqa: PLR1714
-        return value
-    raise typer.BadParameter(f"{value}: debug, info, warning or error", param_hint="--log-level")
 
 
 def _run(job: Coroutine[Any, Any, int]) -> int:
     import asyncio
 
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        from asyncio import new_event_loop
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with suppress(ImportError):
+        import uvloop
+
+        new_event_loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(job)
 

@@ -39,10 +39,14 @@ class Limits:
         """Hold a slot for one call, entered when its turn has come, with the time of it."""
         async with self._slots:
             async with self._first_in_line:
-                while (pause_s := self._pace.paused_until_s - self._clock()) > 0:
-                    await asyncio.sleep(pause_s)
+                await self._pause()
                 await self._quota.acquire(self._pace.factor(self._clock()))
             yield self._clock()
+
+    async def _pause(self) -> None:
+        # A loop: the pause may be prolonged while it lasts.
+        while (pause_s := self._pace.paused_until_s - self._clock()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(pause_s)
 
     def throttled(self, *, started_s: float, least_pause_s: float) -> bool:
         """Slow down: the call started at `started_s` was refused for its frequency.

@@ -1,6 +1,6 @@
 """What became of a record, and the line that says so in the result files (a contract)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import orjson
@@ -57,6 +57,32 @@ class Subject:
     truncated: tuple[str, ...] = ()
     raw: bytes = b""
     is_object: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where all records are; `read = queued + imported + dead + duplicate`.
+
+    `by_reason`, `by_code`: dead letters. `already_before_derived`: topics that existed before our
+    first call under an ID that only we should make. `may_exist_twice`: calls without a TopicId
+    that were repeated after an ambiguous answer.
+    """
+
+    read: int = 0
+    queued: int = 0
+    imported: int = 0
+    dead: int = 0
+    duplicate: int = 0
+    already_own: int = 0
+    already_before: int = 0
+    already_before_derived: int = 0
+    may_exist_twice: int = 0
+    by_reason: dict[str, int] = field(default_factory=dict)
+    by_code: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def add_up(self) -> bool:
+        return self.read == self.queued + self.imported + self.dead + self.duplicate
 
 
 def rfc3339(at: float | None) -> str | None:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-FIRST_PAUSE_S = 0.5
+FIRST_PAUSE_S = 0.1
 PAUSE_MAX_S = 60.0
 FACTOR_MIN = 0.05
-SLOW_DOWN = 0.9
+FIRST_SLOW_DOWN = 0.98
+SLOW_DOWN = 0.85
 RECOVERY_PER_S = 0.01
-"""After a throttle the rate is cut by a tenth and comes back within ten seconds: an app's quota
-is hard, so what was refused was taken by somebody else or by jitter, and both pass."""
+"""A first throttle is jitter more often than not and costs little; one on its heels means that
+others use the quota. Both pass, so the rate comes back by a hundredth a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,12 @@ class Pace:
         if started_s <= self.paused_at_s:
             return Pace(until_s, self.paused_at_s, self.streak, self.cut_to, self.cut_at_s)
         pause_s = min(PAUSE_MAX_S, FIRST_PAUSE_S * 2.0 ** min(self.streak, 16))
+        slow_down = SLOW_DOWN if self.streak else FIRST_SLOW_DOWN
         return Pace(
             paused_until_s=max(until_s, now_s + pause_s),
             paused_at_s=now_s,
             streak=self.streak + 1,
-            cut_to=max(FACTOR_MIN, self.factor(now_s) * SLOW_DOWN),
+            cut_to=max(FACTOR_MIN, self.factor(now_s) * slow_down),
             cut_at_s=now_s,
         )
 

@@ -63,6 +63,7 @@ class Pipeline:
         self._changed = asyncio.Event()
         self._outcome_came = asyncio.Event()
         self._taken = 0
+        self._may_hold_more = True
         carrier.on_phase_change = self.wake
         self.finished = 0
         """Deliveries of this run that came to an outcome."""
@@ -71,7 +72,12 @@ class Pipeline:
         return f"<Pipeline {len(self._tasks)} carried, {self._unsettled} unsettled>"
 
     def wake(self) -> None:
-        """Tell that the queue may hold more, or that a stop was asked for."""
+        """Tell that there may be room for more, or that a stop was asked for."""
+        self._changed.set()
+
+    def queue_was_fed(self) -> None:
+        """Tell that the queue may hold more, or that nothing feeds it any longer."""
+        self._may_hold_more = True
         self._changed.set()
 
     async def run(self, is_feeding: Callable[[], bool]) -> None:
@@ -88,7 +94,7 @@ class Pipeline:
             stopper.cancel()
             await self._finish(settler)
 
-    async def abandon(self) -> None:
+    def abandon(self) -> None:
         """Wait for no reply any more: calls under way may have taken effect, and are kept so."""
         self._carrier.stop()
         for task in self._tasks:
@@ -100,14 +106,16 @@ class Pipeline:
         while not self._carrier.stopping.is_set() and not settler.done():
             self._changed.clear()
             feeding = is_feeding()
-            room = self._room()
+            room = self._room() if self._may_hold_more or not self._unsettled else 0
+            self._may_hold_more = self._may_hold_more and not room
             taken = await self._queue.take(room) if room else []
             self._taken += len(taken)
             if room:
                 self._carrier.fresh_waiting = feeding or len(taken) == room
             for delivery in taken:
                 self._start(delivery)
-            if taken:
+            if len(taken) == room and room:
+                self._may_hold_more = True
                 continue
             if not self._unsettled and (self._all_taken() or (room and not feeding)):
                 return

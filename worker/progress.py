@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from worker.queues import Counts
+from worker.outcome import Counts
 from worker.telemetry import Counters, logger
 
 log = logger()

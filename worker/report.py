@@ -5,8 +5,7 @@ from typing import Any
 
 import orjson
 
-from worker.outcome import rfc3339
-from worker.queues import Counts
+from worker.outcome import Counts, rfc3339
 from worker.telemetry import Counters, redact
 from worker.verdict import Halt
 
@@ -88,7 +87,7 @@ def sums(counts: Counts) -> list[str]:
         )
     if c.may_exist_twice:
         lines.append(
-            f'warning: {c.may_exist_twice:,} topics may exist twice (records.topic_ids = "as-given")'
+            f'warning: {c.may_exist_twice:,} topics may exist twice (records.topic_ids "as-given")'
         )
     if c.dead:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in c.by_reason.items())

@@ -1,4 +1,4 @@
-"""Typed settings from the command line, the environment, a TOML file and defaults, in that order."""
+"""Typed settings: command line before environment before TOML file before defaults."""
 
 import difflib
 import ipaddress
@@ -286,7 +286,7 @@ def is_loopback(host: str) -> bool:
 def app_problems(app: App) -> Iterator[str]:
     """Say what is missing before anything can be called."""
     if app.sdk_app_id is None:
-        yield f"app.sdk_app_id is not set: set {variable('app', 'sdk_app_id')} or write it to the file"
+        yield f"app.sdk_app_id is not set: set it in the file or as {variable('app', 'sdk_app_id')}"
     ways = {
         "app.secret_key": app.secret_key,
         "app.secret_key_file": app.secret_key_file,

@@ -28,6 +28,7 @@ FIELDS = (
     "Introduction",
     "CreateTime",
 )
+REQUIRED = ("GroupId", "TopicName")
 GROUP_ID_PREFIX = "@TGS#_"
 TOPIC_ID_INFIX = "@TOPIC#_"
 GROUP_ID_BYTES_MAX = 48
@@ -35,6 +36,7 @@ TOPIC_ID_BYTES_MAX = 96
 USER_ID_BYTES_MAX = 32
 CREATE_TIME_MAX = 2**32 - 1
 MILLISECONDS_FROM = 10**12
+SHOWN_MAX = 40
 PROBLEMS_MAX = 20
 """Unknown names reported of one record; a line of a megabyte may hold a hundred thousand."""
 
@@ -209,13 +211,14 @@ class _Reading:
                 self.problems.append(f"{ours} is given twice, the second time as {name}")
             elif value is not None:
                 values[ours] = value
+        self._complain_of(unknown)
+        self.problems += [f"{name} is missing" for name in REQUIRED if name not in values]
+        return values
+
+    def _complain_of(self, unknown: list[str]) -> None:
         self.problems += [_unknown_field(name, self.rules) for name in unknown[:PROBLEMS_MAX]]
         if len(unknown) > PROBLEMS_MAX:
             self.problems.append(f"{len(unknown) - PROBLEMS_MAX} more unknown fields")
-        for name in ("GroupId", "TopicName"):
-            if name not in values:
-                self.problems.append(f"{name} is missing")
-        return values
 
     def _read_key(self, value: Any) -> None:
         if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
@@ -440,7 +443,7 @@ def _kind(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return text if len(text) <= 40 else f"{text[:40]}…"
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -71,7 +71,7 @@ class History:
         return replace(self, renewals=self.renewals + 1)
 
     def cut_off(self) -> "History":
-        """An attempt whose reply nobody waited for: it may have taken effect."""
+        """Note an attempt whose reply nobody waited for: it may have taken effect."""
         return replace(self, may_exist=True)
 
 
@@ -122,7 +122,7 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """This record's own fault."""
+    """The record's own fault."""
 
     reason: Reason
     code: int | None
@@ -150,13 +150,20 @@ def decide(
     """Decide what a reply means for its record, given the attempts before this one."""
     if reply.code is None:
         return _without_a_code(reply)
-    entry = lookup(reply.code)
+    known = circumstances or Circumstances()
+    return _with_a_code(reply, reply.code, topic, history, known)
+
+
+def _with_a_code(
+    reply: Reply, code: int, topic: Topic, history: History, known: Circumstances
+) -> Verdict:
+    entry = lookup(code)
     message = reply.info or entry.meaning
     match entry.action:
         case Action.IMPORTED:
             return _imported(reply, topic)
         case Action.EXISTS:
-            return _exists(entry, message, topic, history, circumstances or Circumstances())
+            return _exists(entry, message, topic, history, known)
         case Action.RETRY | Action.UNKNOWN:
             return Retry(entry.code, message, entry.hint, entry.ambiguous, entry.tries)
         case Action.THROTTLED:
@@ -166,7 +173,7 @@ def decide(
         case Action.REJECT:
             return _reject(entry, message, topic)
         case Action.HALT:
-            return _halt(entry, message, circumstances or Circumstances())
+            return _halt(entry, message, known)
         case _:
             assert_never(entry.action)
 

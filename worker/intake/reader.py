@@ -75,7 +75,7 @@ def read(path: str, line: Line, rules: RecordRules) -> Record:
         parsed = parse_record(line.content)
     except InvalidRecordError as error:
         return Record(path, line.number, line.content_hash, line.content, error)
-    if DEAD_LETTER_NAMES <= parsed.keys() and ("record" in parsed or "raw" in parsed):
+    if parsed.keys() >= DEAD_LETTER_NAMES and ("record" in parsed or "raw" in parsed):
         return _from_dead_letter(path, line, parsed, rules)
     topic = _topic(parsed, rules)
     return Record(path, line.number, line.content_hash, line.content, topic)

@@ -131,7 +131,7 @@ class _Run:
             parts.record_rules(self._settings),
             line_bytes_max=self._settings.records.max_line_bytes,
             limit=self._options.limit,
-            on_change=pipeline.wake,
+            on_change=pipeline.queue_was_fed,
         )
         loop = asyncio.get_running_loop()
 
@@ -207,21 +207,19 @@ class _Run:
             halted=self._halt,
         )
         for line in summary(report):
-            print(line)  # noqa: T201 - the result of the command
+            print(line)
         out = self._options.out
         try:
             write_whole(out / parts.REPORT_NAME, report.as_json())
         except OSError as error:
             log.error("the report could not be written", reason=_sentence(error))
-        print(f"results: {out / parts.IMPORTED_NAME}, {out / parts.DEAD_LETTER_NAME}, "  # noqa: T201
+        print(f"results: {out / parts.IMPORTED_NAME}, {out / parts.DEAD_LETTER_NAME}, "
               f"{out / parts.REPORT_NAME}")  # fmt: skip
         return self._exit(request, counts.queued, counts.dead)
 
     def _exit(self, request: StopRequest, queued: int, dead: int) -> Exit:
         if queued:
-            print(  # noqa: T201
-                f"{queued:,} records are still queued: the same command continues with them"
-            )
+            print(f"{queued:,} records are still queued: the same command continues with them")
         if self._halt:
             return Exit.HALTED
         if request.exit is not None:

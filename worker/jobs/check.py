@@ -84,14 +84,14 @@ def _print(totals: dict[str, int], problems: list[Problem], *, as_json: bool) ->
                 {"message": p.example, "count": p.count, "places": p.places} for p in problems
             ],
         }
-        print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
+        print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
         return
     for problem in sorted(problems, key=lambda p: -p.count):
         shown = ", ".join(problem.places[:PLACES_SHOWN])
         more = problem.count - PLACES_SHOWN
         rest = f" and {more:,} more (--json lists them)" if more > 0 else ""
-        print(f"{problem.count:,} x {problem.example}\n    {shown}{rest}")  # noqa: T201
-    print(  # noqa: T201
+        print(f"{problem.count:,} x {problem.example}\n    {shown}{rest}")
+    print(
         f"read {totals['read']:,} = valid {totals['valid']:,} + invalid {totals['invalid']:,} "
         f"+ duplicate {totals['duplicate']:,}"
     )

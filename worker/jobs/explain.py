@@ -12,10 +12,10 @@ from worker.jobs import Exit
 _WHAT_HAPPENS = {
     Action.IMPORTED: "the record is settled as imported",
     Action.EXISTS: "imported, if only we can have made it (a derived TopicId, or an earlier "
-    "attempt whose answer was lost); else dead-lettered as conflict, or as records.on_existing says",
+    "attempt whose answer was lost); else a conflict, or what records.on_existing says",
     Action.RETRY: "the record waits (exponential back-off, full jitter) and is tried again",
     Action.THROTTLED: "the whole worker slows down; the record is tried again, no attempt counted",
-    Action.RENEW: "a new signature for all in flight; the record is tried again, no attempt counted",
+    Action.RENEW: "a new signature for all in flight; tried again, no attempt counted",
     Action.REJECT: "the record is dead-lettered as rejected",
     Action.HALT: "the run halts (exit 3), all records are kept; a person must act",
     Action.UNKNOWN: "tried again like a passing failure, then dead-lettered as exhausted",
@@ -28,11 +28,11 @@ def explain(code: int | None, *, as_json: bool) -> Exit:
     if as_json:
         content: Any = [_as_dict(entry) for entry in entries]
         shown = content if code is None else content[0]
-        print(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
+        print(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
     elif code is None:
         _print_table(entries)
     else:
-        print("\n".join(_lines(entries[0])))  # noqa: T201
+        print("\n".join(_lines(entries[0])))
     return Exit.DONE
 
 
@@ -75,7 +75,7 @@ def _print_table(entries: list[Code]) -> None:
     if not sys.stdout.isatty():
         for entry in sorted(entries, key=lambda e: e.code):
             doubt = "ambiguous" if entry.ambiguous else ""
-            print(f"{entry.code}\t{entry.action.value}\t{doubt}\t{entry.meaning}\t{entry.hint}")  # noqa: T201
+            print(f"{entry.code}\t{entry.action.value}\t{doubt}\t{entry.meaning}\t{entry.hint}")
         return
     from rich.console import Console  # noqa: PLC0415 - paid only where there is a terminal
     from rich.table import Table  # noqa: PLC0415

@@ -127,7 +127,7 @@ def endpoint(settings: Settings) -> Endpoint:
 def slots(settings: Settings) -> int:
     """Bound the open calls by what the system lets this process open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard and soft != resource.RLIM_INFINITY:
+    if soft not in {hard, resource.RLIM_INFINITY}:
         wanted = settings.http.max_in_flight + FILES_BESIDE_CONNECTIONS
         soft = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -138,7 +138,7 @@ def slots(settings: Settings) -> int:
     )
     if room < settings.http.max_in_flight:
         log.warning(
-            "fewer calls at once than http.max_in_flight: raise the limit of open files (ulimit -n)",
+            "fewer calls at once than http.max_in_flight: raise ulimit -n",
             calls=room,
             open_files=soft,
         )

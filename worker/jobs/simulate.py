@@ -41,7 +41,7 @@ async def simulate(settings: Settings, options: Options) -> Exit:
         raise UsageError(f"--host {options.host} --port {options.port}: {reason}") from None
     print(
         "answered:", ", ".join(f"{name} {n:,}" for name, n in sorted(answers.items())) or "no call"
-    )  # noqa: T201
+    )
     return Exit.DONE
 
 
@@ -81,9 +81,9 @@ def _rules(settings: Settings, options: Options) -> Rules:
 
 
 def _announce(url: str, rules: Rules) -> None:
-    print(f"listening on {url} (what was created: {url}/ledger)", flush=True)  # noqa: T201
+    print(f"listening on {url} (what was created: {url}/ledger)", flush=True)
     if rules.secret_key == DEMO_KEY:
-        print(  # noqa: T201
+        print(
             f"TOPIC_IMPORT_APP__SDK_APP_ID={rules.sdk_app_id} "
             f"TOPIC_IMPORT_APP__SECRET_KEY={DEMO_KEY} "
             f"topic-import backfill FILE --base-url {url}",

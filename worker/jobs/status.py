@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 
 from worker.jobs import Exit, UsageError, parts
+from worker.outcome import Counts
 from worker.outputs import Agreement, compare
-from worker.queues import Counts
 from worker.queues.sqlite import FILE_NAME, taker_of
 from worker.queues.sqlite_store import SqliteStore
 from worker.report import sums
@@ -75,7 +75,7 @@ def _print_json(
         "files": {name: agreement.value for name, agreement in files.items()},
         "agree": agree,
     }
-    print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
+    print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
 
 _SAID = {
@@ -96,10 +96,10 @@ def _print_text(
 ) -> None:
     print(
         f"job of app {identity.get('app', '?')}, {'running: ' + taker if taker else 'not running'}"
-    )  # noqa: T201
+    )
     for line in sums(counts):
-        print(line)  # noqa: T201
+        print(line)
     for name, agreement in files.items():
-        print(f"{name} {_SAID[agreement]}")  # noqa: T201
+        print(f"{name} {_SAID[agreement]}")
     if not counts_agree:
-        print("the kept counts are not those of the rows: a defect, please report it")  # noqa: T201
+        print("the kept counts are not those of the rows: a defect, please report it")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from worker.delivery import Delivery
-from worker.outcome import Outcome
-from worker.queues import Counts, JobIdentity, QueueError, QueueTakenError
+from worker.outcome import Counts, Outcome
+from worker.queues import JobIdentity, QueueError, QueueTakenError
 from worker.queues.sqlite_store import SqliteStore
 from worker.record import Record
 

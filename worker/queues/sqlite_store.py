@@ -5,22 +5,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
 from worker.outcome import (
+    Counts,
     DeadLetter,
     Imported,
     Outcome,
     Released,
     Subject,
-    dead_letter_line,
     imported_line,
 )
-from worker.queues import Counts, JobIdentity, JobMismatchError, QueueError
+from worker.queues import JobIdentity, JobMismatchError, QueueError
 from worker.queues.sqlite_put import Putting
 from worker.queues.sqlite_schema import SCHEMA, SCHEMA_VERSION, State, add_to_counts, bury
 from worker.record import Record

@@ -223,7 +223,7 @@ class Service:
 def _refuse_fields(topic: Mapping[str, Any]) -> tuple[int, str] | None:
     unknown = topic.keys() - KNOWN_FIELDS
     if unknown:
-        return 10004, f"unknown field {sorted(unknown)[0]}"
+        return 10004, f"unknown field {min(unknown)}"
     for name in ("GroupId", "TopicName"):
         if not isinstance(topic.get(name), str) or not topic[name]:
             return 10004, f"{name} is required"

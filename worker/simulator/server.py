@@ -84,7 +84,9 @@ async def _send(request: web.Request, answer: Answer) -> web.StreamResponse:
             return await _truncated(request, content)
         case "hang":
             await asyncio.sleep(HANG_S)
-    return _reset(request)
+            return _reset(request)
+        case _:
+            return _reset(request)
 
 
 async def _truncated(request: web.Request, content: bytes) -> web.StreamResponse:

@@ -5,7 +5,8 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -48,6 +49,7 @@ class ImportTopicClient:
     ) -> None:
         self._endpoint = endpoint
         self._chance = chance
+        self._proxy = endpoint.proxy or proxy_from_environment(endpoint.base_url)
         self._url_start = ""
         self._url_generation = -1
         self._session: aiohttp.ClientSession
@@ -71,7 +73,8 @@ class ImportTopicClient:
                 "User-Agent": "topic-import",
             },
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=endpoint.proxy is None,
+            # Its own look at the environment costs two files and a thread for every call.
+            trust_env=False,
             auto_decompress=True,
         )
         return self
@@ -86,7 +89,7 @@ class ImportTopicClient:
                 self._url(signature),
                 data=body,
                 allow_redirects=False,
-                proxy=self._endpoint.proxy,
+                proxy=self._proxy,
             ) as response:
                 content = await _capped(response.content)
                 return read_reply(response.status, content)
@@ -103,6 +106,14 @@ class ImportTopicClient:
             )
             self._url_generation = signature.generation
         return URL(f"{self._url_start}{self._chance(0, RANDOM_MAX)}", encoded=True)
+
+
+def proxy_from_environment(url: str) -> str | None:
+    """Find the proxy for a URL in the environment (`HTTPS_PROXY`, `NO_PROXY` and their like)."""
+    parts = urlsplit(url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def read_reply(status: int, content: bytes) -> Reply:

@@ -419,8 +419,8 @@ def _names_that_stand_twice(line: bytes) -> list[str]:
         return dict(pairs)
 
     # The standard library's parser, and only for the few lines that may hold such a name:
-    # orjson cannot tell. What it finds too deep or too long is refused by the field checks.
-    with suppress(ValueError, RecursionError):
+    # orjson cannot tell. What it finds too deep the field checks refuse.
+    with suppress(RecursionError):
         json.loads(line, object_pairs_hook=note)
     return [_shown(name) for name in twice[:PROBLEMS_MAX]]
 

@@ -425,13 +425,22 @@ def _problems(error: ValidationError, origins: Mapping[tuple[str, ...], str]) ->
         while path and path not in origins and path[:-1] in origins:
             path = path[:-1]
         name = ".".join(path)
-        where = origins.get(path)
+        where = _origin_of(path, origins)
         if problem["type"] == "extra_forbidden":
             message = f"unknown setting {name}{_suggestion(path)}"
         else:
             reason = problem["msg"].removeprefix("Value error, ")
             message = reason if reason.startswith("app.") else f"{name}: {reason}"
         yield f"{where}: {message}" if where else message
+
+
+def _origin_of(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) -> str | None:
+    """Find where a setting was given; an environment names no section but by its variables."""
+    where = origins.get(path)
+    if where == variable(*path):
+        below = (p for p in origins if p[: len(path)] == path and len(p) > len(path))
+        return origins[next(below, path)]
+    return where
 
 
 def _suggestion(path: tuple[str, ...]) -> str:

@@ -1,0 +1,230 @@
+"""The contract of a queue, run by every engine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.queues import DEAD, imported, read_record, run
+from worker.delivery import Delivery
+from worker.outcome import DeadLetter, Released
+from worker.queues import JobIdentity, JobMismatchError, QueueTakenError
+from worker.queues.sqlite import SqliteQueue, taker_of
+from worker.verdict import Already, History, Reason
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def queue(directory: Path) -> Iterator[SqliteQueue]:
+    queue = SqliteQueue(directory)
+    yield queue
+    queue.close()
+
+
+def test_what_was_put_is_taken_once_in_order(queue: SqliteQueue) -> None:
+    async def story() -> list[str]:
+        assert await queue.put([read_record(n) for n in range(1, 6)]) == 5
+        taken = [*await queue.take(2), *await queue.take(10), *await queue.take(10)]
+        return [delivery.topic.name for delivery in taken]
+
+    assert run(story()) == ["topic 1", "topic 2", "topic 3", "topic 4", "topic 5"]
+
+
+def test_what_was_read_before_is_not_put_again(queue: SqliteQueue) -> None:
+    async def story() -> tuple[int, int]:
+        await queue.put([read_record(1), read_record(2)])
+        again = await queue.put([read_record(1), read_record(2), read_record(3)])
+        return again, (await queue.counts()).read
+
+    assert run(story()) == (1, 3)
+
+
+def test_the_same_topic_from_another_line_is_a_duplicate(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1), read_record(7, name="topic 1")])
+        counts = await queue.counts()
+        assert (counts.read, counts.queued, counts.duplicate) == (2, 1, 1)
+        assert counts.add_up
+
+    run(story())
+
+
+def test_the_same_topic_id_with_other_content_is_a_conflict_at_put(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1, own_id="x"), read_record(2, own_id="x")])
+        counts = await queue.counts()
+        assert (counts.queued, counts.dead, counts.by_reason) == (1, 1, {"conflict": 1})
+        (_, line), = queue.store.lines("dead", 0, 10)  # fmt: skip
+        letter = orjson.loads(line)
+        assert letter["source"] == "a.jsonl:2"
+        assert "a.jsonl:1 has the same TopicId" in letter["message"]
+        assert letter["may_exist"] is False
+
+    run(story())
+
+
+def test_a_settled_record_is_gone_from_the_queue_and_counted(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await queue.put([read_record(n) for n in range(1, 4)])
+        one, two, three = await queue.take(3)
+        await queue.settle(
+            [
+                imported(one.id, already=Already.OWN),
+                DeadLetter(two.id, Reason.REJECTED, 10010, "gone", "", History(attempts=1)),
+                Released(three.id, History(attempts=2, may_exist=True, first_attempt=5.0)),
+            ]
+        )
+        counts = await queue.counts()
+        assert (counts.queued, counts.imported, counts.dead) == (1, 1, 1)
+        assert (counts.already_own, counts.by_code) == (1, {"10010": 1})
+        assert counts == queue.store.counts_by_counting()
+        (again,) = await queue.take(5)
+        assert again.id == three.id
+        assert again.history == History(attempts=2, may_exist=True, first_attempt=5.0)
+
+    run(story())
+
+
+def test_a_taker_that_died_may_have_called(directory: Path) -> None:
+    async def take_and_die() -> None:
+        queue = SqliteQueue(directory)
+        await queue.become_taker()
+        await queue.put([read_record(1), read_record(2)])
+        await queue.take(1)
+        queue.close()
+
+    async def the_next_taker() -> list[bool]:
+        queue = SqliteQueue(directory)
+        assert await queue.become_taker() == 1
+        taken: list[Delivery] = await queue.take(5)
+        queue.close()
+        return [delivery.history.may_exist for delivery in taken]
+
+    run(take_and_die())
+    assert run(the_next_taker()) == [True, False]
+
+
+def test_a_second_taker_is_refused_while_putting_and_reading_work(
+    queue: SqliteQueue, directory: Path
+) -> None:
+    async def story() -> None:
+        await queue.become_taker()
+        second = SqliteQueue(directory)
+        with pytest.raises(QueueTakenError, match=r"another topic-import \(process \d+\)"):
+            await second.become_taker()
+        assert await second.put([read_record(1)]) == 1
+        assert (await second.counts()).queued == 1
+        second.close()
+        assert len(await queue.take(5)) == 1
+        assert taker_of(directory)
+
+    run(story())
+    queue.close()
+    assert taker_of(directory) is None
+
+
+def test_a_queue_remembers_whose_job_it_is(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        ours = JobIdentity("1400000000", "id", "derive")
+        assert not await queue.identify(ours)
+        assert await queue.identify(ours)
+        for other in (
+            JobIdentity("1400000001", "id", "derive"),
+            JobIdentity("1400000000", "", "derive"),
+            JobIdentity("1400000000", "id", "as-given"),
+        ):
+            with pytest.raises(JobMismatchError):
+                await queue.identify(other)
+
+    run(story())
+
+
+def test_a_mended_line_replaces_its_dead_letter(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1), read_record(2, raw=b"{")])
+        assert (await queue.counts()).by_reason == {"invalid": 1}
+        assert await queue.put([read_record(1), read_record(2)]) == 1
+        counts = await queue.counts()
+        assert (counts.read, counts.queued, counts.dead, counts.by_reason) == (2, 2, 0, {})
+        assert queue.store.dead_file_is_stale()
+        assert counts == queue.store.counts_by_counting()
+
+    run(story())
+
+
+@pytest.mark.parametrize("may_exist", [False, True])
+def test_a_refused_record_makes_way_only_if_its_topic_cannot_exist(
+    queue: SqliteQueue, *, may_exist: bool
+) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1, own_id="x")])
+        (taken,) = await queue.take(1)
+        history = History(attempts=1, may_exist=may_exist)
+        await queue.settle([DeadLetter(taken.id, Reason.REJECTED, 80001, "", "", history)])
+        await queue.put([read_record(1, own_id="x", name="mended")])
+        counts = await queue.counts()
+        assert (counts.queued, counts.dead) == ((0, 2) if may_exist else (1, 0))
+        assert counts.add_up
+
+    run(story())
+
+
+def test_an_imported_line_that_changed_is_a_conflict_and_not_a_second_topic(
+    queue: SqliteQueue,
+) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1, own_id="x")])
+        (taken,) = await queue.take(1)
+        await queue.settle([imported(taken.id)])
+        await queue.put([read_record(1, own_id="x", name="changed")])
+        counts = await queue.counts()
+        assert (counts.imported, counts.by_reason) == (1, {"conflict": 1})
+
+    run(story())
+
+
+def test_standard_input_has_no_lines_to_mend(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1, path="-", raw=b"{")])
+        await queue.put([read_record(1, path="-")])
+        counts = await queue.counts()
+        assert (counts.read, counts.queued, counts.dead) == (2, 1, 1)
+
+    run(story())
+
+
+def test_a_dead_letter_asked_again_is_queued_again_with_its_doubts(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1)])
+        (taken,) = await queue.take(1)
+        await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
+        await queue.put([read_record(1, asked_again=True, may_exist=True)])
+        (again,) = await queue.take(1)
+        assert again.history.may_exist
+        assert (await queue.counts()).read == 1
+        assert await queue.put([read_record(1, asked_again=True)]) == 0, "it is not dead now"
+
+    run(story())
+
+
+def test_counting_apart_what_existed_under_an_id_that_only_we_make(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1), read_record(2, own_id="x")])
+        derived, given = await queue.take(2)
+        await queue.settle(
+            [
+                imported(derived.id, already=Already.BEFORE),
+                imported(given.id, already=Already.BEFORE),
+            ]
+        )
+        counts = await queue.counts()
+        assert (counts.already_before, counts.already_before_derived) == (2, 1)
+
+    run(story())
+
+

@@ -1,0 +1,54 @@
+"""Records and outcomes for the tests of queues."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import orjson
+
+from tests.support.strategies import GROUP
+from worker.outcome import DeadLetter, Imported
+from worker.record import Record, content_hash
+from worker.topic import InvalidRecordError, RecordRules, Topic, parse_record, to_topic
+from worker.verdict import Already, History, Reason
+
+Result = TypeVar("Result")
+RULES = RecordRules()
+
+
+def run(story: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run(story)
+
+
+def read_record(
+    line: int,
+    *,
+    name: str | None = None,
+    own_id: str | None = None,
+    path: str = "a.jsonl",
+    raw: bytes | None = None,
+    asked_again: bool = False,
+    may_exist: bool = False,
+) -> Record:
+    """A record as the intake would read it at a line."""
+    if raw is None:
+        given: dict[str, Any] = {"GroupId": GROUP, "TopicName": name or f"topic {line}"}
+        if own_id:
+            given["TopicId"] = f"{GROUP}@TOPIC#_{own_id}"
+        raw = orjson.dumps(given)
+    topic: Topic | InvalidRecordError
+    try:
+        topic = to_topic(parse_record(raw), RULES)
+    except InvalidRecordError as error:
+        topic = error
+    return Record(
+        path, line, content_hash(raw), raw, topic, may_exist=may_exist, asked_again=asked_again
+    )
+
+
+def imported(record_id: int, *, already: Already = Already.NO) -> Imported:
+    return Imported(record_id, already, History(attempts=1), at=1_700_000_000.0)
+
+
+def DEAD(record_id: int, history: History) -> DeadLetter:  # noqa: N802 - reads as a constant
+    return DeadLetter(record_id, Reason.EXHAUSTED, 10002, "internal error", "later", history)

@@ -1,0 +1,161 @@
+"""Settings: every source, every mistake in a sentence that says where."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.settings import Settings, SettingsError, app_problems, load, setting_names, unwise
+
+REFERENCE = Path("config/worker.toml")
+UNSET = re.compile(r"^# (?P<name>\w+) = ", re.MULTILINE)
+
+
+def flat(table: dict[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict) and name != "fields":
+            found |= flat(value, f"{path}{name}.")
+        else:
+            found[f"{path}{name}"] = value
+    return found
+
+
+def documented() -> tuple[dict[str, Any], set[str]]:
+    """The reference's settings with their values, and those that it names as unset."""
+    text = REFERENCE.read_text()
+    unset, section = set(), ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif match := UNSET.match(line):
+            unset.add(f"{section}.{match['name']}")
+    return flat(tomllib.loads(text)), unset
+
+
+def test_the_reference_names_every_setting_with_its_default_and_no_other() -> None:
+    values, unset = documented()
+    assert values.keys() | unset == set(setting_names())
+    defaults = flat(Settings().model_dump(mode="json"))
+    assert values == {name: value for name, value in defaults.items() if value is not None}
+
+
+def test_every_line_of_the_reference_says_what_it_means() -> None:
+    lines = [line for line in REFERENCE.read_text().splitlines() if " = " in line]
+    assert all("  # " in line for line in lines)
+
+
+def test_the_command_line_goes_before_the_environment_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text('[rate]\ncalls_per_second = 1\n[app]\nadmin = "file"\npath = "file"\n')
+    environment = {
+        "TOPIC_IMPORT_CONFIG": str(file),
+        "TOPIC_IMPORT_RATE__CALLS_PER_SECOND": "2",
+        "TOPIC_IMPORT_APP__ADMIN": "environment",
+    }
+    settings = load(environment=environment, options={"rate": {"calls_per_second": 3}})
+    assert settings.rate.calls_per_second == 3
+    assert settings.app.admin == "environment"
+    assert settings.app.path == "file"
+
+
+def test_any_sensible_type_is_taken() -> None:
+    environment = {
+        "TOPIC_IMPORT_APP__SDK_APP_ID": "1400000000",
+        "TOPIC_IMPORT_APP__ALLOW_HTTP": "true",
+        "TOPIC_IMPORT_OUTPUTS__MAX_BYTES": "2 GiB",
+        "TOPIC_IMPORT_RECORDS__FIELDS__Title": "TopicName",
+    }
+    settings = load(environment=environment, options={"app": {"admin": 7}})
+    assert settings.app.sdk_app_id == 1400000000
+    assert settings.app.allow_http is True
+    assert settings.app.admin == "7"
+    assert settings.outputs.max_bytes == 2 << 30
+    assert settings.records.fields == {"Title": "TopicName"}
+
+
+def test_a_mapping_may_be_written_either_way_round() -> None:
+    options = {"records": {"fields": {"TopicName": "title"}}}
+    assert load(environment={}, options=options).records.fields == {"title": "TopicName"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[rate]\ncall_per_second = 1\n", r":2: unknown setting rate.call_per_second \(is it rate"),
+        ("[retry]\nmax_attempts = 0\n", r":2: retry.max_attempts: .*greater than 0"),
+        ("[app]\nregion = 'mars'\n", r":2: app.region: .*china"),
+        ("[app]\nbase_url = 'console'\n", r":2: app.base_url: must be a URL"),
+        ("[app]\nbase_url = 'http://[::1'\n", r":2: app.base_url: must be a URL"),
+        ("[app]\nbase_url = 'https://u:p@x'\n", r":2: app.base_url: must hold no"),
+        ("[app]\nbase_url = 'http://far.example'\n", r"plain http:// would send"),
+        ("[app]\nregion = 'china'\nbase_url = 'https://x'\n", r"exactly one may be"),
+        ("[records.fields]\ntitle = 'TopicNam'\n", r"names no field of the API.*TopicName"),
+        ("[records]\nkey_field = 'GroupId'\n", r":2: records.key_field: must name a field beside"),
+        ("[http]\nproxy = 'socks5://x'\n", r":2: http.proxy: must be a URL like"),
+        ("[rat]\nx = 1\n", r":1: unknown setting rat"),
+        ("[app\n", r"line 1"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        load(file, environment={})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("TOPIC_IMPORT_RATE__CALL_PER_SECOND", "1", "TOPIC_IMPORT_RATE__CALL_PER_SECOND: unknown"),
+        ("TOPIC_IMPORT_RATES__X", "1", "TOPIC_IMPORT_RATES__X: unknown setting"),
+        ("TOPIC_IMPORT_RATE", "1", "TOPIC_IMPORT_RATE"),
+        ("TOPIC_IMPORT_RATE__CALLS_PER_SECOND", "many", "TOPIC_IMPORT_RATE__CALLS_PER_SECOND"),
+        ("TOPIC_IMPORT_CONFIG", "/no/such/file", "/no/such/file: No such file"),
+        ("TOPIC_IMPORT_TYPO", "1", "TOPIC_IMPORT_TYPO: unknown setting typo"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_told_by_its_variable(
+    variable: str, value: str, said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load(environment={variable: value})
+
+
+def test_a_secret_is_not_part_of_a_complaint() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(environment={"TOPIC_IMPORT_HTTP__PROXY": "socks5://user:hidden@x"})
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_url_on_the_command_line_takes_the_place_of_a_region() -> None:
+    settings = load(
+        environment={"TOPIC_IMPORT_APP__REGION": "china"},
+        options={"app": {"base_url": "https://x.example"}},
+    )
+    assert settings.app.region is None
+
+
+def test_what_is_missing_for_a_call_is_told_all_at_once() -> None:
+    said = "\n".join(app_problems(Settings().app))
+    for part in ("app.sdk_app_id", "TOPIC_IMPORT_APP__SECRET_KEY", "app.region"):
+        assert part in said
+    both = load(
+        environment={"TOPIC_IMPORT_APP__SECRET_KEY": "a", "TOPIC_IMPORT_APP__USERSIG": "b"}
+    )
+    assert "exactly one may be" in "\n".join(app_problems(both.app))
+
+
+def test_unwise_values_are_warned_of() -> None:
+    options = {
+        "rate": {"calls_per_second": 300},
+        "http": {"total_timeout": 2, "connect_timeout": 5},
+        "records": {"topic_ids": "as-given"},
+    }
+    assert len(list(unwise(load(environment={}, options=options)))) == 4
+    assert len(list(unwise(load(environment={}, options={"rate": {"calls_per_second": 0}})))) == 1
+    assert not list(unwise(Settings()))

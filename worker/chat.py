@@ -1,5 +1,6 @@
 """One attempt over HTTP: the call `import_topic` -> a Reply. The only module that knows HTTP."""
 
+import os
 import random
 import ssl
 from collections.abc import Callable
@@ -195,4 +196,8 @@ def _os_reason(error: Exception) -> str:
     inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None)
     if isinstance(inner, ssl.SSLCertVerificationError):
         return inner.verify_message
+    number = getattr(inner, "errno", None)
+    # A name that cannot be resolved has a number of its own kind, below zero, and its own text.
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
     return getattr(inner, "strerror", None) or type(inner or error).__name__

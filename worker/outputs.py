@@ -53,8 +53,9 @@ class ResultFile:
             return
         self._open()
         assert self._file is not None  # noqa: S101 - just opened
-        self._file.truncate(right_bytes)
-        self._file.seek(right_bytes)
+        if self._path.is_file():
+            self._file.truncate(right_bytes)
+            self._file.seek(right_bytes)
         self._written_seq = seq
         self.follow()
 
@@ -99,12 +100,11 @@ def compare(path: Path, read_lines: ReadLines) -> tuple[Agreement, int, int]:
     """Hold a file against the queue: the agreement, the bytes that are right, their last seq."""
     right_bytes = 0
     right_seq = 0
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
+    if not path.is_file():
+        # None yet, or a device, which holds nothing to compare.
         has_lines = bool(read_lines(0, 1))
         return (Agreement.SHORTER if has_lines else Agreement.AGREES), 0, 0
-    with file:
+    with path.open("rb") as file:
         while rows := read_lines(right_seq, PAGE_LINES):
             page = b"".join(line for _, line in rows)
             found = file.read(len(page))

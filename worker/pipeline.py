@@ -7,6 +7,7 @@ that wait to be settled, which still count as the deliveries that they were.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +64,7 @@ class Pipeline:
         self._changed = asyncio.Event()
         self._outcome_came = asyncio.Event()
         self._taken = 0
+        self._all_carried = False
         self._may_hold_more = True
         carrier.on_phase_change = self.wake
         self.finished = 0
@@ -164,12 +166,11 @@ class Pipeline:
             self._carrier.stop()
 
     async def _settle_in_batches(self) -> None:
-        while True:
-            try:
+        # Ended by a flag, not by a cancellation: one that hits a commit would lose its outcomes.
+        while not self._all_carried:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(SETTLE_EVERY_S):
                     await self._outcome_came.wait()
-            except TimeoutError:
-                pass
             self._outcome_came.clear()
             await self._settle()
 
@@ -203,8 +204,7 @@ class Pipeline:
         if self._tasks:
             await asyncio.wait(list(self._tasks))
             await asyncio.sleep(0)  # the last done-callbacks
-        settler.cancel()
-        await asyncio.wait([settler])
-        if not settler.cancelled() and (error := settler.exception()):
-            raise error
+        self._all_carried = True
+        self._outcome_came.set()
+        await settler
         await self._settle()

@@ -7,7 +7,6 @@ import orjson
 import pytest
 
 from tests.support.queues import DEAD, imported, read_record, run
-from worker.delivery import Delivery
 from worker.outcome import DeadLetter, Released
 from worker.queues import JobIdentity, JobMismatchError, QueueTakenError
 from worker.queues.sqlite import SqliteQueue, taker_of
@@ -101,7 +100,7 @@ def test_a_taker_that_died_may_have_called(directory: Path) -> None:
     async def the_next_taker() -> list[bool]:
         queue = SqliteQueue(directory)
         assert await queue.become_taker() == 1
-        taken: list[Delivery] = await queue.take(5)
+        taken = await queue.take(5)
         queue.close()
         return [delivery.history.may_exist for delivery in taken]
 
@@ -226,5 +225,3 @@ def test_counting_apart_what_existed_under_an_id_that_only_we_make(queue: Sqlite
         assert (counts.already_before, counts.already_before_derived) == (2, 1)
 
     run(story())
-
-

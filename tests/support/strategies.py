@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 GROUP = "@TGS#_@TGS#cGRP0001"
 
 _ASCII = st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters="@#")
-_TEXT = st.characters(exclude_categories=("Cs",))
+_TEXT = st.characters(exclude_categories=["Cs"])
 
 
 def texts(bytes_max: int, *, bytes_min: int = 0) -> st.SearchStrategy[str]:
@@ -28,9 +28,7 @@ def group_ids() -> st.SearchStrategy[str]:
 def records(draw: st.DrawFn) -> dict[str, Any]:
     """Any valid record, with any of the optional fields."""
     group_id = draw(group_ids())
-    topic_ids = st.text(_ASCII, min_size=1, max_size=40).map(
-        lambda own: f"{group_id}@TOPIC#_{own}"
-    )
+    topic_ids = st.text(_ASCII, min_size=1, max_size=40).map(lambda own: f"{group_id}@TOPIC#_{own}")
     optional = {
         "TopicId": topic_ids,
         "Type": st.just("Community"),

@@ -19,7 +19,9 @@ def numbered(content: bytes, sizes: list[int]) -> list[tuple[int, bytes, int]]:
 
 
 CONTENTS = st.lists(
-    st.sampled_from([b"a", b"{}", b" ", b"\r", b"\n", b"\n", b"x" * 19, b"y" * 30, b"\xef\xbb\xbf"]),
+    st.sampled_from(
+        [b"a", b"{}", b" ", b"\r", b"\n", b"\n", b"x" * 19, b"y" * 30, b"\xef\xbb\xbf"]
+    ),
     max_size=30,
 ).map(b"".join)
 

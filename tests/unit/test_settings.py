@@ -99,9 +99,7 @@ def test_a_mapping_may_be_written_either_way_round() -> None:
         ("[app\n", r"line 1"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_with_its_line(
-    tmp_path: Path, text: str, said: str
-) -> None:
+def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "worker.toml"
     file.write_text(text)
     with pytest.raises(SettingsError, match=said):
@@ -144,14 +142,12 @@ def test_what_is_missing_for_a_call_is_told_all_at_once() -> None:
     said = "\n".join(app_problems(Settings().app))
     for part in ("app.sdk_app_id", "TOPIC_IMPORT_APP__SECRET_KEY", "app.region"):
         assert part in said
-    both = load(
-        environment={"TOPIC_IMPORT_APP__SECRET_KEY": "a", "TOPIC_IMPORT_APP__USERSIG": "b"}
-    )
+    both = load(environment={"TOPIC_IMPORT_APP__SECRET_KEY": "a", "TOPIC_IMPORT_APP__USERSIG": "b"})
     assert "exactly one may be" in "\n".join(app_problems(both.app))
 
 
 def test_unwise_values_are_warned_of() -> None:
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "rate": {"calls_per_second": 300},
         "http": {"total_timeout": 2, "connect_timeout": 5},
         "records": {"topic_ids": "as-given"},

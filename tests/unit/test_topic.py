@@ -129,7 +129,8 @@ def test_what_of_the_identity_can_be_told_is_told_of_an_invalid_record() -> None
 def test_null_is_the_same_as_absent() -> None:
     own = {"TopicId": f"{GROUP}@TOPIC#_a"}
     assert (
-        to_topic(record(**own, Introduction=None), RULES).body == to_topic(record(**own), RULES).body
+        to_topic(record(**own, Introduction=None), RULES).body
+        == to_topic(record(**own), RULES).body
     )
 
 

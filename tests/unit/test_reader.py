@@ -1,0 +1,127 @@
+"""Lines become records; a dead letter becomes the record in it."""
+
+import gzip
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.strategies import GROUP
+from worker.intake.lines import Line
+from worker.intake.reader import BATCH_RECORDS, batches, read
+from worker.intake.sources import InputError, resolve
+from worker.outcome import DeadLetter, Subject, dead_letter_line
+from worker.record import Record, content_hash
+from worker.topic import InvalidRecordError, RecordRules, Topic
+from worker.verdict import History, Reason
+
+RULES = RecordRules()
+RAW = b'{"GroupId":"%s",  "TopicName":"a",\t"CreateTime":1}' % GROUP.encode()
+
+
+def line(content: bytes, number: int = 1) -> Line:
+    return Line(number, content, content_hash(content))
+
+
+def letter(raw: bytes, source: str = "in/x.jsonl:17", *, may_exist: bool = True) -> bytes:
+    topic_id = f"{GROUP}@TOPIC#_fixed"
+    subject = Subject(source, None, GROUP, topic_id, raw=raw, is_object=raw.startswith(b"{"))
+    history = History(may_exist=may_exist)
+    return dead_letter_line(
+        subject, DeadLetter(1, Reason.EXHAUSTED, None, "message", "hint", history)
+    ).strip()
+
+
+def test_a_dead_letter_is_read_as_the_line_that_it_was() -> None:
+    record = read("out/dead-letter.jsonl", line(letter(RAW)), RULES)
+    assert (record.path, record.line) == ("in/x.jsonl", 17)
+    assert (record.raw, record.content_hash) == (RAW, content_hash(RAW))
+    assert record.asked_again
+    assert record.may_exist
+    assert isinstance(record.topic, Topic)
+    assert record.topic.topic_id == f"{GROUP}@TOPIC#_fixed"
+
+
+def test_a_dead_letter_edited_by_hand_is_a_mended_record() -> None:
+    edited = orjson.loads(letter(RAW))
+    edited["record"]["TopicName"] = "b"
+    moved = {"record": edited.pop("record"), **edited}
+    record = read("x", line(orjson.dumps(moved, option=orjson.OPT_INDENT_2)), RULES)
+    assert isinstance(record.topic, Topic)
+    assert record.topic.name == "b"
+    assert record.content_hash != content_hash(RAW)
+
+
+def test_a_dead_letter_of_no_object_is_read_from_its_raw_text() -> None:
+    assert isinstance(read("x", line(letter(b"[")), RULES).topic, InvalidRecordError)
+    mended = orjson.loads(letter(b"["))
+    mended["raw"] = RAW.decode()
+    assert isinstance(read("x", line(orjson.dumps(mended)), RULES).topic, Topic)
+
+
+def test_a_dead_letter_without_a_usable_source_stands_where_it_is_read() -> None:
+    record = read("x", line(letter(RAW, source="nowhere"), 5), RULES)
+    assert (record.path, record.line) == ("x", 5)
+
+
+def read_all(path: Path) -> list[Record]:
+    found: list[Record] = []
+    for batch in batches(resolve(str(path)), RULES, 1000):
+        found += batch
+    return found
+
+
+def test_batches_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes((RAW + b"\n") * 1000)
+    sizes = [len(batch) for batch in batches(resolve(str(path)), RULES, 1000)]
+    assert sum(sizes) == 1000
+    assert max(sizes) == BATCH_RECORDS
+
+
+def test_a_line_that_is_too_long_is_invalid_and_the_next_one_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"x" * 5_000_000 + b"\n" + RAW)
+    long_one, sound = read_all(path)
+    assert "5000000 bytes, too long" in str(long_one.topic)
+    assert isinstance(sound.topic, Topic)
+    assert sound.line == 2
+
+
+def test_a_gzip_file_that_is_cut_off_gives_its_whole_lines_and_then_an_error(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    lines = b"".join(b'{"n":%d}\n' % n for n in range(200_000))
+    path.write_bytes(gzip.compress(lines)[:-200])
+    found: list[Record] = []
+    with pytest.raises(InputError, match="gzip file is cut off"):
+        for batch in batches(resolve(str(path)), RULES, 1000):
+            found += batch
+    assert [record.raw for record in found[:2]] == [b'{"n":0}', b'{"n":1}']
+    assert all(record.raw.endswith(b"}") for record in found), "no torn line is a record"
+
+
+def test_a_gzip_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(RAW)
+    with pytest.raises(InputError, match="not a sound gzip file"):
+        read_all(path)
+
+
+def test_an_input_that_vanishes_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(RAW)
+    source = resolve(str(path))
+    path.unlink()
+    with pytest.raises(InputError, match="No such file"):
+        list(batches(source, RULES, 1000))
+
+
+def test_what_an_input_gains_while_it_is_read_is_the_next_run_s(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(RAW + b"\n")
+    source = resolve(str(path))
+    with path.open("ab") as file:
+        file.write(RAW + b"\n")
+    assert sum(len(batch) for batch in batches(source, RULES, 1000)) == 1

@@ -178,8 +178,12 @@ def test_a_refused_connection_was_never_sent() -> None:
 
 
 def test_a_server_that_speaks_no_tls_is_a_failure_and_not_a_fallback() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\r\n")
+        writer.close()
+
     async def story() -> Reply:
-        server = await asyncio.start_server(lambda _, w: w.write(b"hello\r\n"), "127.0.0.1", 0)
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         endpoint = Endpoint(f"https://127.0.0.1:{port}", "p", 1, "a", 1.0, 2.0)
         async with ImportTopicClient(endpoint) as client:

@@ -223,7 +223,7 @@ def test_a_record_that_always_fails_is_dead_lettered_when_others_succeed(tmp_pat
         assert done.returncode == 1
         letters = job.dead()
         assert {letter["reason"] for letter in letters} == {"exhausted"}
-        assert all(letter["attempts"] == 2 for letter in letters)
+        assert all(letter["attempts"] >= 2 for letter in letters)
         assert job.report()["read"] == 200
 
 

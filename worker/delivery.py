@@ -214,7 +214,12 @@ class Carrier:
         now_s = self._clock()
         delivery.history = delivery.history.failed(ambiguous=retry.ambiguous)
         delivery.failures = self._health.failed(
-            delivery.id, delivery.failures, now_s, code=reply.code, status=reply.status
+            delivery.id,
+            delivery.failures,
+            now_s,
+            code=reply.code,
+            status=reply.status,
+            reached=retry.reached,
         )
         self._repeated.warning("attempt failed", code=retry.code, reason=retry.message)
         halt = self._health.gateway_halt(retry.message)
@@ -225,7 +230,7 @@ class Carrier:
             return self._rejected(delivery, rejection)
         if self._health.is_exhausted(delivery.failures, now_s, fresh_waiting=self.fresh_waiting):
             return self._exhausted(delivery, retry)
-        return _Wait(backoff_s(self._retry, delivery.failures.count, self._chance()))
+        return _Wait(backoff_s(self._retry, delivery.failures.tries, self._chance()))
 
     def _exhausted(self, delivery: Delivery, retry: verdict.Retry) -> Outcome:
         halt = self._health.exhausted(retry.code or retry.message, delivery.topic.group_id)

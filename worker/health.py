@@ -22,11 +22,13 @@ COMMUNITIES_MIN = 2
 class Failures:
     """One record's failures since the service last came back from an outage.
 
+    `tries`: all of them; `count`: those that speak against the record.
     `answered_before`: proper answers of the whole run when this record first failed.
     `by_the_service`: one of them carried an error code, so the service itself was there.
     """
 
     epoch: int
+    tries: int
     count: int
     since_s: float
     answered_before: int
@@ -77,33 +79,45 @@ class Health:
         """Count a record that ran out of attempts like a rejection; it is no answer."""
         return self._count_rejection(code, group_id)
 
-    def failed(self, record: int, before: Failures | None, now_s: float, *, code: int | None,
-               status: int | None) -> Failures:  # fmt: skip
+    def failed(
+        self,
+        record: int,
+        before: Failures | None,
+        now_s: float,
+        *,
+        code: int | None,
+        status: int | None = None,
+        reached: bool = True,
+    ) -> Failures:
         """Note a failed attempt; failures of an outage that ended are forgiven."""
         if len(self._failing) < OUTAGE_RECORDS:
             self._failing.add(record)
         self._gateway_refusals = self._gateway_refusals + 1 if status in GATEWAY_REFUSALS else 0
-        by_the_service = code is not None
         if before is None or before.epoch != self._epoch:
-            return Failures(self._epoch, 1, now_s, self._answered, by_the_service)
+            before = Failures(self._epoch, 0, 0, now_s, self._answered, by_the_service=False)
         return replace(
-            before, count=before.count + 1, by_the_service=before.by_the_service or by_the_service
+            before,
+            tries=before.tries + 1,
+            count=before.count + reached,
+            by_the_service=before.by_the_service or code is not None,
         )
 
     def is_exhausted(self, failures: Failures, now_s: float, *, fresh_waiting: bool) -> bool:
         """Decide whether a record has had its chances.
 
         Its attempts must have run out, and the service must have answered another record since
-        the first failure. While many fail, nobody is answered and untried records wait to ask
-        with, it is an outage. A record with no other beside it is given `patience_s`, if the
-        service itself (not a gateway, not a dead line) turned it down.
+        the first failure. While many fail and nobody is answered it looks like an outage: then
+        untried records are asked with first, and only the service's own codes count. What is left
+        undecided ends after `patience_s`, but never where nothing but the line was dead.
         """
         if failures.count < self._retry.max_attempts:
             return False
         answered_others = self._answered > failures.answered_before
-        if answered_others and not (self.looks_like_an_outage and fresh_waiting):
+        outage = self.looks_like_an_outage and (fresh_waiting or not failures.by_the_service)
+        if answered_others and not outage:
             return True
-        return failures.by_the_service and now_s - failures.since_s >= self._retry.patience_s
+        is_somebody_there = failures.by_the_service or answered_others
+        return is_somebody_there and now_s - failures.since_s >= self._retry.patience_s
 
     def gateway_halt(self, failure: str) -> Halt | None:
         if self._gateway_refusals < GATEWAY_REFUSALS_MAX:

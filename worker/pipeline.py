@@ -17,7 +17,7 @@ from worker.telemetry import logger
 
 log = logger()
 
-SETTLE_EVERY_S = 0.1
+SETTLE_WITHIN_S = 0.1
 SETTLE_AT = 500
 
 
@@ -63,6 +63,7 @@ class Pipeline:
         self._settling = 0
         self._changed = asyncio.Event()
         self._outcome_came = asyncio.Event()
+        self._batch_is_full = asyncio.Event()
         self._taken = 0
         self._all_carried = False
         self._may_hold_more = True
@@ -149,18 +150,22 @@ class Pipeline:
 
     async def _carry(self, delivery: Delivery) -> None:
         outcome = await self._carrier.carry(delivery)
+        self._add_outcome(outcome)
+
+    def _add_outcome(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
+        self._outcome_came.set()
         if len(self._outcomes) >= SETTLE_AT:
-            self._outcome_came.set()
+            self._batch_is_full.set()
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         delivery = self._tasks.pop(task)
         self._changed.set()
         if not self._tasks:
-            self._outcome_came.set()
+            self._batch_is_full.set()
         if task.cancelled():
             # Cancelled before its first step: nothing was called.
-            self._outcomes.append(Released(delivery.id, delivery.history))
+            self._add_outcome(Released(delivery.id, delivery.history))
         elif error := task.exception():
             log.error("a delivery failed by a defect of the program", exc_info=error)
             self._carrier.stop()
@@ -168,10 +173,12 @@ class Pipeline:
     async def _settle_in_batches(self) -> None:
         # Ended by a flag, not by a cancellation: one that hits a commit would lose its outcomes.
         while not self._all_carried:
+            await self._outcome_came.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE_EVERY_S):
-                    await self._outcome_came.wait()
+                async with asyncio.timeout(SETTLE_WITHIN_S):
+                    await self._batch_is_full.wait()
             self._outcome_came.clear()
+            self._batch_is_full.clear()
             await self._settle()
 
     async def _settle(self) -> None:
@@ -206,5 +213,6 @@ class Pipeline:
             await asyncio.sleep(0)  # the last done-callbacks
         self._all_carried = True
         self._outcome_came.set()
+        self._batch_is_full.set()
         await settler
         await self._settle()

@@ -92,13 +92,18 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Wait and try again. `tries`: after so many failures a rejection."""
+    """Wait and try again.
+
+    `tries`: after so many failures a rejection. `reached`: the call got as far as somebody who
+    could judge it; a line that is dead says nothing about the record.
+    """
 
     code: int | None
     message: str
     hint: str
     ambiguous: bool
     tries: int | None = None
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +190,8 @@ def _without_a_code(reply: Reply) -> Verdict:
         return Throttled(None, "HTTP 429", pause_s=1.0)
     failure = reply.failure or f"HTTP {reply.status}"
     hint = "the network, a proxy or the service's gateway; the record itself is not to blame"
-    return Retry(None, failure, hint, ambiguous=reply.may_have_taken_effect)
+    reached = reply.status is not None or reply.may_have_taken_effect
+    return Retry(None, failure, hint, ambiguous=reply.may_have_taken_effect, reached=reached)
 
 
 def _imported(reply: Reply, topic: Topic) -> Verdict:

@@ -69,8 +69,19 @@ def test_a_record_alone_is_given_patience_if_the_service_itself_refuses_it() -> 
     refused = fail(health, 1, 5)
     assert not health.is_exhausted(refused, 599.0, fresh_waiting=False)
     assert health.is_exhausted(refused, 600.0, fresh_waiting=False)
-    unreachable = fail(Health(POLICY), 1, 5, code=None)
-    assert not health.is_exhausted(unreachable, 1e9, fresh_waiting=False)
+    cut = fail(Health(POLICY), 1, 5, code=None)
+    assert not health.is_exhausted(cut, 1e9, fresh_waiting=False)
+
+
+def test_a_line_that_is_dead_says_nothing_about_a_record() -> None:
+    health = Health(POLICY)
+    failures: Failures | None = None
+    for _ in range(50):
+        failures = health.failed(1, failures, 0.0, code=None, reached=False)
+        health.imported()
+    assert failures is not None
+    assert (failures.tries, failures.count) == (50, 0)
+    assert not health.is_exhausted(failures, 1e9, fresh_waiting=False)
 
 
 def test_the_same_rejection_many_times_over_two_communities_halts() -> None:

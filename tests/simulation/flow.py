@@ -1,0 +1,368 @@
+"""One schedule of the whole flow from a seed: faults, outages, stops, crashes and restarts.
+
+Pipeline, delivery, limits, verdicts and credentials are the real ones, the service is the
+simulator's pure behaviour, the queue is in memory, the clock is virtual.
+
+    python -m tests.simulation.flow SEED    # repeats one schedule and prints what came of it
+"""
+
+import asyncio
+import random
+import sys
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from tests.support.memory_queue import MemoryQueue
+from tests.support.virtual_clock import VirtualLoop
+from worker.chat import Endpoint, ImportTopicClient, read_reply
+from worker.credentials import SigningCredentials
+from worker.delivery import Carrier, Signature
+from worker.health import Health
+from worker.limits import Limits
+from worker.outcome import DeadLetter, Imported
+from worker.pipeline import Bounds, Pipeline
+from worker.quota.local import LocalQuota
+from worker.retry import RetryPolicy
+from worker.simulator.behaviour import Answer, Call, Rules, Service
+from worker.telemetry import Counters
+from worker.topic import Origin, RecordRules, to_topic
+from worker.verdict import Already, Reason, Reply
+
+APP, ADMIN, KEY = 1400000000, "administrator", "k" * 64
+WALL_S = 1_700_000_000.0
+VIRTUAL_DAY_S = 86_400.0
+FAULTS = (
+    "10002", "80005", "60008", "60014", "60007", "60011", "70001", "70003", "502", "html",
+    "empty", "truncated", "reset-before", "reset-after", "hang",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a seed decides."""
+
+    records: list[dict[str, Any]]
+    existing: frozenset[int]
+    faults: dict[str, float]
+    quota_per_s: int
+    slots: int
+    latency_s: float
+    timeout_s: float
+    outages: list[tuple[float, float]]
+    ends: list[tuple[float, str]]
+    retry: RetryPolicy
+    bounds: Bounds
+    clock_jumps: list[tuple[float, float]]
+
+
+def plan(seed: int) -> Plan:
+    """Draw a schedule."""
+    chance = random.Random(seed)
+    count = chance.choice([1, 2, 10, 40, 80])
+    kinds = chance.sample(FAULTS, chance.randint(0, 4))
+    quota = chance.choice([0, 3, 20, 60, 200])
+    span_s = count / (quota or 200) + 2.0
+    waiting = chance.choice([1, 4, 100])
+    return Plan(
+        records=[_record(number, chance) for number in range(count)],
+        existing=frozenset(n for n in range(count) if chance.random() < 0.05),
+        faults={kind: chance.uniform(0, 0.4 / max(1, len(kinds))) for kind in kinds},
+        quota_per_s=quota,
+        slots=chance.choice([1, 3, 50]),
+        latency_s=chance.choice([0.0, 0.01, 0.5]),
+        timeout_s=chance.choice([1.0, 10.0]),
+        outages=[
+            (begin, begin + chance.choice([1.0, 40.0, 1000.0]))
+            for begin in [chance.uniform(0, span_s) for _ in range(chance.choice([0, 0, 1, 2]))]
+        ],
+        ends=sorted(
+            (chance.uniform(0, 2 * span_s), chance.choice(["crash", "stop", "stop now"]))
+            for _ in range(chance.choice([0, 1, 1, 3]))
+        ),
+        retry=RetryPolicy(max_attempts=chance.choice([3, 8])),
+        bounds=Bounds(waiting_max=waiting, backing_off_max=chance.choice([2, 1000])),
+        clock_jumps=[
+            (chance.uniform(0, span_s), chance.choice([-3600.0, 3600.0]))
+            for _ in range(chance.choice([0, 0, 1]))
+        ],
+    )
+
+
+def _record(number: int, chance: random.Random) -> dict[str, Any]:
+    group = f"@TGS#_g{chance.randint(0, 3)}"
+    if chance.random() < 0.05:
+        group = "@TGS#_missing"
+    record: dict[str, Any] = {"GroupId": group, "TopicName": f"topic {number}"}
+    if chance.random() < 0.5:
+        record["TopicId"] = f"{group}@TOPIC#_own-{number}"
+    return record
+
+
+class Network:
+    """Carries calls to the service, with latency, outages and faults; outlives its callers."""
+
+    def __init__(self, schedule: Plan, chance: random.Random) -> None:
+        self._schedule = schedule
+        self._chance = chance
+        self._on_the_way: list[Call] = []
+        self.service = Service(
+            Rules(APP, ADMIN, KEY, quota_per_s=0, faults=schedule.faults), chance
+        )
+        self.starts: deque[float] = deque()
+        self.most_in_a_second = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._client = ImportTopicClient(
+            Endpoint("http://service", "v4/group_open_http_svc/import_topic", APP, ADMIN),
+            chance=chance.randint,
+        )
+
+    def wall(self) -> float:
+        now_s = asyncio.get_running_loop().time()
+        jumps = sum(by_s for at_s, by_s in self._schedule.clock_jumps if now_s >= at_s)
+        return WALL_S + now_s + jumps
+
+    async def import_topic(self, body: bytes, signature: Signature) -> Reply:
+        now_s = asyncio.get_running_loop().time()
+        self._count_start(now_s)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if any(begin <= now_s < end for begin, end in self._schedule.outages):
+                await asyncio.sleep(self._chance.uniform(0, self._schedule.latency_s))
+                return Reply(failure="cannot connect")
+            async with asyncio.timeout(self._schedule.timeout_s):
+                return await self._carry(body, signature)
+        except TimeoutError:
+            return Reply(failure="no answer in time", may_have_taken_effect=True)
+        finally:
+            self.in_flight -= 1
+
+    async def _carry(self, body: bytes, signature: Signature) -> Reply:
+        url = self._client._url(signature)
+        call = Call("POST", url.path, url.query, body)
+        self._on_the_way.append(call)
+        await asyncio.sleep(self._chance.uniform(0, self._schedule.latency_s))
+        self._on_the_way.remove(call)
+        now_s = asyncio.get_running_loop().time()
+        answer = self.service.answer(call, now_s, WALL_S + now_s)
+        await asyncio.sleep(self._chance.uniform(0, self._schedule.latency_s))
+        return await _reply(answer)
+
+    def crash(self) -> None:
+        """Let calls arrive whose caller is dead, or get lost."""
+        for call in self._on_the_way:
+            if self._chance.random() < 0.5:
+                self.service.answer(call, 0.0, WALL_S)
+        self._on_the_way.clear()
+        self.in_flight = 0
+
+    def _count_start(self, now_s: float) -> None:
+        self.starts.append(now_s)
+        while self.starts[0] <= now_s - 1.0:
+            self.starts.popleft()
+        self.most_in_a_second = max(self.most_in_a_second, len(self.starts))
+
+
+async def _reply(answer: Answer) -> Reply:
+    content = orjson.dumps(answer.body)
+    match answer.fault:
+        case None:
+            return read_reply(200, content)
+        case "502":
+            return read_reply(502, b"<html>")
+        case "html":
+            return read_reply(200, b"<html>")
+        case "empty":
+            return read_reply(200, b"")
+        case "hang":
+            await asyncio.sleep(VIRTUAL_DAY_S)
+    return Reply(failure="the connection was cut", may_have_taken_effect=True)
+
+
+@dataclass
+class Story:
+    """What came of a schedule."""
+
+    seed: int
+    queue: MemoryQueue
+    network: Network
+    schedule: Plan
+    counters: list[Counters] = field(default_factory=list)
+    halts: list[str] = field(default_factory=list)
+    ended_s: float = 0.0
+
+    @property
+    def trace(self) -> tuple[Any, ...]:
+        """Everything that equal seeds must have in common."""
+        return (self.ended_s, self.queue.outcomes, self.network.service.ledger.as_dict())
+
+
+def play(seed: int) -> Story:
+    """Play a schedule to its end, through all its processes."""
+    schedule = plan(seed)
+    chance = random.Random(seed + 1)
+    queue = MemoryQueue()
+    network = Network(schedule, chance)
+    story = Story(seed, queue, network, schedule)
+    topics = [to_topic(record, RecordRules()) for record in schedule.records]
+    for number in sorted(schedule.existing):
+        topic_id = topics[number].topic_id
+        if topic_id and "missing" not in topic_id:
+            network.service.ledger.topics[topic_id] = {"TopicId": topic_id, "before": True}
+    ends = [*schedule.ends]
+    fed = 0
+    for process in range(len(schedule.ends) + 50):
+        loop = VirtualLoop(story.ended_s)
+        end = ends.pop(0) if ends else (float("inf"), "")
+        fed = _run_process(loop, story, topics, fed, end, chance, first=process == 0)
+        story.ended_s = loop.time() + 0.5
+        if not queue.unsettled and fed == len(topics):
+            return story
+    raise AssertionError(f"not done after {process} processes: {story.halts}")
+
+
+def _run_process(
+    loop: VirtualLoop,
+    story: Story,
+    topics: list[Any],
+    fed: int,
+    end: tuple[float, str],
+    chance: random.Random,
+    *,
+    first: bool,
+) -> int:
+    queue, network, schedule = story.queue, story.network, story.schedule
+    queue.recover()
+    counters = Counters()
+    carrier = Carrier(
+        chat=network,
+        credentials=SigningCredentials(
+            APP, ADMIN, KEY, wall_clock=lambda: WALL_S + loop.time(), clock=loop.time
+        ),
+        limits=Limits(
+            LocalQuota(schedule.quota_per_s, closed_for_s=0.0 if first else 1.0),
+            schedule.slots,
+            loop.time,
+        ),
+        health=Health(schedule.retry, same_rejection=1000),
+        retry=schedule.retry,
+        counters=counters,
+        clock=loop.time,
+        wall_clock=network.wall,
+        chance=chance.random,
+        anything_imported=any(isinstance(o, Imported) for o in queue.outcomes.values()),
+    )
+    feeding = fed < len(topics)
+
+    async def feed(pipeline: Pipeline) -> None:
+        nonlocal fed, feeding
+        while fed < len(topics):
+            await asyncio.sleep(chance.choice([0.0, 0.001, 0.1]))
+            for topic in topics[fed : fed + chance.randint(1, 30)]:
+                queue.put(topic)
+                fed += 1
+            pipeline.queue_was_fed()
+        feeding = False
+        pipeline.queue_was_fed()
+
+    async def process() -> None:
+        pipeline = Pipeline(queue, carrier, schedule.bounds)
+        feeder = asyncio.ensure_future(feed(pipeline))
+        if end[1] == "stop":
+            loop.call_at(end[0], carrier.stop)
+        elif end[1] == "stop now":
+            loop.call_at(end[0], pipeline.abandon)
+        await pipeline.run(lambda: feeding)
+        feeder.cancel()
+
+    async def process_that_may_crash() -> bool:
+        task = asyncio.ensure_future(process())
+        until_s = end[0] - loop.time() if end[1] == "crash" else VIRTUAL_DAY_S
+        done, _ = await asyncio.wait([task], timeout=max(0.0, until_s))
+        if done:
+            task.result()
+        return bool(done)
+
+    settle = queue.settle
+    finished = loop.run_until_complete(process_that_may_crash())
+    if not finished:
+        assert end[1] == "crash", f"still running after a day: {queue.unsettled} unsettled"
+        _kill(loop, queue, network)
+        queue.settle = settle  # type: ignore[method-assign]
+    loop.close()
+    story.counters.append(counters)
+    if carrier.halted:
+        story.halts.append(f"{carrier.halted.code}: {carrier.halted.message}")
+    return fed
+
+
+def _kill(loop: VirtualLoop, queue: MemoryQueue, network: Network) -> None:
+    """End all tasks where they stand; nothing that they still want to commit is committed."""
+
+    async def nothing(_: Any) -> None:
+        return
+
+    network.crash()
+    queue.settle = nothing  # type: ignore[method-assign]
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+
+def check(story: Story) -> None:
+    """Hold a story against the promises."""
+    queue, network, schedule = story.queue, story.network, story.schedule
+    ledger = network.service.ledger
+    assert queue.outcomes.keys() == queue.topics.keys(), "every record has one outcome"
+    made = {t for t, topic in ledger.topics.items() if "before" not in topic}
+    imported = {
+        queue.topics[record].topic_id
+        for record, outcome in queue.outcomes.items()
+        if isinstance(outcome, Imported)
+    }
+    assert imported <= ledger.topics.keys(), "what is said to be imported exists"
+    for record, outcome in queue.outcomes.items():
+        topic = queue.topics[record]
+        if isinstance(outcome, DeadLetter):
+            _check_dead(outcome, topic.topic_id, made, schedule)
+        elif outcome.already is Already.BEFORE:
+            assert topic.origin is Origin.DERIVED
+            assert topic.topic_id not in made, "its own doing was taken for another's"
+        elif topic.topic_id not in made:
+            assert outcome.history.may_exist, "another's doing was taken for its own"
+    if schedule.quota_per_s:
+        assert network.most_in_a_second <= schedule.quota_per_s
+    assert network.most_in_flight <= schedule.slots
+    calls = sum(counters.calls for counters in story.counters)
+    assert calls >= ledger.calls - sum(end == "crash" for _, end in schedule.ends)
+
+
+def _check_dead(letter: DeadLetter, topic_id: str | None, made: set[str], schedule: Plan) -> None:
+    if topic_id in made:
+        assert letter.history.may_exist, "a dead letter exists and does not say so"
+    if letter.reason is Reason.EXHAUSTED:
+        assert schedule.faults, "an outage dead-lettered a record"
+        assert letter.history.failures >= schedule.retry.max_attempts
+    if letter.reason is Reason.CONFLICT:
+        assert topic_id not in made, "a topic of its own was taken for a conflict"
+
+
+def main() -> None:
+    for seed in map(int, sys.argv[1:]):
+        story = play(seed)
+        outcomes = Counter(
+            outcome.reason.value if isinstance(outcome, DeadLetter) else outcome.already.value
+            for outcome in story.queue.outcomes.values()
+        )
+        print(story.schedule)  # noqa: T201
+        print(f"seed {seed}: {dict(outcomes)}, {story.counters}, {story.halts}")  # noqa: T201
+        check(story)
+
+
+if __name__ == "__main__":
+    main()

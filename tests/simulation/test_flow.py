@@ -1,0 +1,24 @@
+"""Thousands of schedules of the whole flow, each held against the promises."""
+
+import os
+
+import pytest
+
+from tests.simulation.flow import check, play
+
+SEEDS = int(os.environ.get("SEEDS", "2000"))
+GROUPS = 20
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_no_schedule_of_faults_crashes_and_restarts_breaks_a_promise(group: int) -> None:
+    for seed in range(group, SEEDS, GROUPS):
+        try:
+            check(play(seed))
+        except Exception as error:
+            raise AssertionError(f"repeat with: python -m tests.simulation.flow {seed}") from error
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equal_seeds_play_equal_stories(seed: int) -> None:
+    assert play(seed).trace == play(seed).trace

@@ -1,0 +1,51 @@
+"""The queue's contract in memory, with a crash: what is not committed is gone."""
+
+from dataclasses import replace
+
+from worker.delivery import Delivery
+from worker.outcome import DeadLetter, Imported, Outcome, Released
+from worker.topic import Topic
+from worker.verdict import History
+
+
+class MemoryQueue:
+    """Keeps topics and outcomes over the processes of one simulated job."""
+
+    def __init__(self) -> None:
+        self.topics: dict[int, Topic] = {}
+        self._histories: dict[int, History] = {}
+        self._ready: list[int] = []
+        self._taken: set[int] = set()
+        self.outcomes: dict[int, Imported | DeadLetter] = {}
+
+    def put(self, topic: Topic) -> None:
+        record = len(self.topics) + 1
+        self.topics[record] = topic
+        self._histories[record] = History()
+        self._ready.append(record)
+
+    def recover(self) -> None:
+        """Take back what a dead process held: each may have been called."""
+        for record in self._taken:
+            self._histories[record] = replace(self._histories[record], may_exist=True)
+        self._ready = sorted([*self._ready, *self._taken])
+        self._taken.clear()
+
+    async def take(self, count: int) -> list[Delivery]:
+        taken, self._ready = self._ready[:count], self._ready[count:]
+        self._taken.update(taken)
+        return [Delivery(r, self.topics[r], replace(self._histories[r], failures=0)) for r in taken]
+
+    async def settle(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            assert outcome.id in self._taken, f"record {outcome.id} was settled twice"
+            self._taken.remove(outcome.id)
+            if isinstance(outcome, Released):
+                self._histories[outcome.id] = outcome.history
+                self._ready = sorted([*self._ready, outcome.id])
+            else:
+                self.outcomes[outcome.id] = outcome
+
+    @property
+    def unsettled(self) -> int:
+        return len(self.topics) - len(self.outcomes)

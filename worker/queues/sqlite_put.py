@@ -76,8 +76,10 @@ class Putting:
         mended = [
             k for k in here if k.state == State.DEAD and (not k.may_exist or record.asked_again)
         ]
-        if len(mended) == 1:
-            self._replace(mended[0], here)
+        # A dead letter names its line, and so perhaps more than one record that stood there.
+        if len(mended) == 1 or not record.asked_again:
+            for old in mended:
+                self._replace(old, here)
         return True
 
     def _replace(self, old: _Known, here: list[_Known]) -> None:

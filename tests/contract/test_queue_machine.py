@@ -1,0 +1,133 @@
+"""The embedded queue beside a model of it, through any sequence of operations and crashes."""
+
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.support.queues import imported, read_record
+from worker.outcome import DeadLetter, Outcome, Released
+from worker.queues.sqlite_store import SqliteStore
+from worker.verdict import History, Reason
+
+Content = tuple[str | None, str]
+Position = tuple[int, Content]
+BROKEN: Content = (None, "broken")
+CONTENTS: list[Content] = [("x", "a"), ("x", "b"), ("y", "a"), BROKEN]
+
+
+class Model:
+    """What the queue must hold: the state of every record read, and whose TopicId is whose."""
+
+    def __init__(self) -> None:
+        self.states: dict[Position, str] = {}
+        self.holders: dict[str, Position] = {}
+        self.may_exist: set[Position] = set()
+
+    def put(self, line: int, content: Content) -> None:
+        here = (line, content)
+        if here in self.states:
+            return
+        mended = [p for p, state in self.states.items() if p[0] == line and state == "dead"]
+        for old in [p for p in mended if p not in self.may_exist]:
+            del self.states[old]
+            self.holders = {i: p for i, p in self.holders.items() if p != old}
+        own_id = content[0]
+        if own_id is None:
+            self.states[here] = "dead"
+        elif own_id in self.holders:
+            same = self.holders[own_id][1] == content
+            self.states[here] = "duplicate" if same else "dead"
+        else:
+            self.states[here] = "queued"
+            self.holders[own_id] = here
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Operations on the store, mirrored on the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.store = self._open()
+        self.model = Model()
+        self.taken: dict[int, Position] = {}
+
+    def _open(self) -> SqliteStore:
+        return SqliteStore(self.directory / "queue.sqlite3", synchronous="OFF")
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.directory)
+
+    @rule(reads=st.lists(st.tuples(st.integers(1, 4), st.sampled_from(CONTENTS)), max_size=5))
+    def put(self, reads: list[Position]) -> None:
+        batch = []
+        for line, content in reads:
+            own_id, name = content
+            raw = b"{" if content == BROKEN else None
+            batch.append(read_record(line, own_id=own_id, name=name, raw=raw))
+            self.model.put(line, content)
+        self.store.put(batch)
+
+    @rule(count=st.integers(1, 3))
+    def take(self, count: int) -> None:
+        held = set(self.taken.values())
+        free = [p for p, s in self.model.states.items() if s == "queued" and p not in held]
+        for row in self.store.take(count):
+            assert row.topic.topic_id is not None
+            here = self.model.holders[row.topic.topic_id.rsplit("own-")[-1][-1]]
+            assert here in free, "what is taken was free"
+            assert row.history.may_exist == (here in self.model.may_exist)
+            free.remove(here)
+            self.taken[row.id] = here
+        assert not free or len(self.taken) - len(held) == count, "free ones were passed over"
+
+    @rule(how=st.sampled_from(["imported", "dead", "dead, may exist", "released"]))
+    def settle(self, how: str) -> None:
+        outcomes: list[Outcome] = []
+        for record, here in self.taken.items():
+            may_exist = how == "dead, may exist" or here in self.model.may_exist
+            history = History(attempts=1, may_exist=may_exist)
+            if how == "imported":
+                outcomes.append(imported(record))
+                self.model.states[here] = "imported"
+            elif how == "released":
+                outcomes.append(Released(record, history))
+            else:
+                outcomes.append(DeadLetter(record, Reason.REJECTED, 10010, "", "", history))
+                self.model.states[here] = "dead"
+                self.model.may_exist |= {here} if may_exist else set()
+        self.store.settle(outcomes)
+        self.taken.clear()
+
+    @rule()
+    def crash(self) -> None:
+        self.store.close()
+        self.store = self._open()
+        assert self.store.recover() == len(self.taken)
+        self.model.may_exist |= set(self.taken.values())
+        self.taken.clear()
+
+    @invariant()
+    def the_queue_holds_what_the_model_holds(self) -> None:
+        counts = self.store.counts()
+        states = Counter(self.model.states.values())
+        assert counts.add_up
+        assert counts == self.store.counts_by_counting()
+        assert counts.read == len(self.model.states)
+        for state in ("queued", "imported", "dead", "duplicate"):
+            assert getattr(counts, state) == states[state]
+        dead_lines = len(self.store.lines("dead", 0, 100))
+        assert (len(self.store.lines("imported", 0, 100)), dead_lines) == (
+            counts.imported,
+            counts.dead,
+        )
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=60, stateful_step_count=25)

@@ -14,7 +14,7 @@ from worker.limits import Limits
 from worker.outcome import DeadLetter, Outcome, Released
 from worker.retry import RetryPolicy, backoff_s
 from worker.telemetry import Counters, RepeatedEvents, logger
-from worker.topic import Topic
+from worker.topic import Origin, Topic
 from worker.verdict import Circumstances, Halt, History, Reason, Reply, decide
 
 log = logger()
@@ -195,6 +195,8 @@ class Carrier:
     def _imported(self, delivery: Delivery, already: verdict.Already) -> Outcome:
         self._health.imported()
         self._anything_imported = True
+        if already is verdict.Already.BEFORE and delivery.topic.origin is Origin.DERIVED:
+            self._repeated.warning("a derived TopicId existed before: were its keys used before?")
         return outcome.Imported(delivery.id, already, delivery.history, self._wall_clock())
 
     def _rejected(self, delivery: Delivery, reject: verdict.Reject) -> Outcome:

@@ -121,7 +121,9 @@ class Network:
         )
 
     def wall(self) -> float:
-        now_s = asyncio.get_running_loop().time()
+        return self.wall_at(asyncio.get_running_loop().time())
+
+    def wall_at(self, now_s: float) -> float:
         jumps = sum(by_s for at_s, by_s in self._schedule.clock_jumps if now_s >= at_s)
         return WALL_S + now_s + jumps
 
@@ -241,7 +243,7 @@ def _run_process(
     carrier = Carrier(
         chat=network,
         credentials=SigningCredentials(
-            APP, ADMIN, KEY, wall_clock=lambda: WALL_S + loop.time(), clock=loop.time
+            APP, ADMIN, KEY, wall_clock=lambda: network.wall_at(loop.time()), clock=loop.time
         ),
         limits=Limits(
             LocalQuota(schedule.quota_per_s, closed_for_s=0.0 if first else 1.0),

@@ -1,0 +1,211 @@
+"""Hostile inputs and a hostile machine: each line accounted for, nothing lost."""
+
+import gzip
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.processes import Job, Simulator, audit, environment, simulator
+from tests.support.topics import record, records
+
+HOSTILE = [
+    b"\xef\xbb\xbf" + orjson.dumps(record(1)) + b"\r",
+    b"",
+    b"   \t \r",
+    b"x" * 3000,
+    b'{"GroupId":"\x00"}',
+    b"\x00\x00\x00",
+    b'{"GroupId":"@TGS#_a","GroupId":"@TGS#_b","TopicName":"twice"}',
+    b'{"GroupId":"@TGS#_a","TopicName":"big","From_Account":123456789012345678901234567890}',
+    b'{"GroupId":"@TGS#_a","TopicName":"late","CreateTime":99999999999999999999}',
+    b"[" * 2000,
+    b'{"a":' * 900 + b"1" + b"}" * 900,
+    b'{"GroupId":"@TGS#_a","TopicName":"\\ud83d"}',
+    b'{"GroupId":"@TGS#_a","TopicName":"\xff\xfe"}',
+    b'"text"',
+    orjson.dumps(record(2)) + b"\x00",
+    orjson.dumps(record(4)),
+]
+
+
+def test_every_hostile_line_is_accounted_for(job: Job, service: Simulator) -> None:
+    path = job.directory / "hostile.jsonl"
+    path.write_bytes(b"\n".join(HOSTILE))
+    for _ in range(2):
+        done = job.backfill(path, RECORDS__MAX_LINE_BYTES="2500")
+        assert done.returncode == 1
+        assert b"Traceback" not in done.stderr
+    audit(job, service)
+    report = job.report()
+    assert (report["read"], report["imported"], report["dead"]) == (14, 2, 12)
+    dead = {int(line["source"].rsplit(":")[-1]): line for line in job.dead()}
+    assert dead.keys() == set(range(4, 16))
+    assert "3000 bytes, too long" in dead[4]["message"]
+    assert "GroupId stands more than once" in dead[7]["message"]
+    assert "64 bits" in dead[8]["message"]
+    assert {line["reason"] for line in dead.values()} == {"invalid"}
+    assert all(("record" in line) != ("raw" in line) for line in dead.values())
+
+
+def test_an_input_that_grew_changed_and_moved_is_read_for_what_is_new(
+    job: Job, service: Simulator
+) -> None:
+    path = job.write([record(1), record(2), b"{"])
+    job.backfill(path)
+    job.write([record(1), record(2, TopicName="changed", TopicId=None), record(4), record(5)])
+    assert job.backfill(path).returncode == 0
+    report = job.report()
+    assert (report["read"], report["imported"], report["dead"]) == (5, 5, 0)
+    moved = path.rename(job.directory / "moved.jsonl")
+    assert job.backfill(moved).returncode == 0
+    report = job.report()
+    assert (report["read"], report["imported"], report["duplicate"]) == (9, 5, 4)
+    audit(job, service)
+
+
+def test_the_same_file_named_twice_is_read_once(job: Job, service: Simulator) -> None:
+    path = job.write(records(20))
+    assert job.backfill(path, path).returncode == 0
+    assert job.report()["read"] == 20
+    audit(job, service)
+
+
+def test_a_cut_off_gzip_file_halts_after_what_could_be_read(job: Job, service: Simulator) -> None:
+    path = job.write(records(3000), "a.jsonl.gz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    done = job.backfill(path)
+    assert done.returncode == 3
+    assert b"the gzip file is cut off" in done.stdout
+    report = job.report()
+    assert report["halted"]["code"] == "input"
+    assert 0 < report["imported"] < 3000
+    assert report["dead"] == 0
+    path.write_bytes(gzip.compress(gzip.decompress(whole)))
+    assert job.backfill(path).returncode == 0
+    assert job.report()["imported"] == 3000
+    audit(job, service)
+
+
+def test_edited_and_deleted_result_files_are_written_anew(job: Job, service: Simulator) -> None:
+    path = job.write([*records(20), b"{"])
+    job.backfill(path)
+    imported = job.out / "imported.jsonl"
+    whole = imported.read_bytes()
+    imported.write_bytes(whole.replace(b"own-3", b"own-X"))
+    (job.out / "dead-letter.jsonl").unlink()
+    assert job.run("status").returncode == 1
+    assert job.status()["files"] == {"imported.jsonl": "other", "dead-letter.jsonl": "shorter"}
+    assert job.backfill().returncode == 1
+    assert imported.read_bytes() == whole
+    assert len(list(job.out.glob("imported.jsonl.edited-*"))) == 1
+    assert job.run("status").returncode == 0
+    audit(job, service)
+
+
+def test_status_without_a_job_and_of_one_that_runs(tmp_path: Path) -> None:
+    with simulator("--quota", "0", "--latency", "0.3") as service:
+        job = Job(tmp_path, service.url)
+        assert job.run("status").returncode == 2
+        path = job.write(records(300))
+        running = job.start(*job.backfill_words(path), HTTP__MAX_IN_FLIGHT="10")
+        while not service.ledger()["calls"]:
+            time.sleep(0.01)
+        status = job.status()
+        assert status["taker"].startswith("process ")
+        assert status["agree"]
+        second = job.backfill(path)
+        assert second.returncode == 2
+        assert b"another topic-import (process" in second.stderr
+        running.kill()
+        running.communicate()
+        assert job.status()["taker"] is None
+
+
+def run_limited(job: Job, path: Path, kind: int, limit: int) -> subprocess.CompletedProcess[bytes]:
+    """Run the backfill with a limit of the system's on one of its resources."""
+    return subprocess.run(
+        job.command(*job.backfill_words(path)),
+        env=environment(),
+        cwd=job.directory,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        preexec_fn=limiter(kind, limit),  # noqa: PLW1509 - one thread, and nothing else will do
+    )
+
+
+def limiter(kind: int, limit: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(kind, (limit, limit))
+
+
+@pytest.mark.parametrize("file_bytes_max", [20_000, 60_000, 200_000, 500_000])
+def test_a_full_disk_halts_and_the_same_command_continues_once_there_is_room(
+    job: Job, service: Simulator, file_bytes_max: int
+) -> None:
+    path = job.write(records(2500))
+    done = run_limited(job, path, resource.RLIMIT_FSIZE, file_bytes_max)
+    assert done.returncode == 3, done.stderr.decode()
+    assert b"Nothing is lost; make room" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert job.backfill(path).returncode == 0
+    assert job.report()["imported"] == 2500
+    audit(job, service)
+
+
+@pytest.mark.parametrize("name", ["imported.jsonl", "dead-letter.jsonl"])
+def test_a_result_file_that_cannot_grow_halts_and_is_completed_later(
+    job: Job, service: Simulator, name: str
+) -> None:
+    job.out.mkdir()
+    (job.out / name).symlink_to("/dev/full")
+    path = job.write([*records(100), b"{"])
+    done = job.backfill(path)
+    assert done.returncode == 3
+    assert b"No space left on device" in done.stdout
+    (job.out / name).unlink()
+    assert job.backfill(path).returncode == 1
+    audit(job, service)
+
+
+def test_few_file_descriptors_mean_fewer_calls_at_once(job: Job, service: Simulator) -> None:
+    path = job.write(records(300))
+    done = run_limited(job, path, resource.RLIMIT_NOFILE, 40)
+    assert done.returncode == 0
+    assert b"raise ulimit -n" in done.stderr
+    audit(job, service)
+
+
+def test_one_poisoned_line_does_not_hold_up_the_memory(job: Job, service: Simulator) -> None:
+    path = job.directory / "long.jsonl"
+    with path.open("wb") as file:
+        for _ in range(200):
+            file.write(b"x" * 1_000_000)
+        file.write(b"\n" + orjson.dumps(record(1)))
+    done = run_limited(job, path, resource.RLIMIT_AS, 1 << 30)
+    assert done.returncode == 1, done.stderr.decode()
+    assert "200000000 bytes, too long" in job.dead()[0]["message"]
+    audit(job, service)
+
+
+def test_ids_of_one_s_own_and_faults_meet_without_a_mix_up(tmp_path: Path) -> None:
+    with simulator("--quota", "0", "--fault", "reset-after=0.3", "--fault", "10002=0.2") as service:
+        job = Job(tmp_path, service.url)
+        given: list[Any] = []
+        for number in range(0, 120, 3):
+            given += [record(number), record(number, TopicName="another")]
+        path = job.write(given)
+        fast = {"RETRY__BASE_DELAY": "0.01", "RETRY__MAX_ATTEMPTS": "50"}
+        done = job.backfill(path, stdin=None, **fast)
+        assert done.returncode == 1
+        report = job.report()
+        assert (report["imported"], report["by_reason"]) == (40, {"conflict": 40})
+        names = {topic["TopicName"] for topic in service.ledger()["topics"]}
+        assert "another" not in names
+        audit(job, service)

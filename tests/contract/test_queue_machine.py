@@ -26,25 +26,48 @@ class Model:
     def __init__(self) -> None:
         self.states: dict[Position, str] = {}
         self.holders: dict[str, Position] = {}
+        self.duplicate_of: dict[Position, Position] = {}
         self.may_exist: set[Position] = set()
 
     def put(self, line: int, content: Content) -> None:
         here = (line, content)
         if here in self.states:
             return
-        mended = [p for p, state in self.states.items() if p[0] == line and state == "dead"]
-        for old in [p for p in mended if p not in self.may_exist]:
-            del self.states[old]
-            self.holders = {i: p for i, p in self.holders.items() if p != old}
+        for old in [p for p in self.states if p[0] == line and self.cannot_exist(p)]:
+            self.replace(old)
         own_id = content[0]
-        if own_id is None:
+        holder = self.holders.get(own_id or "")
+        if own_id is None or (holder and holder[1] != content and not self.cannot_exist(holder)):
             self.states[here] = "dead"
-        elif own_id in self.holders:
-            same = self.holders[own_id][1] == content
-            self.states[here] = "duplicate" if same else "dead"
+        elif holder and not self.cannot_exist(holder):
+            self.states[here] = "duplicate"
+            self.duplicate_of[here] = holder
         else:
             self.states[here] = "queued"
             self.holders[own_id] = here
+            if holder and holder[1] == content:
+                self.states[holder] = "duplicate"
+                self.inherit(holder, here)
+                self.duplicate_of[holder] = here
+
+    def cannot_exist(self, position: Position) -> bool:
+        return self.states[position] == "dead" and position not in self.may_exist
+
+    def inherit(self, old: Position, heir: Position) -> None:
+        self.duplicate_of = {p: heir if h == old else h for p, h in self.duplicate_of.items()}
+
+    def replace(self, old: Position) -> None:
+        heirs = [p for p, holder in self.duplicate_of.items() if holder == old]
+        held = [own_id for own_id, holder in self.holders.items() if holder == old]
+        for own_id in held:
+            del self.holders[own_id]
+        if heirs:
+            heir = min(heirs, key=list(self.states).index)
+            del self.duplicate_of[heir]
+            self.states[heir] = "dead"
+            self.inherit(old, heir)
+            self.holders |= dict.fromkeys(held, heir)
+        del self.states[old]
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -130,4 +153,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
-TestQueueMachine.settings = settings(max_examples=60, stateful_step_count=25)
+TestQueueMachine.settings = settings(max_examples=80, stateful_step_count=30)

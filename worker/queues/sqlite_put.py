@@ -20,10 +20,20 @@ class _Known:
     """A row that was read from the same position before."""
 
     id: int
-    line: int
     hash: bytes
     state: int
     may_exist: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """The row to which a TopicId belongs."""
+
+    id: int
+    state: int
+    may_exist: bool
+    content: bytes
+    source: str
 
 
 class Putting:
@@ -35,32 +45,20 @@ class Putting:
         self._counting: Counter[str] = Counter()
 
     def put(self, records: list[Record]) -> int:
-        known = self._known_at(records)
         new = 0
         for record in records:
-            here = known.setdefault((record.path, record.line), [])
-            if not self._is_new(record, here):
-                continue
-            state, record_id = self._put(record)
-            new += 1
-            here.append(
-                _Known(record_id, record.line, record.content_hash, state, record.may_exist)
-            )
+            if self._is_new(record, self._read_from_there(record)):
+                self._put(record)
+                new += 1
         add_to_counts(self._db, self._counting)
         return new
 
-    def _known_at(self, records: list[Record]) -> dict[tuple[str, int], list[_Known]]:
-        known: dict[tuple[str, int], list[_Known]] = {}
-        for path in {record.path for record in records}:
-            lines = [record.line for record in records if record.path == path]
-            rows = self._db.execute(
-                "SELECT id, line, hash, state, may_exist FROM records "
-                "WHERE input = ? AND line BETWEEN ? AND ?",
-                (self._inputs[path], min(lines), max(lines)),
-            )
-            for row in rows:
-                known.setdefault((path, row[1]), []).append(_Known(*row))
-        return known
+    def _read_from_there(self, record: Record) -> list[_Known]:
+        rows = self._db.execute(
+            "SELECT id, hash, state, may_exist FROM records WHERE input = ? AND line = ?",
+            (self._inputs[record.path], record.line),
+        )
+        return [_Known(*row) for row in rows]
 
     def _is_new(self, record: Record, here: list[_Known]) -> bool:
         """Tell whether the line must be put; a dead letter that it replaces makes way."""
@@ -68,7 +66,7 @@ class Putting:
         if same:
             if not record.asked_again or same[0].state != State.DEAD:
                 return False
-            self._replace(same[0], here)
+            self._replace(same[0])
             return True
         if record.path == STANDARD_INPUT and not record.asked_again:
             # Line 3 of standard input is another line 3 each time.
@@ -79,39 +77,94 @@ class Putting:
         # A dead letter names its line, and so perhaps more than one record that stood there.
         if len(mended) == 1 or not record.asked_again:
             for old in mended:
-                self._replace(old, here)
+                self._replace(old)
         return True
 
-    def _replace(self, old: _Known, here: list[_Known]) -> None:
-        reason, code = self._db.execute(
-            "SELECT reason, code FROM dead WHERE id = ?", (old.id,)
+    def _replace(self, old: _Known) -> None:
+        """Take a dead letter away; if it has duplicates, one of them takes its place."""
+        heir = self._db.execute(
+            "SELECT records.id, path, line FROM records JOIN inputs ON inputs.id = input "
+            "WHERE holder = ? ORDER BY records.id LIMIT 1",
+            (old.id,),
         ).fetchone()
-        self._db.execute("DELETE FROM dead WHERE id = ?", (old.id,))
+        if heir:
+            self._bequeath(old.id, heir[0], source=f"{heir[1]}:{heir[2]}")
+        else:
+            self._exhume(old.id)
         self._db.execute("DELETE FROM records WHERE id = ?", (old.id,))
-        self._counting.subtract([*dead_letter_counts(reason, code), "read"])
-        self._counting["replaced"] += 1
-        here.remove(old)
+        self._counting["read"] -= 1
 
-    def _put(self, record: Record) -> tuple[State, int]:
+    def _bequeath(self, old: int, heir: int, *, source: str) -> None:
+        (line,) = self._db.execute("SELECT line FROM dead WHERE id = ?", (old,)).fetchone()
+        letter = orjson.dumps(
+            orjson.loads(line) | {"source": source}, option=orjson.OPT_APPEND_NEWLINE
+        )
+        topic_id, content, may_exist = self._db.execute(
+            "SELECT topic_id, content, may_exist FROM records WHERE id = ?", (old,)
+        ).fetchone()
+        self._db.execute("UPDATE records SET topic_id = NULL WHERE id = ?", (old,))
+        self._db.execute(
+            "UPDATE records SET state = ?, topic_id = ?, content = ?, may_exist = ?, "
+            "holder = NULL WHERE id = ?",
+            (State.DEAD, topic_id, content, may_exist, heir),
+        )
+        self._db.execute("UPDATE records SET holder = ? WHERE holder = ?", (heir, old))
+        self._db.execute("UPDATE dead SET id = ?, line = ? WHERE id = ?", (heir, letter, old))
+        self._counting.subtract(["duplicate"])
+        self._counting["replaced"] += 1
+
+    def _exhume(self, record_id: int) -> None:
+        reason, code = self._db.execute(
+            "SELECT reason, code FROM dead WHERE id = ?", (record_id,)
+        ).fetchone()
+        self._db.execute("DELETE FROM dead WHERE id = ?", (record_id,))
+        self._counting.subtract(dead_letter_counts(reason, code))
+        self._counting["replaced"] += 1
+
+    def _put(self, record: Record) -> None:
         self._counting["read"] += 1
         if isinstance(record.topic, InvalidRecordError):
-            return State.DEAD, self._put_invalid(record, record.topic)
+            self._put_invalid(record, record.topic)
+            return
         topic = record.topic
         content = content_hash(topic.body)
-        holder = (
-            topic.topic_id
-            and self._db.execute(
-                "SELECT content, path, line FROM records JOIN inputs ON inputs.id = input "
-                "WHERE topic_id = ?",
-                (topic.topic_id,),
-            ).fetchone()
-        )
-        if not holder:
-            return State.QUEUED, self._put_queued(record, topic, content)
-        if holder[0] == content:
+        holder = self._holder(topic.topic_id)
+        if holder is None:
+            self._put_queued(record, topic, content)
+        elif holder.state == State.DEAD and not holder.may_exist:
+            self._take_over(holder, record, topic, content)
+        elif holder.content == content:
             self._counting["duplicate"] += 1
-            return State.DUPLICATE, self._insert(record, State.DUPLICATE)
-        return State.DEAD, self._put_conflict(record, topic, f"{holder[1]}:{holder[2]}")
+            self._insert(record, State.DUPLICATE, holder=holder.id)
+        else:
+            self._put_conflict(record, topic, holder.source)
+
+    def _holder(self, topic_id: str | None) -> _Holder | None:
+        if topic_id is None:
+            return None
+        row = self._db.execute(
+            "SELECT records.id, state, may_exist, content, path, line FROM records "
+            "JOIN inputs ON inputs.id = input WHERE topic_id = ?",
+            (topic_id,),
+        ).fetchone()
+        return row and _Holder(*row[:4], source=f"{row[4]}:{row[5]}")
+
+    def _take_over(self, old: _Holder, record: Record, topic: Topic, content: bytes) -> None:
+        """Take a TopicId over from a dead letter that cannot exist, and so holds it no longer.
+
+        One with the same content is tried again as this record, of which it is a duplicate now.
+        """
+        self._db.execute("UPDATE records SET topic_id = NULL WHERE id = ?", (old.id,))
+        record_id = self._put_queued(record, topic, content)
+        if old.content != content:
+            return
+        self._exhume(old.id)
+        self._counting["duplicate"] += 1
+        self._db.execute(
+            "UPDATE records SET state = ?, holder = ? WHERE id = ?",
+            (State.DUPLICATE, record_id, old.id),
+        )
+        self._db.execute("UPDATE records SET holder = ? WHERE holder = ?", (record_id, old.id))
 
     def _insert(
         self,
@@ -119,10 +172,11 @@ class Putting:
         state: State,
         topic_id: str | None = None,
         content: bytes | None = None,
+        holder: int | None = None,
     ) -> int:
         cursor = self._db.execute(
-            "INSERT INTO records (input, line, hash, state, topic_id, content, may_exist) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO records (input, line, hash, state, topic_id, content, may_exist, holder) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._inputs[record.path],
                 record.line,
@@ -131,6 +185,7 @@ class Putting:
                 topic_id,
                 content,
                 record.may_exist,
+                holder,
             ),
         )
         record_id = cursor.lastrowid
@@ -155,7 +210,7 @@ class Putting:
         self._counting["queued"] += 1
         return record_id
 
-    def _put_invalid(self, record: Record, problem: InvalidRecordError) -> int:
+    def _put_invalid(self, record: Record, problem: InvalidRecordError) -> None:
         subject = Subject(
             source=record.source,
             key=_json_key(problem.key),
@@ -164,11 +219,11 @@ class Putting:
             raw=record.raw,
             is_object=problem.is_object,
         )
-        return self._put_dead(
+        self._put_dead(
             record, subject, Reason.INVALID, str(problem), "mend this line and run again"
         )
 
-    def _put_conflict(self, record: Record, topic: Topic, holder: str) -> int:
+    def _put_conflict(self, record: Record, topic: Topic, holder: str) -> None:
         subject = Subject(
             source=record.source,
             key=_json_key(topic.key),
@@ -178,17 +233,16 @@ class Putting:
         )
         message = f"{holder} has the same TopicId with other content"
         hint = "give one of them another TopicId (or key) and run again"
-        return self._put_dead(record, subject, Reason.CONFLICT, message, hint)
+        self._put_dead(record, subject, Reason.CONFLICT, message, hint)
 
     def _put_dead(
         self, record: Record, subject: Subject, reason: Reason, message: str, hint: str
-    ) -> int:
+    ) -> None:
         record_id = self._insert(record, State.DEAD)
         letter = DeadLetter(
             record_id, reason, None, message, hint, History(may_exist=record.may_exist)
         )
         bury(self._db, subject, letter, self._counting)
-        return record_id
 
 
 def _json_key(key: str | int | None) -> bytes | None:

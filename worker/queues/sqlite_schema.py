@@ -20,9 +20,11 @@ CREATE TABLE records (
   state INTEGER NOT NULL,
   topic_id TEXT,
   content BLOB,
+  holder INTEGER,
   may_exist INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX records_by_position ON records (input, line);
+CREATE INDEX records_by_holder ON records (holder) WHERE holder IS NOT NULL;
 CREATE UNIQUE INDEX records_by_topic ON records (topic_id) WHERE topic_id IS NOT NULL;
 CREATE TABLE queued (
   id INTEGER PRIMARY KEY,

@@ -23,6 +23,7 @@ KEEP_ALIVE_S = 15.0
 """Below what gateways keep an idle connection open: a POST on one that just closed fails."""
 DNS_CACHE_S = 60
 RANDOM_MAX = 2**32 - 1
+CODE_MAX = 2**31 - 1
 OK = 200
 SERVER_ERRORS_FROM = 500
 REQUEST_TIMEOUT = 408
@@ -67,7 +68,9 @@ class ImportTopicClient:
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(
-                total=endpoint.total_timeout_s, sock_connect=endpoint.connect_timeout_s
+                total=endpoint.total_timeout_s,
+                connect=endpoint.connect_timeout_s,  # the name's look-up and TLS too
+                sock_connect=endpoint.connect_timeout_s,
             ),
             headers={
                 "Content-Type": "application/json; charset=utf-8",
@@ -123,7 +126,7 @@ def read_reply(status: int, content: bytes) -> Reply:
         parsed = _parsed(content)
         if isinstance(parsed, dict):
             code = parsed.get("ErrorCode")
-            if isinstance(code, int) and not isinstance(code, bool):
+            if isinstance(code, int) and not isinstance(code, bool) and abs(code) <= CODE_MAX:
                 return Reply(
                     status=status,
                     code=code,

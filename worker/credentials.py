@@ -66,6 +66,7 @@ class SigningCredentials:
             issued_s=int(self._signed_at_wall_s),
             life_s=LIFE_S,
         )
+        keep_secret(value, passing=True)
         self._signature = Signature(value, self._generation)
 
 

@@ -104,6 +104,7 @@ class Carrier:
         self._skip_existing = skip_existing
         self._anything_imported = anything_imported
         self._repeated = RepeatedEvents(log, clock)
+        self._proven_generation = -1
         self.stopping = asyncio.Event()
         self.halted: Halt | None = None
         self.fresh_waiting = False
@@ -176,9 +177,11 @@ class Carrier:
         """Settle all state for a verdict; what is left to do comes back."""
         if not isinstance(decided, verdict.Throttled):
             self._limits.answered(started_s=started_s)
+        if isinstance(decided, verdict.Imported | verdict.Reject):
+            self._proven_generation = signature.generation
         match decided:
-            case verdict.Imported(already):
-                return self._imported(delivery, already)
+            case verdict.Imported():
+                return self._imported(delivery, decided)
             case verdict.Reject():
                 return self._rejected(delivery, decided)
             case verdict.Retry():
@@ -192,12 +195,15 @@ class Carrier:
             case _:
                 assert_never(decided)
 
-    def _imported(self, delivery: Delivery, already: verdict.Already) -> Outcome:
+    def _imported(self, delivery: Delivery, decided: verdict.Imported) -> Outcome:
+        already = decided.already
         self._health.imported()
         self._anything_imported = True
         if already is verdict.Already.BEFORE and delivery.topic.origin is Origin.DERIVED:
             self._repeated.warning("a derived TopicId existed before: were its keys used before?")
-        return outcome.Imported(delivery.id, already, delivery.history, self._wall_clock())
+        return outcome.Imported(
+            delivery.id, already, delivery.history, self._wall_clock(), decided.made_id
+        )
 
     def _rejected(self, delivery: Delivery, reject: verdict.Reject) -> Outcome:
         halt = self._health.rejected(reject.code, delivery.topic.group_id)
@@ -260,7 +266,7 @@ class Carrier:
     ) -> Outcome | _Wait:
         if signature.generation != self._credentials.current().generation:
             return _Wait(0.0)
-        if self._account_is_at_fault(delivery, renew):
+        if self._account_is_at_fault(delivery, renew, signature):
             hint = "others succeed with the same signature: check From_Account"
             return self._rejected(
                 delivery, verdict.Reject(Reason.REJECTED, renew.code, renew.message, hint)
@@ -273,15 +279,15 @@ class Carrier:
         if halt:
             return self._halted(delivery, halt)
         self._counters.renewals += 1
-        delivery.history = delivery.history.renewed()
         return _Wait(0.0)
 
-    def _account_is_at_fault(self, delivery: Delivery, renew: verdict.Renew) -> bool:
+    def _account_is_at_fault(
+        self, delivery: Delivery, renew: verdict.Renew, signature: Signature
+    ) -> bool:
         return (
             renew.code in ACCOUNT_OR_SIGNATURE
             and delivery.topic.has_account
-            and delivery.history.renewals > 0
-            and self._health.signature_is_good
+            and signature.generation == self._proven_generation
         )
 
     def _halted(self, delivery: Delivery, halt: Halt) -> Outcome:

@@ -61,11 +61,6 @@ class Health:
     def looks_like_an_outage(self) -> bool:
         return len(self._failing) >= OUTAGE_RECORDS
 
-    @property
-    def signature_is_good(self) -> bool:
-        """Whether a record was properly answered since the last renewal."""
-        return self._answered > 0 and not self._renewed_at_s
-
     def imported(self) -> None:
         self._answer()
         self._rejections = 0
@@ -116,7 +111,7 @@ class Health:
         outage = self.looks_like_an_outage and (fresh_waiting or not failures.by_the_service)
         if answered_others and not outage:
             return True
-        is_somebody_there = failures.by_the_service or answered_others
+        is_somebody_there = failures.by_the_service or (self._answered > 0 and not outage)
         return is_somebody_there and now_s - failures.since_s >= self._retry.patience_s
 
     def gateway_halt(self, failure: str) -> Halt | None:

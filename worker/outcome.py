@@ -10,12 +10,13 @@ from worker.verdict import Already, History, Reason
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The topic exists. `at` in Unix seconds."""
+    """The topic exists. `at` in Unix seconds; `made_id`: the service's, where none was sent."""
 
     id: int
     already: Already
     history: History
     at: float
+    made_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def imported_line(subject: Subject, outcome: Imported) -> bytes:
             "source": subject.source,
             "key": _key(subject),
             "group_id": subject.group_id,
-            "topic_id": subject.topic_id,
+            "topic_id": subject.topic_id or outcome.made_id,
             "topic_name": subject.topic_name,
             "attempts": outcome.history.attempts,
             "already": False if outcome.already is Already.NO else outcome.already.value,

@@ -136,8 +136,6 @@ def _pages(read_lines: ReadLines, after_seq: int) -> Iterator[tuple[bytes, int]]
     while rows := read_lines(after_seq, PAGE_LINES):
         after_seq = rows[-1][0]
         yield b"".join(line for _, line in rows), after_seq
-        if len(rows) < PAGE_LINES:
-            return
 
 
 def _write_all(file: BinaryIO, content: bytes) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from worker.delivery import Carrier, Delivery, Phase
-from worker.outcome import DeadLetter, Imported, Outcome, Released
+from worker.outcome import Outcome, Released
 from worker.telemetry import logger
+from worker.verdict import Halt
 
 log = logger()
 
@@ -68,8 +69,6 @@ class Pipeline:
         self._all_carried = False
         self._may_hold_more = True
         carrier.on_phase_change = self.wake
-        self.finished = 0
-        """Deliveries of this run that came to an outcome."""
 
     def __repr__(self) -> str:
         return f"<Pipeline {len(self._tasks)} carried, {self._unsettled} unsettled>"
@@ -167,8 +166,8 @@ class Pipeline:
             # Cancelled before its first step: nothing was called.
             self._add_outcome(Released(delivery.id, delivery.history))
         elif error := task.exception():
+            self._carrier.halt(Halt("defect", f"a delivery failed: {error!r}; please report it"))
             log.error("a delivery failed by a defect of the program", exc_info=error)
-            self._carrier.stop()
 
     async def _settle_in_batches(self) -> None:
         # Ended by a flag, not by a cancellation: one that hits a commit would lose its outcomes.
@@ -188,12 +187,14 @@ class Pipeline:
         self._settling = len(outcomes)
         try:
             await self._queue.settle(outcomes)
+        except BaseException:
+            self._outcomes[:0] = outcomes
+            raise
         finally:
             self._settling = 0
-        self.finished += sum(isinstance(o, Imported | DeadLetter) for o in outcomes)
+        self._changed.set()
         if self._after_settling:
             await self._after_settling()
-        self._changed.set()
 
     async def _cancel_waiting_at_stop(self) -> None:
         await self._carrier.stopping.wait()
@@ -214,5 +215,7 @@ class Pipeline:
         self._all_carried = True
         self._outcome_came.set()
         self._batch_is_full.set()
-        await settler
-        await self._settle()
+        try:
+            await settler
+        finally:
+            await self._settle()

@@ -3,9 +3,12 @@
 import logging
 import re
 import sys
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import quote
 
 import orjson
 import structlog
@@ -17,9 +20,10 @@ REDACTED = "[redacted]"
 WINDOW_S = 10.0
 WINDOWS_MAX = 100
 
-_SIGNED = re.compile(r"(usersig=)[^&\s\"']+", re.IGNORECASE)
+_SIGNED = re.compile(r"(usersig[\"']?\s*[=:]\s*[\"']?)[^&\s\"',;]+", re.IGNORECASE)
 _PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s/]+(@)")
 _secrets: set[str] = set()
+_passing_secrets: deque[str] = deque(maxlen=64)
 
 
 @dataclass(slots=True)
@@ -32,15 +36,23 @@ class Counters:
     renewals: int = 0
 
 
-def keep_secret(value: str) -> None:
-    """Never let this value into a log, whatever it is part of."""
-    if value:
-        _secrets.add(value)
+def keep_secret(value: str, *, passing: bool = False) -> None:
+    """Never let this value into a log, whatever it is part of.
+
+    `passing`: one of many that come and go, of which the latest are remembered.
+    """
+    if not value:
+        return
+    for form in {value, quote(value, safe="")}:
+        if not passing:
+            _secrets.add(form)
+        elif form not in _passing_secrets:
+            _passing_secrets.append(form)
 
 
 def redact(text: str) -> str:
     """Take signatures, passwords in URLs and every known secret out of a text."""
-    for secret in _secrets:
+    for secret in (*_secrets, *_passing_secrets):
         text = text.replace(secret, REDACTED)
     text = _SIGNED.sub(rf"\1{REDACTED}", text)
     return _PASSWORD.sub(rf"\1{REDACTED}\2", text)
@@ -68,9 +80,20 @@ def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> No
             _redact_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(),
         cache_logger_on_first_use=True,
     )
+
+
+class _Lines:
+    """Writes log lines to standard error; one that cannot be written is no reason to stop."""
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = exception = critical = msg
 
 
 class RepeatedEvents:

@@ -54,7 +54,6 @@ class History:
 
     attempts: int = 0
     failures: int = 0
-    renewals: int = 0
     may_exist: bool = False
     first_attempt: float | None = None
     last_attempt: float | None = None
@@ -66,9 +65,6 @@ class History:
     def failed(self, *, ambiguous: bool) -> "History":
         may_exist = self.may_exist or ambiguous
         return replace(self, failures=self.failures + 1, may_exist=may_exist)
-
-    def renewed(self) -> "History":
-        return replace(self, renewals=self.renewals + 1)
 
     def cut_off(self) -> "History":
         """Note an attempt whose reply nobody waited for: it may have taken effect."""
@@ -85,9 +81,10 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The topic exists, and by whose doing."""
+    """The topic exists, and by whose doing; under the service's own ID where none was sent."""
 
     already: Already = Already.NO
+    made_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +198,7 @@ def _imported(reply: Reply, topic: Topic) -> Verdict:
         return Retry(0, "ErrorCode 0 without ActionStatus OK and a TopicId", hint, ambiguous=True)
     if topic.topic_id is not None and reply.topic_id != topic.topic_id:
         return Retry(0, "success for another TopicId than was asked for", hint, ambiguous=True)
-    return Imported()
+    return Imported(made_id=None if topic.topic_id else reply.topic_id)
 
 
 def _exists(

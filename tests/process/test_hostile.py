@@ -137,7 +137,7 @@ def run_limited(job: Job, path: Path, kind: int, limit: int) -> subprocess.Compl
         capture_output=True,
         timeout=60,
         check=False,
-        preexec_fn=limiter(kind, limit),  # noqa: PLW1509 - one thread, and nothing else will do
+        preexec_fn=limiter(kind, limit),
     )
 
 

@@ -48,7 +48,8 @@ def test_a_format_that_is_not_read_is_said(lonely_job: Job) -> None:
         ({"RATE__SHARED": "redis://x"}, "cannot share a quota"),
         ({"QUEUE__URL": "redis://x"}, "embedded queue only"),
         ({"APP__SECRET_KEY": "", "APP__SECRET_KEY_FILE": "none.key"}, "none.key: No such file"),
-        ({"HTTP__CA_FILE": "none.pem"}, "none.pem: no such file"),
+        ({"HTTP__CA_FILE": "topics.jsonl"}, "no certificates in it"),
+        ({"HTTP__CA_FILE": "none.pem"}, "none.pem: No such file"),
     ],
 )
 def test_settings_that_cannot_work_are_named(

@@ -104,7 +104,6 @@ def test_records_that_run_out_of_attempts_with_one_code_halt_too_and_are_no_answ
     health = Health(POLICY, same_rejection=2)
     assert health.exhausted(99999, "a") is None
     assert health.exhausted(99999, "b") is not None
-    assert not health.signature_is_good
 
 
 def test_renewals_without_success_halt_and_with_success_go_on() -> None:
@@ -114,9 +113,7 @@ def test_renewals_without_success_halt_and_with_success_go_on() -> None:
     )
     assert health.renewal(70001, "expired", 1.0, once=False) is not None
     assert health.renewal(70001, "", 100.0, once=False) is None, "a minute later"
-    assert not health.signature_is_good
     health.imported()
-    assert health.signature_is_good
     assert health.renewal(70003, "", 100.0, once=True) is None
     assert health.renewal(70003, "", 100.0, once=True) is not None
 

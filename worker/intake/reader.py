@@ -49,7 +49,7 @@ def batches(source: Source, rules: RecordRules, line_bytes_max: int) -> Iterator
         except Exception as error:  # noqa: BLE001 - handed on after what was read before it
             failure, line = error, None
         if line is not None:
-            batch.append(read(source.path, line, rules))
+            batch.append(read(source.name, line, rules))
             batch_bytes += len(line.content)
         if batch and (line is None or len(batch) >= BATCH_RECORDS or batch_bytes >= BATCH_BYTES):
             yield batch
@@ -99,7 +99,7 @@ def _from_dead_letter(path: str, line: Line, letter: dict[str, Any], rules: Reco
         fixed = letter["topic_id"] if isinstance(letter["topic_id"], str) else None
         topic = _topic(record, rules, fixed)
     else:
-        raw = str(letter.get("raw", "")).encode()
+        raw = _on_one_line(str(letter.get("raw", "")).encode())
         topic = _mended(raw, rules)
     source = _SOURCE.fullmatch(str(letter["source"]))
     number = line.number
@@ -121,6 +121,11 @@ def _mended(raw: bytes, rules: RecordRules) -> Topic | InvalidRecordError:
         return _topic(parse_record(raw), rules)
     except InvalidRecordError as error:
         return error
+
+
+def _on_one_line(raw: bytes) -> bytes:
+    """Take line ends out of what somebody mended by hand; in JSON they are white space."""
+    return b" ".join(raw.split(b"\n")).replace(b"\r", b" ").strip()
 
 
 def _record_bytes(line: bytes) -> bytes:

@@ -21,9 +21,13 @@ class InputError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input. `path` as the user gave it; `size_bytes` of a plain file at the start."""
+    """One input. `path`: what to open; `size_bytes` of a plain file at the start.
+
+    `name`: the path as the user gave it, bytes that are no UTF-8 escaped.
+    """
 
     path: str
+    name: str
     is_gzip: bool = False
     size_bytes: int | None = None
 
@@ -36,13 +40,14 @@ def resolve(path: str) -> Source:
     if path == STANDARD_INPUT:
         if sys.stdin is None or sys.stdin.closed:
             raise InputError("-: standard input is closed")
-        return Source(path)
+        return Source(path, path)
+    name = os.fsencode(path).decode(errors="backslashreplace")
     try:
         status = Path(path).stat()
         with Path(path).open("rb"):
             pass
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path!r}: {error}") from None
     suffix = Path(path).suffix.lower()
@@ -50,13 +55,13 @@ def resolve(path: str) -> Source:
     for ending in (suffix, inner):
         if ending in _NOT_YET:
             raise InputError(
-                f"{path}: {_NOT_YET[ending]} is not read by this version: "
+                f"{name}: {_NOT_YET[ending]} is not read by this version: "
                 "convert it to JSON Lines (.jsonl or .jsonl.gz)"
             )
     # What a growing file holds beyond its size at the start is the next run's; the job's own
     # dead-letter file, read as input, would else never end.
     size_bytes = status.st_size if stat.S_ISREG(status.st_mode) and suffix != ".gz" else None
-    return Source(path, suffix == ".gz", size_bytes)
+    return Source(path, name, suffix == ".gz", size_bytes)
 
 
 def chunks(source: Source) -> Iterator[bytes]:
@@ -68,12 +73,12 @@ def chunks(source: Source) -> Iterator[bytes]:
         yield from _chunks(source)
     except EOFError:
         raise InputError(
-            f"{source.path}: the gzip file is cut off: fetch it again, then run the same command"
+            f"{source.name}: the gzip file is cut off: fetch it again, then run the same command"
         ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{source.path}: not a sound gzip file: {error}") from None
+        raise InputError(f"{source.name}: not a sound gzip file: {error}") from None
     except OSError as error:
-        raise InputError(f"{source.path}: {error.strerror or error}") from None
+        raise InputError(f"{source.name}: {error.strerror or error}") from None
 
 
 def _chunks(source: Source) -> Iterator[bytes]:

@@ -28,7 +28,9 @@ from worker.verdict import Halt
 
 log = logger()
 
-WAITING_UNTHROTTLED = 500
+WAITING_MAX = 100
+WAITING_SHARE = 0.25
+"""Seconds of quota that wait for their turn: few, for a taker that dies leaves each in doubt."""
 QUOTA_WINDOW_S = 1.0
 
 
@@ -185,10 +187,9 @@ class _Run:
 
     def _bounds(self) -> Bounds:
         quota_per_s = self._settings.rate.calls_per_second
-        waiting = max(1, min(WAITING_UNTHROTTLED, int(quota_per_s / 2)))
+        waiting = max(1, min(WAITING_MAX, int(quota_per_s * WAITING_SHARE)))
         return Bounds(
-            waiting_max=waiting if quota_per_s else WAITING_UNTHROTTLED,
-            take_max=self._options.limit,
+            waiting_max=waiting if quota_per_s else WAITING_MAX, take_max=self._options.limit
         )
 
     async def _show_progress(self, queue: SqliteQueue, feeder: Feeder) -> None:

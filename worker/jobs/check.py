@@ -16,6 +16,8 @@ from worker.settings import Settings
 
 PLACES_SHOWN = 5
 PLACES_KEPT = 1000
+KINDS_KEPT = 200
+OTHER_KINDS = ""
 PAGE = 1000
 _NUMBER = re.compile(r"\d+")
 
@@ -50,7 +52,7 @@ def check(settings: Settings, inputs: list[str], *, as_json: bool) -> Exit:
                     for batch in batches(source, rules, settings.records.max_line_bytes):
                         store.put(batch)
                 except InputError as error:
-                    problems.setdefault(str(error), Problem(str(error))).add(source.path)
+                    problems.setdefault(str(error), Problem(str(error))).add(source.name)
             _gather(store, problems)
             counts = store.counts()
         finally:
@@ -73,6 +75,8 @@ def _gather(store: SqliteStore, problems: dict[str, Problem]) -> None:
             letter = orjson.loads(line)
             for message in letter["message"].split("; "):
                 kind = _NUMBER.sub("N", message) if letter["reason"] == "invalid" else "conflict"
+                if len(problems) >= KINDS_KEPT:
+                    kind, message = OTHER_KINDS, "problems of other kinds"
                 problems.setdefault(kind, Problem(message)).add(letter["source"])
 
 

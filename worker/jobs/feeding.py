@@ -3,16 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from worker.intake.reader import batches
-from worker.intake.sources import InputError, Source
-from worker.queues import QueueError
+from worker.intake.sources import Source
 from worker.record import Record
-from worker.telemetry import logger
 from worker.topic import RecordRules
-
-log = logger()
 
 
 class PutQueue(Protocol):
@@ -46,7 +43,8 @@ class Feeder:
         self._stopped = threading.Event()
         self._loop = asyncio.get_running_loop()
         self.feeding = bool(sources)
-        self.failure: InputError | QueueError | None = None
+        self.failure: Exception | None = None
+        """Why the reading ended early; whatever it was, the job must not wait for more."""
 
     def start(self) -> None:
         if self.feeding:
@@ -58,25 +56,19 @@ class Feeder:
         self.feeding = False
 
     def _read_all(self) -> None:
-        failure: InputError | QueueError | None = None
+        failure: Exception | None = None
         try:
             for source in self._sources:
                 self._read(source)
-        except (InputError, QueueError) as error:
+        except Exception as error:  # noqa: BLE001 - handed to the job, which waits for it
             failure = error
-        except RuntimeError:
-            if self._stopped.is_set():
-                return  # the loop is gone, and nobody waits for this
-            raise
-        self._tell(failure)
+        with suppress(RuntimeError):  # the loop is gone, and nobody waits for this
+            self._loop.call_soon_threadsafe(self._ended, failure)
 
-    def _tell(self, failure: InputError | QueueError | None) -> None:
-        def ended() -> None:
-            self.failure = failure
-            self.feeding = False
-            self._on_change()
-
-        self._loop.call_soon_threadsafe(ended)
+    def _ended(self, failure: Exception | None) -> None:
+        self.failure = failure
+        self.feeding = False
+        self._on_change()
 
     def _read(self, source: Source) -> None:
         for batch in batches(source, self._rules, self._line_bytes_max):

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import resource
+import ssl
 import time
 from pathlib import Path
 
@@ -110,8 +111,12 @@ def endpoint(settings: Settings) -> Endpoint:
     app, http = settings.app, settings.http
     proxy = http.proxy.get_secret_value() if http.proxy else None
     keep_secret(proxy or "")
-    if http.ca_file and not http.ca_file.is_file():
-        raise UsageError(f"http.ca_file {http.ca_file}: no such file")
+    if http.ca_file:
+        try:
+            ssl.create_default_context(cafile=http.ca_file)
+        except OSError as error:
+            reason = "no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
+            raise UsageError(f"http.ca_file {http.ca_file}: {reason}") from None
     return Endpoint(
         base_url=base_url(app),
         path=app.path,

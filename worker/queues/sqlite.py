@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,8 @@ from worker.record import Record
 
 FILE_NAME = "queue.sqlite3"
 LOCK_NAME = "queue.lock"
+LOCK_ATTEMPTS = 5
+LOCK_PAUSE_S = 0.05
 
 Result = TypeVar("Result")
 
@@ -107,15 +110,13 @@ def _lock(path: Path) -> int:
         lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise QueueError(f"{path}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _locked(lock_file):
         holder = os.read(lock_file, 100).decode(errors="replace").strip()
         os.close(lock_file)
         raise QueueTakenError(
             f"another topic-import ({holder or 'unknown process'}) takes from the queue in "
             f"{path.parent}: wait until it ends or stop it, or give another --out"
-        ) from None
+        )
     try:
         os.ftruncate(lock_file, 0)
         os.write(lock_file, f"process {os.getpid()}\n".encode())
@@ -123,3 +124,15 @@ def _lock(path: Path) -> int:
         # A full disk: the name in the message is all that is lost.
         pass
     return lock_file
+
+
+def _locked(lock_file: int) -> bool:
+    """Try for a moment: `status` holds the lock for the time of a look."""
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(LOCK_PAUSE_S if attempt + 1 < LOCK_ATTEMPTS else 0)
+        else:
+            return True
+    return False

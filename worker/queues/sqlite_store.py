@@ -28,6 +28,7 @@ from worker.verdict import Already, History
 
 BUSY_TIMEOUT_S = 30.0
 CACHE_KIB = 65_536
+PAGE_BYTES = 4 << 20
 
 ResultKind = Literal["imported", "dead"]
 
@@ -215,12 +216,24 @@ class SqliteStore:
         )
 
     def lines(self, kind: ResultKind, after_seq: int, count: int) -> list[tuple[int, bytes]]:
-        """Read result lines in the order of their outcomes: (seq, line), seq above `after_seq`."""
+        """Read result lines in the order of their outcomes: (seq, line), seq above `after_seq`.
+
+        At most `count`, and fewer where they are long: a page is a few MiB.
+        """
+        page: list[tuple[int, bytes]] = []
+        page_bytes = 0
         with self._errors():
-            return self._db.execute(
+            rows = self._db.execute(
                 f"SELECT seq, line FROM {kind} WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
                 (after_seq, count),
-            ).fetchall()
+            )
+            for row in rows:
+                page.append(row)
+                page_bytes += len(row[1])
+                if page_bytes >= PAGE_BYTES:
+                    rows.close()
+                    break
+        return page
 
     def dead_file_is_stale(self) -> bool:
         """Whether dead letters were replaced since their file was last written anew."""
@@ -244,9 +257,15 @@ class SqliteStore:
                 f"{self._path} is no queue of this version of topic-import (its version is "
                 f"{version}): use the version that made it, or another --out"
             )
-        self._db.executescript(
-            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            # Looked at again: another process may have made the tables meanwhile.
+            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
+                for statement in SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        finally:
+            self._db.execute("COMMIT")
 
     def _input_ids(self, records: list[Record]) -> dict[str, int]:
         known = self._inputs

@@ -53,10 +53,6 @@ def main() -> NoReturn:
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output went away: nobody is left to tell.
-        sys.stderr.close()
-        sys.exit(1)
     sys.exit(0)
 
 

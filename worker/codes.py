@@ -137,7 +137,11 @@ _ALL = (
     _throttled(10006, "frequency limit", "may be a limit a day: too many new groups today", 1.0),
     _reject(10007, "no permission", "the group's type or state does not allow it"),
     _retry(10008, "illegal request", "sometimes passing; refused again and again: ticket", tries=3),
-    _reject(10010, "group missing or deleted", "create the community first, then replay"),
+    _reject(
+        10010,
+        "group missing or deleted",
+        "create the community, then give dead-letter.jsonl to backfill",
+    ),
     _reject(10011, "JSON parse failure", "look for odd characters in this record"),
     _reject(10012, "invalid operator", "check From_Account"),
     _reject(10015, "group ID invalid", "check GroupId: a community's starts with @TGS#_"),

@@ -65,6 +65,7 @@ class Delivery:
     history: History
     phase: Phase | None = None
     failures: Failures | None = None
+    was_called: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,8 @@ class Carrier:
             before = delivery.history
             delivery.history = before.attempted(self._wall_clock())
             self._counters.calls += 1
-            self._counters.retries += before.attempts > 0
+            self._counters.retries += delivery.was_called
+            delivery.was_called = True
             reply = await self._chat.import_topic(delivery.topic.body, signature)
             self._enter(delivery, Phase.WAITING)
         circumstances = Circumstances(self._anything_imported, self._skip_existing)
@@ -175,10 +177,7 @@ class Carrier:
         started_s: float,
     ) -> Outcome | _Wait:
         """Settle all state for a verdict; what is left to do comes back."""
-        if not isinstance(decided, verdict.Throttled):
-            self._limits.answered(started_s=started_s)
-        if isinstance(decided, verdict.Imported | verdict.Reject):
-            self._proven_generation = signature.generation
+        self._learn(decided, signature, started_s)
         match decided:
             case verdict.Imported():
                 return self._imported(delivery, decided)
@@ -194,6 +193,13 @@ class Carrier:
                 return self._halted(delivery, decided)
             case _:
                 assert_never(decided)
+
+    def _learn(self, decided: verdict.Verdict, signature: Signature, started_s: float) -> None:
+        """Note what a verdict says beyond its record: of the pace and of the signature."""
+        if not isinstance(decided, verdict.Throttled):
+            self._limits.answered(started_s=started_s)
+        if isinstance(decided, verdict.Imported | verdict.Reject):
+            self._proven_generation = signature.generation
 
     def _imported(self, delivery: Delivery, decided: verdict.Imported) -> Outcome:
         already = decided.already
@@ -244,7 +250,7 @@ class Carrier:
         halt = self._health.exhausted(retry.code or retry.message, delivery.topic.group_id)
         if halt:
             self.halt(halt)
-        hint = f"{retry.hint}; replay it when the service is well again"
+        hint = f"{retry.hint}; try the dead letter again when the service is well"
         return DeadLetter(
             delivery.id, Reason.EXHAUSTED, retry.code, retry.message, hint, delivery.history
         )

@@ -38,19 +38,23 @@ class ResultFile:
     def __repr__(self) -> str:
         return f"<ResultFile {self._path} up to {self._written_seq}>"
 
-    def reconcile(self, *, rewrite: bool = False) -> None:
-        """Make the file what the queue says.
+    def reconcile(self, *, rewrite: bool = False, is_input: bool = False) -> Path | None:
+        """Make the file what the queue says; where it went, if it was set aside.
 
         A longer one is cut, a shorter one completed, one that somebody edited set aside.
         `rewrite`: the queue took lines back, so the old file is stale and no edit.
+        `is_input`: it is about to be read as an input too, so that nothing in it may change.
         """
         self.close()
         agreement, right_bytes, seq = compare(self._path, self._read_lines)
+        if is_input and agreement is not Agreement.AGREES:
+            agreement, rewrite = Agreement.OTHER, False
         if agreement is Agreement.OTHER:
-            if not rewrite:
-                self._set_aside()
+            aside = None if rewrite else self._set_aside()
             self._write_anew()
-            return
+            return aside
+        if agreement is Agreement.LONGER:
+            log.warning("what a result file held beyond the queue is cut off", file=str(self._path))
         self._open()
         assert self._file is not None  # noqa: S101 - just opened
         if self._path.is_file():
@@ -58,6 +62,7 @@ class ResultFile:
             self._file.seek(right_bytes)
         self._written_seq = seq
         self.follow()
+        return None
 
     def follow(self) -> None:
         """Append the lines of all outcomes that came since."""
@@ -76,7 +81,7 @@ class ResultFile:
         opened = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._file = os.fdopen(opened, "r+b", buffering=0)
 
-    def _set_aside(self) -> None:
+    def _set_aside(self) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         aside = self._path.with_name(f"{self._path.name}.edited-{stamp}")
         number = 1
@@ -85,6 +90,7 @@ class ResultFile:
             aside = aside.with_name(f"{self._path.name}.edited-{stamp}-{number}")
         self._path.rename(aside)
         log.warning("a result file was edited: set aside and written anew", file=str(aside))
+        return aside
 
     def _write_anew(self) -> None:
         """Write beside the old file and swap, so that a crash leaves one of the two."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+import orjson
 from pydantic import (
     BaseModel,
     ByteSize,
@@ -33,6 +34,7 @@ REGIONS = {
     "silicon-valley": "adminapiusa.im.qcloud.com",
     "jakarta": "adminapiidn.im.qcloud.com",
 }
+OPTIONS = {("app", "base_url"): "--base-url", ("rate", "calls_per_second"): "--rate"}
 SERVICE_QUOTA_PER_S = 200
 SERVICE_TIMEOUT_S = 3
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -149,6 +151,17 @@ class Records(_Section):
     key_field: Annotated[str, Field(min_length=1)] | None = None
     max_line_bytes: PositiveCount = 1_048_576
 
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _read_json(cls, fields: Any) -> Any:
+        """Read the mapping from an environment variable, which holds it as JSON."""
+        if not isinstance(fields, str):
+            return fields
+        try:
+            return orjson.loads(fields)
+        except orjson.JSONDecodeError:
+            raise ValueError('must be a JSON object like {"title": "TopicName"}') from None
+
     @field_validator("fields")
     @classmethod
     def _check_fields(cls, fields: dict[str, str]) -> dict[str, str]:
@@ -241,7 +254,7 @@ def load(
         text, table = _read_toml(config)
         _merge(merged, table, origins, _TomlOrigin(config, text))
     _merge(merged, _from_environment(environment), origins, _environment_origin)
-    _merge(merged, options or {}, origins, lambda path: f"--{path[-1].replace('_', '-')}")
+    _merge(merged, options or {}, origins, lambda path: OPTIONS.get(path, "command line"))
     _one_way_to_the_host(merged, options or {})
     try:
         return Settings.model_validate(merged)
@@ -350,6 +363,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(ENVIRONMENT_PREFIX) or name.upper() == CONFIG_VARIABLE:
             continue
+        if not value:
+            continue  # as compose files and unit files write what is not set
         # Field names of the user's data keep their case, all else is the program's.
         path = name[len(ENVIRONMENT_PREFIX) :].split("__")
         path = [part.lower() for part in path[:2]] + [
@@ -445,7 +460,9 @@ def _origin_of(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) ->
 
 def _suggestion(path: tuple[str, ...]) -> str:
     known = [*setting_names(), *Settings.model_fields]
-    close = difflib.get_close_matches(".".join(path).lower(), known, n=1, cutoff=0.6)
+    name = ".".join(path).lower()
+    close = [known_name for known_name in known if known_name.startswith(name)]
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (is it {close[0]}?)" if close else ""
 
 

@@ -200,6 +200,7 @@ class _Reading:
     def _named_values(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
         unknown: list[str] = []
+        given_as: dict[str, str] = {}
         for name, value in self.record.items():
             if name == self.rules.key_field:
                 self._read_key(value)
@@ -208,9 +209,10 @@ class _Reading:
             if ours not in _CHECKS:
                 unknown.append(name)
             elif ours in values:
-                self.problems.append(f"{ours} is given twice, the second time as {name}")
+                self.problems.append(f"{ours} is given twice, as {given_as[ours]} and as {name}")
             elif value is not None:
                 values[ours] = value
+                given_as[ours] = name
         self._complain_of(unknown)
         self.problems += [f"{name} is missing" for name in REQUIRED if name not in values]
         return values
@@ -273,9 +275,10 @@ class _Reading:
     def _fix_topic_id(self, body: dict[str, Any], fixed: str | None) -> Origin:
         if fixed is None and not self.rules.derive_ids:
             return Origin.NONE
-        if self.rules.key_field and self.key is None and fixed is None:
+        key_field = self.rules.key_field
+        if key_field and self.record.get(key_field) is None and fixed is None:
             self.problems.append(
-                f"the key {self.rules.key_field} is missing, and the TopicId is derived from it"
+                f"the key {key_field} is missing, and the TopicId is derived from it"
             )
         if self.problems:
             return Origin.DERIVED
@@ -351,7 +354,8 @@ def _account(value: Any) -> _Checked:
 
 def _create_time(value: Any) -> _Checked:
     if isinstance(value, bool) or not isinstance(value, int):
-        return None, f"must be whole seconds since 1970, not {_kind(value)}"
+        shown = f"{value}" if isinstance(value, float) else _kind(value)
+        return None, f"must be whole seconds since 1970, not {shown}"
     if abs(value) >= MILLISECONDS_FROM:
         return None, f"{value} looks like milliseconds: give whole seconds since 1970"
     if not 0 <= value <= CREATE_TIME_MAX:

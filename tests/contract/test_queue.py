@@ -1,7 +1,9 @@
 """The contract of a queue, run by every engine."""
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -10,6 +12,8 @@ from tests.support.queues import DEAD, imported, read_record, run
 from worker.outcome import DeadLetter, Released
 from worker.queues import JobIdentity, JobMismatchError, QueueTakenError
 from worker.queues.sqlite import SqliteQueue, taker_of
+from worker.record import Record
+from worker.topic import InvalidRecordError
 from worker.verdict import Already, History, Reason
 
 
@@ -130,7 +134,10 @@ def test_a_second_taker_is_refused_while_putting_and_reading_work(
 def test_a_queue_remembers_whose_job_it_is(queue: SqliteQueue) -> None:
     async def story() -> None:
         ours = JobIdentity("1400000000", "id", "derive")
-        assert not await queue.identify(ours)
+        assert not await queue.identify(JobIdentity("1", "none", "derive"))
+        await queue.put([read_record(1, raw=b"{")])
+        assert not await queue.identify(ours), "nothing was identified by the old settings"
+        await queue.put([read_record(1)])
         assert await queue.identify(ours)
         for other in (
             JobIdentity("1400000001", "id", "derive"),
@@ -223,5 +230,92 @@ def test_counting_apart_what_existed_under_an_id_that_only_we_make(queue: Sqlite
         )
         counts = await queue.counts()
         assert (counts.already_before, counts.already_before_derived) == (2, 1)
+
+    run(story())
+
+
+def put_and_reject(queue: SqliteQueue, *records: Record) -> Coroutine[Any, Any, None]:
+    async def story() -> None:
+        await queue.put(list(records))
+        for taken in await queue.take(10):
+            letter = DeadLetter(taken.id, Reason.REJECTED, 10010, "", "", History(attempts=1))
+            await queue.settle([letter])
+
+    return story()
+
+
+def dead_sources(queue: SqliteQueue) -> list[str]:
+    return [orjson.loads(line)["source"] for _, line in queue.store.lines("dead", 0, 100)]
+
+
+def test_a_refused_record_that_moved_up_a_line_is_not_lost(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await put_and_reject(queue, read_record(3, name="refused"))
+        await queue.put([read_record(2, name="refused"), read_record(3, name="next")])
+        counts = await queue.counts()
+        assert (counts.queued, counts.dead, counts.duplicate) == (2, 0, 1)
+        assert [d.topic.name for d in await queue.take(5)] == ["refused", "next"]
+        assert counts == queue.store.counts_by_counting()
+
+    run(story())
+
+
+def test_a_duplicate_takes_the_place_of_its_dead_letter_when_that_is_mended(
+    queue: SqliteQueue,
+) -> None:
+    async def story() -> None:
+        twins = [read_record(1, name="twin"), read_record(2, name="twin")]
+        await put_and_reject(queue, *twins)
+        assert dead_sources(queue) == ["a.jsonl:1"]
+        await queue.put([read_record(1, name="mended")])
+        assert dead_sources(queue) == ["a.jsonl:2"]
+        counts = await queue.counts()
+        assert (counts.read, counts.queued, counts.dead, counts.duplicate) == (2, 1, 1, 0)
+
+    run(story())
+
+
+def test_a_record_mended_in_another_file_takes_its_topic_id_over(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await put_and_reject(queue, read_record(1, own_id="x"))
+        await queue.put([read_record(1, own_id="x", name="mended", path="b.jsonl")])
+        counts = await queue.counts()
+        assert (counts.queued, counts.dead, counts.by_reason) == (1, 1, {"rejected": 1})
+
+    run(story())
+
+
+def test_a_line_whose_dead_letter_was_mended_is_not_read_again_as_it_was(
+    queue: SqliteQueue,
+) -> None:
+    async def story() -> None:
+        await queue.put([read_record(1, raw=b"{")])
+        await queue.put([read_record(1, asked_again=True)])
+        assert await queue.put([read_record(1, raw=b"{")]) == 0
+        counts = await queue.counts()
+        assert (counts.read, counts.queued, counts.dead) == (1, 1, 0)
+
+    run(story())
+
+
+def test_an_invalid_line_that_other_settings_make_valid_is_put(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        sound = read_record(1)
+        broken = replace(sound, topic=InvalidRecordError(["unknown field title"]))
+        await queue.put([broken])
+        assert await queue.put([broken]) == 0
+        assert await queue.put([sound]) == 1
+        counts = await queue.counts()
+        assert (counts.read, counts.queued, counts.dead) == (1, 1, 0)
+
+    run(story())
+
+
+def test_inputs_that_were_not_read_to_their_end_are_known(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        for name in ("a", "b"):
+            await queue.mark_input(name, unfinished=True)
+        await queue.mark_input("a", unfinished=False)
+        assert queue.store.unfinished_inputs() == ["b"]
 
     run(story())

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support.processes import KEY, Job, Simulator, audit, simulator
+from tests.support.processes import KEY, ROOT, Job, Simulator, audit, simulator
 from tests.support.topics import group, record, records
 
 REPORT_KEYS = {
@@ -316,11 +316,16 @@ def test_logs_go_to_standard_error_as_json_where_asked(job: Job) -> None:
     assert all({"event", "level", "timestamp"} <= entry.keys() for entry in logged)
 
 
-def test_output_into_a_closed_pipe_ends_without_a_traceback(lonely_job: Job) -> None:
+def test_output_into_a_closed_pipe_or_a_full_disk_ends_without_a_traceback(
+    lonely_job: Job,
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        lonely_job.command("explain"), stdout=writing, stderr=subprocess.PIPE, check=False
-    )
+    command = lonely_job.command("explain")
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, cwd=ROOT)
     os.close(writing)
-    assert b"Traceback" not in done.stderr
+    assert (done.returncode, done.stderr) == (0, b"")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr == b"topic-import: standard output: No space left on device\n"

@@ -1,6 +1,7 @@
 """Hostile inputs and a hostile machine: each line accounted for, nothing lost."""
 
 import gzip
+import os
 import resource
 import subprocess
 import time
@@ -12,7 +13,7 @@ import orjson
 import pytest
 
 from tests.support.processes import Job, Simulator, audit, environment, simulator
-from tests.support.topics import record, records
+from tests.support.topics import group, record, records
 
 HOSTILE = [
     b"\xef\xbb\xbf" + orjson.dumps(record(1)) + b"\r",
@@ -208,4 +209,102 @@ def test_ids_of_one_s_own_and_faults_meet_without_a_mix_up(tmp_path: Path) -> No
         assert (report["imported"], report["by_reason"]) == (40, {"conflict": 40})
         names = {topic["TopicName"] for topic in service.ledger()["topics"]}
         assert "another" not in names
+        audit(job, service)
+
+
+def test_file_names_of_any_bytes_are_read(job: Job, service: Simulator) -> None:
+    for number, name in enumerate([b"a b:7.jsonl", "话题.jsonl".encode(), b"\xff\xfe.jsonl"]):
+        (job.directory / os.fsdecode(name)).write_bytes(orjson.dumps(record(number)))
+        done = job.backfill(os.fsdecode(name))
+        assert done.returncode == 0, done.stderr
+        assert b"Traceback" not in done.stderr
+    sources = [line["source"] for line in job.imported()]
+    assert sources == ["a b:7.jsonl:1", "话题.jsonl:1", "\\xff\\xfe.jsonl:1"]
+    audit(job, service)
+
+
+def test_a_named_pipe_is_read_once_and_whole(job: Job, service: Simulator) -> None:
+    pipe = job.directory / "pipe"
+    os.mkfifo(pipe)
+    running = job.start(*job.backfill_words(pipe))
+    with pipe.open("wb") as writing:
+        writing.write(b"\n".join(orjson.dumps(r) for r in records(10)))
+    running.communicate(timeout=30)
+    assert running.returncode == 0
+    audit(job, service)
+
+
+def test_a_deeply_nested_value_is_a_bad_record_like_any_other(job: Job, service: Simulator) -> None:
+    deep = b'{"GroupId":"@TGS#_a","TopicName":"a","Type":' + b"[" * 300 + b"]" * 300 + b"}"
+    assert job.backfill(job.write([deep, record(1)])).returncode == 1
+    audit(job, service)
+    letters = (job.out / "dead-letter.jsonl").read_bytes()
+    (job.directory / "again.jsonl").write_bytes(letters)
+    assert job.backfill("again.jsonl").returncode == 1
+    audit(job, service)
+
+
+def test_dead_letters_mended_in_place_are_read_before_the_file_is_made_anew(
+    job: Job, service: Simulator
+) -> None:
+    job.backfill(job.write([record(1, TopicName="forbidden"), record(4, TopicName="forbidden")]))
+    letters = job.out / "dead-letter.jsonl"
+    letters.write_bytes(letters.read_bytes().replace(b"forbidden", b"fine"))
+    assert job.backfill("out/dead-letter.jsonl").returncode == 0
+    assert job.report()["read"] == 2
+    assert [line["topic_name"] for line in job.imported()] == ["fine", "fine"]
+    assert job.backfill("topics.jsonl").returncode == 0, "the old lines are not read again"
+    assert job.report()["read"] == 2
+    audit(job, service)
+
+
+def test_settings_mended_after_a_first_try_are_enough(job: Job, service: Simulator) -> None:
+    path = job.write([{"gid": group(1), "title": "general", "id": "k"}])
+    assert job.backfill(path).returncode == 1
+    fields = orjson.dumps({"gid": "GroupId", "title": "TopicName"}).decode()
+    done = job.backfill(path, RECORDS__FIELDS=fields, RECORDS__KEY_FIELD="id")
+    assert done.returncode == 0, done.stderr
+    assert job.report()["read"] == 1
+    audit(job, service)
+
+
+def test_an_input_not_read_to_its_end_is_named(job: Job, service: Simulator) -> None:
+    path = job.write(records(3000))
+    done = job.backfill(path, APP__SECRET_KEY="0" * 64)
+    assert done.returncode == 3
+    if job.report()["read"] < 3000:
+        assert b"topics.jsonl was not read to its end" in done.stdout
+        assert job.status()["unfinished_inputs"] == [str(path)]
+    job.backfill(path, "--limit", "5")
+    assert job.backfill(path).returncode == 0
+    assert job.status()["unfinished_inputs"] == []
+
+
+def test_an_unwritable_standard_output_or_error_changes_no_result(
+    job: Job, service: Simulator
+) -> None:
+    path = job.write([*records(20), b"{"])
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            job.command(*job.backfill_words(path)),
+            env=environment(PYTHONUNBUFFERED="1"),
+            cwd=job.directory,
+            stdout=full,
+            stderr=full,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    audit(job, service)
+
+
+def test_an_account_at_fault_is_not_taken_for_the_signature(tmp_path: Path) -> None:
+    with simulator("--quota", "0", "--fault", "60004=0.1") as service:
+        job = Job(tmp_path, service.url)
+        path = job.write([record(n, From_Account="somebody") for n in range(200)])
+        done = job.backfill(path)
+        assert done.returncode == 1, done.stdout
+        report = job.report()
+        assert report["by_reason"].keys() == {"rejected"}
+        assert report["halted"] is None
         audit(job, service)

@@ -25,7 +25,8 @@ def torture(job: Job, service: Simulator, kills: int, seed: int) -> Counter[str]
     """
     chance = random.Random(seed)
     seen: Counter[str] = Counter()
-    count = 0
+    count = RECORDS_A_RUN
+    path = job.write(records(count))
     while seen["kills"] < kills:
         count += RECORDS_A_RUN
         path = job.write(records(count))

@@ -28,12 +28,13 @@ from worker.quota.local import LocalQuota
 from worker.retry import RetryPolicy
 from worker.simulator.behaviour import Answer, Call, Rules, Service
 from worker.telemetry import Counters
-from worker.topic import Origin, RecordRules, to_topic
+from worker.topic import Origin, RecordRules, Topic, to_topic
 from worker.verdict import Already, Reason, Reply
 
 APP, ADMIN, KEY = 1400000000, "administrator", "k" * 64
 WALL_S = 1_700_000_000.0
 VIRTUAL_DAY_S = 86_400.0
+PROCESSES_MAX = 50
 FAULTS = (
     "10002", "80005", "60008", "60014", "60007", "60011", "70001", "70003", "502", "html",
     "empty", "truncated", "reset-before", "reset-after", "hang",
@@ -182,6 +183,8 @@ async def _reply(answer: Answer) -> Reply:
             return read_reply(200, b"")
         case "hang":
             await asyncio.sleep(VIRTUAL_DAY_S)
+        case _:
+            pass
     return Reply(failure="the connection was cut", may_have_taken_effect=True)
 
 
@@ -216,104 +219,100 @@ def play(seed: int) -> Story:
         if topic_id and "missing" not in topic_id:
             network.service.ledger.topics[topic_id] = {"TopicId": topic_id, "before": True}
     ends = [*schedule.ends]
-    fed = 0
-    for process in range(len(schedule.ends) + 50):
-        loop = VirtualLoop(story.ended_s)
+    feed = deque(topics)
+    for number in range(len(schedule.ends) + PROCESSES_MAX):
         end = ends.pop(0) if ends else (float("inf"), "")
-        fed = _run_process(loop, story, topics, fed, end, chance, first=process == 0)
-        story.ended_s = loop.time() + 0.5
-        if not queue.unsettled and fed == len(topics):
+        process = Process(story, feed, end, chance, is_first=number == 0)
+        process.run()
+        story.ended_s = process.loop.time() + 0.5
+        if not queue.unsettled and not feed:
             return story
-    raise AssertionError(f"not done after {process} processes: {story.halts}")
+    raise AssertionError(f"not done after many processes: {story.halts}")
 
 
-def _run_process(
-    loop: VirtualLoop,
-    story: Story,
-    topics: list[Any],
-    fed: int,
-    end: tuple[float, str],
-    chance: random.Random,
-    *,
-    first: bool,
-) -> int:
-    queue, network, schedule = story.queue, story.network, story.schedule
-    queue.recover()
-    counters = Counters()
-    carrier = Carrier(
-        chat=network,
-        credentials=SigningCredentials(
-            APP, ADMIN, KEY, wall_clock=lambda: network.wall_at(loop.time()), clock=loop.time
-        ),
-        limits=Limits(
-            LocalQuota(schedule.quota_per_s, closed_for_s=0.0 if first else 1.0),
-            schedule.slots,
-            loop.time,
-        ),
-        health=Health(schedule.retry, same_rejection=1000),
-        retry=schedule.retry,
-        counters=counters,
-        clock=loop.time,
-        wall_clock=network.wall,
-        chance=chance.random,
-        anything_imported=any(isinstance(o, Imported) for o in queue.outcomes.values()),
-    )
-    feeding = fed < len(topics)
+class Process:
+    """One process of the worker, from its start to its end or its crash."""
 
-    async def feed(pipeline: Pipeline) -> None:
-        nonlocal fed, feeding
-        while fed < len(topics):
-            await asyncio.sleep(chance.choice([0.0, 0.001, 0.1]))
-            for topic in topics[fed : fed + chance.randint(1, 30)]:
-                queue.put(topic)
-                fed += 1
-            pipeline.queue_was_fed()
-        feeding = False
-        pipeline.queue_was_fed()
+    def __init__(
+        self,
+        story: Story,
+        feed: deque[Topic],
+        end: tuple[float, str],
+        chance: random.Random,
+        *,
+        is_first: bool,
+    ) -> None:
+        self.loop = VirtualLoop(story.ended_s)
+        self._story = story
+        self._feed = feed
+        self._end_s, self._end = end
+        self._chance = chance
+        schedule, network, queue = story.schedule, story.network, story.queue
+        queue.recover()
+        clock = self.loop.time
+        quota = LocalQuota(schedule.quota_per_s, closed_for_s=0.0 if is_first else 1.0)
+        self._counters = Counters()
+        self._carrier = Carrier(
+            chat=network,
+            credentials=SigningCredentials(
+                APP, ADMIN, KEY, wall_clock=lambda: network.wall_at(clock()), clock=clock
+            ),
+            limits=Limits(quota, schedule.slots, clock),
+            health=Health(schedule.retry, same_rejection=1000),
+            retry=schedule.retry,
+            counters=self._counters,
+            clock=clock,
+            wall_clock=network.wall,
+            chance=chance.random,
+            anything_imported=any(isinstance(o, Imported) for o in queue.outcomes.values()),
+        )
 
-    async def process() -> None:
-        pipeline = Pipeline(queue, carrier, schedule.bounds)
-        feeder = asyncio.ensure_future(feed(pipeline))
-        if end[1] == "stop":
-            loop.call_at(end[0], carrier.stop)
-        elif end[1] == "stop now":
-            loop.call_at(end[0], pipeline.abandon)
-        await pipeline.run(lambda: feeding)
-        feeder.cancel()
+    def run(self) -> None:
+        finished = self.loop.run_until_complete(self._live())
+        if not finished:
+            assert self._end == "crash", f"still running: {self._story.queue.unsettled} unsettled"
+            self._kill()
+        self.loop.close()
+        self._story.counters.append(self._counters)
+        if self._carrier.halted:
+            halted = self._carrier.halted
+            self._story.halts.append(f"{halted.code}: {halted.message}")
 
-    async def process_that_may_crash() -> bool:
-        task = asyncio.ensure_future(process())
-        until_s = end[0] - loop.time() if end[1] == "crash" else VIRTUAL_DAY_S
-        done, _ = await asyncio.wait([task], timeout=max(0.0, until_s))
+    async def _live(self) -> bool:
+        task = asyncio.ensure_future(self._work())
+        left_s = self._end_s - self.loop.time() if self._end == "crash" else VIRTUAL_DAY_S
+        done, _ = await asyncio.wait([task], timeout=max(0.0, left_s))
         if done:
             task.result()
         return bool(done)
 
-    settle = queue.settle
-    finished = loop.run_until_complete(process_that_may_crash())
-    if not finished:
-        assert end[1] == "crash", f"still running after a day: {queue.unsettled} unsettled"
-        _kill(loop, queue, network)
-        queue.settle = settle  # type: ignore[method-assign]
-    loop.close()
-    story.counters.append(counters)
-    if carrier.halted:
-        story.halts.append(f"{carrier.halted.code}: {carrier.halted.message}")
-    return fed
+    async def _work(self) -> None:
+        pipeline = Pipeline(self._story.queue, self._carrier, self._story.schedule.bounds)
+        feeder = asyncio.ensure_future(self._feed_all(pipeline))
+        if self._end == "stop":
+            self.loop.call_at(self._end_s, self._carrier.stop)
+        elif self._end == "stop now":
+            self.loop.call_at(self._end_s, pipeline.abandon)
+        await pipeline.run(lambda: not feeder.done())
+        feeder.cancel()
 
+    async def _feed_all(self, pipeline: Pipeline) -> None:
+        while self._feed:
+            await asyncio.sleep(self._chance.choice([0.0, 0.001, 0.1]))
+            for _ in range(min(len(self._feed), self._chance.randint(1, 30))):
+                self._story.queue.put(self._feed.popleft())
+            pipeline.queue_was_fed()
+        self.loop.call_soon(pipeline.queue_was_fed)
 
-def _kill(loop: VirtualLoop, queue: MemoryQueue, network: Network) -> None:
-    """End all tasks where they stand; nothing that they still want to commit is committed."""
-
-    async def nothing(_: Any) -> None:
-        return
-
-    network.crash()
-    queue.settle = nothing  # type: ignore[method-assign]
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    def _kill(self) -> None:
+        """End all tasks where they stand; nothing that they still want to commit is committed."""
+        self._story.network.crash()
+        self._story.queue.is_dead = True
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._story.queue.is_dead = False
 
 
 def check(story: Story) -> None:

@@ -17,6 +17,7 @@ class MemoryQueue:
         self._ready: list[int] = []
         self._taken: set[int] = set()
         self.outcomes: dict[int, Imported | DeadLetter] = {}
+        self.is_dead = False
 
     def put(self, topic: Topic) -> None:
         record = len(self.topics) + 1
@@ -37,6 +38,8 @@ class MemoryQueue:
         return [Delivery(r, self.topics[r], replace(self._histories[r], failures=0)) for r in taken]
 
     async def settle(self, outcomes: list[Outcome]) -> None:
+        if self.is_dead:
+            return
         for outcome in outcomes:
             assert outcome.id in self._taken, f"record {outcome.id} was settled twice"
             self._taken.remove(outcome.id)

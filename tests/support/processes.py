@@ -146,5 +146,5 @@ def audit(job: Job, service: Simulator) -> None:
         report[name] for name in ("queued", "imported", "dead", "duplicate")
     )
     assert report["by_reason"] == Counter(line["reason"] for line in dead)
-    sources = [line["source"] for line in [*imported, *dead]]
+    sources = [(line["source"], line["topic_id"]) for line in [*imported, *dead]]
     assert len(sources) == len(set(sources)), "a record stands in two places"

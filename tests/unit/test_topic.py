@@ -96,7 +96,7 @@ def test_every_derived_topic_id_keeps_the_rules_for_ids(
         ({"CreateTime": 2**32}, "is not within 0 and 4294967295"),
         ({"CreateTime": -1}, "is not within"),
         ({"CreateTime": "1448357837"}, "CreateTime must be whole seconds since 1970, not a text"),
-        ({"CreateTime": 1.5}, "CreateTime must be whole seconds since 1970, not a number"),
+        ({"CreateTime": 1.5}, "CreateTime must be whole seconds since 1970, not 1.5"),
         ({"CreateTime": True}, "CreateTime must be whole seconds"),
         ({"GroupID": "x"}, "unknown field GroupID (is it GroupId?)"),
         ({"x" * 60: 1}, "unknown field " + "x" * 40 + "…"),
@@ -157,7 +157,7 @@ def test_names_are_mapped_to_the_fields_of_the_api() -> None:
     rules = RecordRules(fields={"title": "TopicName"})
     assert to_topic({"GroupId": GROUP, "title": "general"}, rules).name == "general"
     said = problems_of(record(title="general"), rules)
-    assert "TopicName is given twice, the second time as title" in said
+    assert "TopicName is given twice, as TopicName and as title" in said
 
 
 def test_the_key_is_echoed_and_not_sent() -> None:

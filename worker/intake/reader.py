@@ -65,8 +65,8 @@ def read(path: str, line: Line, rules: RecordRules) -> Record:
     if line.too_long_bytes:
         problem = InvalidRecordError(
             [
-                f"the line has {line.too_long_bytes} bytes, too long (records.max_line_bytes); "
-                "only its beginning is kept here"
+                f"the line has {line.too_long_bytes} bytes, too long (records.max_line_bytes), "
+                "and only its beginning is kept"
             ],
             is_object=False,
         )
@@ -76,7 +76,11 @@ def read(path: str, line: Line, rules: RecordRules) -> Record:
     except InvalidRecordError as error:
         return Record(path, line.number, line.content_hash, line.content, error)
     if parsed.keys() >= DEAD_LETTER_NAMES and ("record" in parsed or "raw" in parsed):
-        return _from_dead_letter(path, line, parsed, rules)
+        try:
+            return _from_dead_letter(path, line, parsed, rules)
+        except (TypeError, RecursionError):
+            problem = InvalidRecordError(["the record of this dead letter is nested too deeply"])
+            return Record(path, line.number, line.content_hash, line.content, problem)
     topic = _topic(parsed, rules)
     return Record(path, line.number, line.content_hash, line.content, topic)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 CHUNK_BYTES = 1 << 18
 STANDARD_INPUT = "-"
+GZIP_MAGIC = b"\x1f\x8b"
 _NOT_YET = {".csv": "CSV", ".zst": "zstandard"}
 
 
@@ -44,24 +45,38 @@ def resolve(path: str) -> Source:
     name = os.fsencode(path).decode(errors="backslashreplace")
     try:
         status = Path(path).stat()
-        with Path(path).open("rb"):
-            pass
+        beginning = _beginning(path, status.st_mode)
     except OSError as error:
         raise InputError(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path!r}: {error}") from None
     suffix = Path(path).suffix.lower()
-    inner = Path(path).with_suffix("").suffix.lower() if suffix == ".gz" else suffix
+    _refuse_format(name, Path(path), beginning)
+    # What a growing file holds beyond its size at the start is the next run's; the job's own
+    # dead-letter file, read as input, would else never end.
+    size_bytes = status.st_size if stat.S_ISREG(status.st_mode) and suffix != ".gz" else None
+    return Source(path, name, suffix == ".gz", size_bytes)
+
+
+def _beginning(path: str, mode: int) -> bytes:
+    """Look into a file; a pipe is left alone, what was looked at would be missing later."""
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return b""
+    with Path(path).open("rb") as file:
+        return file.read(len(GZIP_MAGIC))
+
+
+def _refuse_format(name: str, path: Path, beginning: bytes) -> None:
+    suffix = path.suffix.lower()
+    inner = path.with_suffix("").suffix.lower() if suffix == ".gz" else suffix
     for ending in (suffix, inner):
         if ending in _NOT_YET:
             raise InputError(
                 f"{name}: {_NOT_YET[ending]} is not read by this version: "
                 "convert it to JSON Lines (.jsonl or .jsonl.gz)"
             )
-    # What a growing file holds beyond its size at the start is the next run's; the job's own
-    # dead-letter file, read as input, would else never end.
-    size_bytes = status.st_size if stat.S_ISREG(status.st_mode) and suffix != ".gz" else None
-    return Source(path, name, suffix == ".gz", size_bytes)
+    if beginning == GZIP_MAGIC and suffix != ".gz":
+        raise InputError(f"{name}: this is a gzip file: give it a name that ends in .gz")
 
 
 def chunks(source: Source) -> Iterator[bytes]:
@@ -75,8 +90,10 @@ def chunks(source: Source) -> Iterator[bytes]:
         raise InputError(
             f"{source.name}: the gzip file is cut off: fetch it again, then run the same command"
         ) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{source.name}: not a sound gzip file: {error}") from None
+    except (gzip.BadGzipFile, zlib.error):
+        raise InputError(
+            f"{source.name}: not a sound gzip file: fetch it again, then run the same command"
+        ) from None
     except OSError as error:
         raise InputError(f"{source.name}: {error.strerror or error}") from None
 

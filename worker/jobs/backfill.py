@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from worker import progress
 from worker.chat import ImportTopicClient
 from worker.delivery import Carrier
 from worker.health import Health
-from worker.intake.sources import Source
-from worker.jobs import Exit, UsageError, parts
+from worker.intake.sources import InputError, Source
+from worker.jobs import Exit, UsageError, parts, say
 from worker.jobs.feeding import Feeder
 from worker.jobs.signals import StopRequest, stop_signals
 from worker.limits import Limits
+from worker.outcome import Counts
 from worker.outputs import write_whole
 from worker.pipeline import Bounds, Pipeline
 from worker.queues import JobMismatchError, QueueError, QueueTakenError
@@ -75,6 +76,7 @@ class _Run:
         self._started = time.time()
         self._started_s = time.monotonic()
         self._halt: Halt | None = None
+        self._working: tuple[Feeder, Carrier, Pipeline] | None = None
 
     async def run(self) -> Exit:
         try:
@@ -101,27 +103,28 @@ class _Run:
 
     async def _run_on(self, queue: SqliteQueue, *, was_used: bool) -> Exit:
         files = parts.ResultFiles(self._options.out, queue.store)
-        request = StopRequest()
-        try:
-            await queue.run(files.reconcile)
-            async with ImportTopicClient(self._endpoint) as chat:
-                request = await self._import(queue, files, chat, was_used=was_used)
-            await queue.run(files.finish)
-        except (QueueError, OSError) as error:
-            self._halt = Halt("storage", _sentence(error))
-            log.error("halted", code=self._halt.code, reason=self._halt.message)
-        finally:
-            files.close()
-        return await self._report(queue, request)
+        with stop_signals(self._stop, self._stop_now) as request:
+            try:
+                self._sources = await queue.run(lambda: files.reconcile(self._sources))
+                async with ImportTopicClient(self._endpoint) as chat:
+                    await self._import(queue, files, chat, request, was_used=was_used)
+                await queue.run(files.finish)
+            except (QueueError, OSError) as error:
+                self._halt = Halt("storage", _sentence(error))
+                log.error("halted", code=self._halt.code, reason=self._halt.message)
+            finally:
+                files.close()
+            return await self._report(queue, request)
 
     async def _import(
         self,
         queue: SqliteQueue,
         files: parts.ResultFiles,
         chat: ImportTopicClient,
+        request: StopRequest,
         *,
         was_used: bool,
-    ) -> StopRequest:
+    ) -> None:
         counts = await queue.counts()
         carrier = self._carrier(chat, was_used=was_used, anything_imported=counts.imported > 0)
         pipeline = Pipeline(
@@ -135,32 +138,38 @@ class _Run:
             limit=self._options.limit,
             on_change=pipeline.queue_was_fed,
         )
-        loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            feeder.stop()
-            carrier.stop()
-            loop.call_later(self._settings.drain.timeout, pipeline.abandon)
 
         def feeding() -> bool:
             if isinstance(feeder.failure, QueueError):
                 raise feeder.failure
             return feeder.feeding
 
-        with stop_signals(stop, pipeline.abandon) as request:
-            shown = asyncio.create_task(self._show_progress(queue, feeder))
-            try:
-                feeder.start()
-                await pipeline.run(feeding)
-            finally:
-                feeder.stop()
-                shown.cancel()
-                with suppress(asyncio.CancelledError):
-                    await shown
-        self._halt = carrier.halted
-        if self._halt is None and feeder.failure:
-            self._halt = Halt("input", str(feeder.failure))
-        return request
+        self._working = (feeder, carrier, pipeline)
+        if request.exit is not None:
+            self._stop()
+        shown = asyncio.create_task(self._show_progress(queue, feeder))
+        try:
+            feeder.start()
+            await pipeline.run(feeding)
+        finally:
+            feeder.stop()
+            shown.cancel()
+            await asyncio.wait([shown])
+        self._halt = carrier.halted or _halt_of(feeder.failure)
+
+    def _stop(self) -> None:
+        """Take no more; what is in flight may finish within the time for draining."""
+        if self._working is None:
+            return
+        feeder, carrier, pipeline = self._working
+        feeder.stop()
+        carrier.stop()
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._settings.drain.timeout, pipeline.abandon)
+
+    def _stop_now(self) -> None:
+        if self._working is not None:
+            self._working[2].abandon()
 
     def _carrier(
         self, chat: ImportTopicClient, *, was_used: bool, anything_imported: bool
@@ -207,25 +216,45 @@ class _Run:
             ended=time.time(),
             halted=self._halt,
         )
-        for line in summary(report):
-            print(line)
         out = self._options.out
+        files = [out / name for name in (parts.IMPORTED_NAME, parts.DEAD_LETTER_NAME)]
         try:
             write_whole(out / parts.REPORT_NAME, report.as_json())
+            files.append(out / parts.REPORT_NAME)
         except OSError as error:
             log.error("the report could not be written", reason=_sentence(error))
-        print(f"results: {out / parts.IMPORTED_NAME}, {out / parts.DEAD_LETTER_NAME}, "
-              f"{out / parts.REPORT_NAME}")  # fmt: skip
-        return self._exit(request, counts.queued, counts.dead)
+        lines = [*summary(report), f"results: {', '.join(map(str, files))}"]
+        lines += [
+            f"{name} was not read to its end: give it again to go on with it"
+            for name in await queue.run(queue.store.unfinished_inputs)
+        ]
+        if counts.queued:
+            lines.append(f"{counts.queued:,} records are still queued: the same command continues")
+        try:
+            say(*lines)
+        except UsageError as error:
+            log.error("the summary could not be printed", reason=str(error))
+        return self._exit(request, counts)
 
-    def _exit(self, request: StopRequest, queued: int, dead: int) -> Exit:
-        if queued:
-            print(f"{queued:,} records are still queued: the same command continues with them")
+    def _exit(self, request: StopRequest, counts: Counts) -> Exit:
         if self._halt:
             return Exit.HALTED
         if request.exit is not None:
             return request.exit
-        return Exit.SOME_DEAD if dead else Exit.DONE
+        if counts.queued and self._options.limit is None:
+            return Exit.HALTED
+        return Exit.SOME_DEAD if counts.dead else Exit.DONE
+
+
+def _halt_of(failure: Exception | None) -> Halt | None:
+    """Say why the inputs were not read to their end."""
+    match failure:
+        case None:
+            return None
+        case InputError():
+            return Halt("input", str(failure))
+        case _:
+            return Halt("defect", f"reading failed: {failure!r}; please report it")
 
 
 def _sentence(error: Exception) -> str:

@@ -10,14 +10,13 @@ import orjson
 
 from worker.intake.reader import batches
 from worker.intake.sources import InputError
-from worker.jobs import Exit, parts
+from worker.jobs import Exit, parts, say
 from worker.queues.sqlite_store import SqliteStore
 from worker.settings import Settings
 
 PLACES_SHOWN = 5
 PLACES_KEPT = 1000
 KINDS_KEPT = 200
-OTHER_KINDS = ""
 PAGE = 1000
 _NUMBER = re.compile(r"\d+")
 
@@ -75,9 +74,11 @@ def _gather(store: SqliteStore, problems: dict[str, Problem]) -> None:
             letter = orjson.loads(line)
             for message in letter["message"].split("; "):
                 kind = _NUMBER.sub("N", message) if letter["reason"] == "invalid" else "conflict"
-                if len(problems) >= KINDS_KEPT:
-                    kind, message = OTHER_KINDS, "problems of other kinds"
-                problems.setdefault(kind, Problem(message)).add(letter["source"])
+                problem = problems.setdefault(kind, Problem(message))
+                if len(problems) > KINDS_KEPT:
+                    del problems[kind]
+                    problem = problems.setdefault("", Problem("problems of other kinds"))
+                problem.add(letter["source"])
 
 
 def _print(totals: dict[str, int], problems: list[Problem], *, as_json: bool) -> None:
@@ -88,14 +89,14 @@ def _print(totals: dict[str, int], problems: list[Problem], *, as_json: bool) ->
                 {"message": p.example, "count": p.count, "places": p.places} for p in problems
             ],
         }
-        print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+        say(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
         return
     for problem in sorted(problems, key=lambda p: -p.count):
         shown = ", ".join(problem.places[:PLACES_SHOWN])
         more = problem.count - PLACES_SHOWN
         rest = f" and {more:,} more (--json lists them)" if more > 0 else ""
-        print(f"{problem.count:,} x {problem.example}\n    {shown}{rest}")
-    print(
+        say(f"{problem.count:,} x {problem.example}\n    {shown}{rest}")
+    say(
         f"read {totals['read']:,} = valid {totals['valid']:,} + invalid {totals['invalid']:,} "
         f"+ duplicate {totals['duplicate']:,}"
     )

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from worker.codes import CODES, Action, Code, lookup
-from worker.jobs import Exit
+from worker.jobs import Exit, say
 
 _WHAT_HAPPENS = {
     Action.IMPORTED: "the record is settled as imported",
@@ -28,11 +28,11 @@ def explain(code: int | None, *, as_json: bool) -> Exit:
     if as_json:
         content: Any = [_as_dict(entry) for entry in entries]
         shown = content if code is None else content[0]
-        print(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+        say(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
     elif code is None:
         _print_table(entries)
     else:
-        print("\n".join(_lines(entries[0])))
+        say("\n".join(_lines(entries[0])))
     return Exit.DONE
 
 
@@ -73,9 +73,11 @@ def _lines(entry: Code) -> list[str]:
 
 def _print_table(entries: list[Code]) -> None:
     if not sys.stdout.isatty():
-        for entry in sorted(entries, key=lambda e: e.code):
-            doubt = "ambiguous" if entry.ambiguous else ""
-            print(f"{entry.code}\t{entry.action.value}\t{doubt}\t{entry.meaning}\t{entry.hint}")
+        columns = (
+            (e.code, e.action.value, "ambiguous" if e.ambiguous else "", e.meaning, e.hint)
+            for e in sorted(entries, key=lambda e: e.code)
+        )
+        say(*("\t".join(map(str, row)) for row in columns))
         return
     from rich.console import Console  # noqa: PLC0415 - paid only where there is a terminal
     from rich.table import Table  # noqa: PLC0415

@@ -2,20 +2,24 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from worker.intake.reader import batches
 from worker.intake.sources import Source
 from worker.record import Record
 from worker.topic import RecordRules
 
+Result = TypeVar("Result")
+
 
 class PutQueue(Protocol):
     """The half of the queue that is fed."""
 
     async def put(self, records: list[Record]) -> int: ...
+
+    async def mark_input(self, path: str, *, unfinished: bool) -> None: ...
 
 
 class Feeder:
@@ -71,16 +75,22 @@ class Feeder:
         self._on_change()
 
     def _read(self, source: Source) -> None:
+        self._await(self._queue.mark_input(source.name, unfinished=True))
         for batch in batches(source, self._rules, self._line_bytes_max):
             rest = batch
             while rest and not self._is_done():
                 part = rest if self._left is None else rest[: self._left]
-                new = asyncio.run_coroutine_threadsafe(self._put(part), self._loop).result()
+                new = self._await(self._put(part))
                 rest = rest[len(part) :]
                 if self._left is not None:
                     self._left -= new
             if self._is_done():
                 return
+        self._await(self._queue.mark_input(source.name, unfinished=False))
+
+    def _await(self, job: Coroutine[Any, Any, Result]) -> Result:
+        """Run a job in the loop from the thread of the intake."""
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result()
 
     def _is_done(self) -> bool:
         return self._stopped.is_set() or self._left == 0

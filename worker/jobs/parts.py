@@ -6,6 +6,7 @@ import os
 import resource
 import ssl
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from worker.chat import Endpoint
@@ -168,20 +169,30 @@ class ResultFiles:
 
     def __init__(self, out: Path, store: SqliteStore) -> None:
         self._store = store
+        self._dead_path = out / DEAD_LETTER_NAME
         self._imported = ResultFile(
             out / IMPORTED_NAME, lambda seq, count: store.lines("imported", seq, count)
         )
-        self._dead = ResultFile(
-            out / DEAD_LETTER_NAME, lambda seq, count: store.lines("dead", seq, count)
-        )
+        self._dead = ResultFile(self._dead_path, lambda seq, count: store.lines("dead", seq, count))
 
-    def reconcile(self) -> None:
-        """Make both files what the queue says."""
+    def reconcile(self, sources: list[Source]) -> list[Source]:
+        """Make both files what the queue says; the sources, of which one may be set aside."""
         self._imported.reconcile()
         stale = self._store.dead_file_is_stale()
-        self._dead.reconcile(rewrite=stale)
+        is_input = [self._is_dead_letter_file(source) for source in sources]
+        aside = self._dead.reconcile(rewrite=stale, is_input=any(is_input))
         if stale:
             self._store.dead_file_was_rewritten()
+        return [
+            replace(source, path=str(aside)) if aside and was_moved else source
+            for source, was_moved in zip(sources, is_input, strict=True)
+        ]
+
+    def _is_dead_letter_file(self, source: Source) -> bool:
+        try:
+            return self._dead_path.samefile(source.path)
+        except OSError:
+            return False
 
     def follow(self) -> None:
         self._imported.follow()

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from dataclasses import dataclass, field
 
-from worker.jobs import Exit, UsageError
+from worker.jobs import Exit, UsageError, say
 from worker.settings import Settings, SettingsError, secret_key
 from worker.simulator.behaviour import TRANSPORT_FAULTS, Rules
 from worker.simulator.server import Address, serve
@@ -39,9 +39,7 @@ async def simulate(settings: Settings, options: Options) -> Exit:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"--host {options.host} --port {options.port}: {reason}") from None
-    print(
-        "answered:", ", ".join(f"{name} {n:,}" for name, n in sorted(answers.items())) or "no call"
-    )
+    say("answered:", ", ".join(f"{name} {n:,}" for name, n in sorted(answers.items())) or "no call")
     return Exit.DONE
 
 
@@ -81,11 +79,10 @@ def _rules(settings: Settings, options: Options) -> Rules:
 
 
 def _announce(url: str, rules: Rules) -> None:
-    print(f"listening on {url} (what was created: {url}/ledger)", flush=True)
+    say(f"listening on {url} (what was created: {url}/ledger)")
     if rules.secret_key == DEMO_KEY:
-        print(
+        say(
             f"TOPIC_IMPORT_APP__SDK_APP_ID={rules.sdk_app_id} "
             f"TOPIC_IMPORT_APP__SECRET_KEY={DEMO_KEY} "
             f"topic-import backfill FILE --base-url {url}",
-            flush=True,
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from worker.jobs import Exit, UsageError, parts
+from worker.jobs import Exit, UsageError, parts, say
 from worker.outcome import Counts
 from worker.outputs import Agreement, compare
 from worker.queues.sqlite import FILE_NAME, taker_of
@@ -27,6 +27,7 @@ def status(out: Path, *, as_json: bool) -> Exit:
             parts.DEAD_LETTER_NAME: _agreement(out / parts.DEAD_LETTER_NAME, store, "dead"),
         }
         identity = store.identity()
+        unfinished = store.unfinished_inputs()
     finally:
         store.close()
     # Beside a taker the counts move between two looks, and the files follow a moment later.
@@ -34,9 +35,11 @@ def status(out: Path, *, as_json: bool) -> Exit:
     files_agree = all(_is_fine(agreement, taker) for agreement in files.values())
     agree = counts_agree and files_agree
     if as_json:
-        _print_json(identity, taker, counted, files, agree=agree)
+        _print_json(identity, taker, counted, files, unfinished, agree=agree)
     else:
         _print_text(identity, taker, counted, files, counts_agree=counts_agree)
+        for name in unfinished:
+            say(f"{name} was not read to its end: give it again to go on with it")
     return Exit.DONE if agree else Exit.PROBLEMS
 
 
@@ -55,6 +58,7 @@ def _print_json(
     taker: str | None,
     counts: Counts,
     files: dict[str, Agreement],
+    unfinished: list[str],
     *,
     agree: bool,
 ) -> None:
@@ -73,9 +77,10 @@ def _print_json(
         "by_reason": counts.by_reason,
         "by_code": counts.by_code,
         "files": {name: agreement.value for name, agreement in files.items()},
+        "unfinished_inputs": unfinished,
         "agree": agree,
     }
-    print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+    say(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
 
 _SAID = {
@@ -94,12 +99,10 @@ def _print_text(
     *,
     counts_agree: bool,
 ) -> None:
-    print(
-        f"job of app {identity.get('app', '?')}, {'running: ' + taker if taker else 'not running'}"
-    )
+    say(f"job of app {identity.get('app', '?')}, {'running: ' + taker if taker else 'not running'}")
     for line in sums(counts):
-        print(line)
+        say(line)
     for name, agreement in files.items():
-        print(f"{name} {_SAID[agreement]}")
+        say(f"{name} {_SAID[agreement]}")
     if not counts_agree:
-        print("the kept counts are not those of the rows: a defect, please report it")
+        say("the kept counts are not those of the rows: a defect, please report it")

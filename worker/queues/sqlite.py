@@ -63,6 +63,10 @@ class SqliteQueue:
         self._lock_file = _lock(self._directory / LOCK_NAME)
         return await self.run(self._store.recover)
 
+    async def mark_input(self, path: str, *, unfinished: bool) -> None:
+        """Note that an input is being read, or was read to its end."""
+        await self.run(lambda: self._store.mark_input(path, unfinished=unfinished))
+
     async def put(self, records: list[Record]) -> int:
         """Put a batch with its positions; how many records were not read before."""
         return await self.run(lambda: self._store.put(records))

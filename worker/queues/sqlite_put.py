@@ -64,10 +64,12 @@ class Putting:
         """Tell whether the line must be put; a dead letter that it replaces makes way."""
         same = [k for k in here if k.hash == record.content_hash]
         if same:
-            if not record.asked_again or same[0].state != State.DEAD:
+            if same[0].state != State.DEAD or not self._is_worth_another_try(record, same[0]):
                 return False
             self._replace(same[0])
             return True
+        if not record.asked_again and self._was_mended_elsewhere(record):
+            return False
         if record.path == STANDARD_INPUT and not record.asked_again:
             # Line 3 of standard input is another line 3 each time.
             return True
@@ -77,8 +79,37 @@ class Putting:
         # A dead letter names its line, and so perhaps more than one record that stood there.
         if len(mended) == 1 or not record.asked_again:
             for old in mended:
+                if record.asked_again:
+                    self._remember_as_mended(record, old)
                 self._replace(old)
         return True
+
+    def _is_worth_another_try(self, record: Record, dead: _Known) -> bool:
+        """Tell whether a dead letter read again unchanged is tried again.
+
+        One that is handed in as a dead letter is; else one that was invalid and, with other
+        settings, is valid now: nothing was ever sent for it.
+        """
+        if record.asked_again:
+            return True
+        if isinstance(record.topic, InvalidRecordError):
+            return False
+        (reason,) = self._db.execute("SELECT reason FROM dead WHERE id = ?", (dead.id,)).fetchone()
+        return bool(reason == Reason.INVALID.value)
+
+    def _remember_as_mended(self, record: Record, old: _Known) -> None:
+        """Remember the line as read, although its record is now what was mended of it."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO mended VALUES (?, ?, ?)",
+            (self._inputs[record.path], record.line, old.hash),
+        )
+
+    def _was_mended_elsewhere(self, record: Record) -> bool:
+        row = self._db.execute(
+            "SELECT 1 FROM mended WHERE input = ? AND line = ? AND hash = ?",
+            (self._inputs[record.path], record.line, record.content_hash),
+        ).fetchone()
+        return row is not None
 
     def _replace(self, old: _Known) -> None:
         """Take a dead letter away; if it has duplicates, one of them takes its place."""
@@ -147,7 +178,7 @@ class Putting:
             "JOIN inputs ON inputs.id = input WHERE topic_id = ?",
             (topic_id,),
         ).fetchone()
-        return row and _Holder(*row[:4], source=f"{row[4]}:{row[5]}")
+        return row and _Holder(row[0], row[1], row[2], row[3], f"{row[4]}:{row[5]}")
 
     def _take_over(self, old: _Holder, record: Record, topic: Topic, content: bytes) -> None:
         """Take a TopicId over from a dead letter that cannot exist, and so holds it no longer.
@@ -220,7 +251,11 @@ class Putting:
             is_object=problem.is_object,
         )
         self._put_dead(
-            record, subject, Reason.INVALID, str(problem), "mend this line and run again"
+            record,
+            subject,
+            Reason.INVALID,
+            str(problem),
+            "mend this line, or the settings, and run the same command again",
         )
 
     def _put_conflict(self, record: Record, topic: Topic, holder: str) -> None:

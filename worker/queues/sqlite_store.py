@@ -77,6 +77,10 @@ class SqliteStore:
         ours = {item.name: getattr(identity, item.name) for item in fields(identity)}
         with self._transaction():
             known = dict(self._db.execute("SELECT name, value FROM job"))
+            if self._db.execute(_HAS_IDENTIFIED_TOPICS).fetchone() is None:
+                # Nothing was ever identified by the old settings.
+                known = {}
+                self._db.execute("DELETE FROM job")
             for name, value in ours.items():
                 if name in known and known[name] != value:
                     raise JobMismatchError(
@@ -86,6 +90,21 @@ class SqliteStore:
                     )
             self._db.executemany("INSERT OR IGNORE INTO job VALUES (?, ?)", list(ours.items()))
         return bool(known)
+
+    def mark_input(self, path: str, *, unfinished: bool) -> None:
+        """Note that an input is being read, or was read to its end."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO inputs (path, unfinished) VALUES (?, ?) "
+                "ON CONFLICT (path) DO UPDATE SET unfinished = excluded.unfinished",
+                (path, unfinished),
+            )
+
+    def unfinished_inputs(self) -> list[str]:
+        """Name the inputs that were never read to their end."""
+        with self._errors():
+            rows = self._db.execute("SELECT path FROM inputs WHERE unfinished ORDER BY id")
+            return [path for (path,) in rows]
 
     def identity(self) -> dict[str, str]:
         with self._errors():
@@ -311,6 +330,7 @@ class SqliteStore:
         )
 
 
+_HAS_IDENTIFIED_TOPICS = "SELECT 1 FROM records WHERE content IS NOT NULL LIMIT 1"
 _IDENTITY_NAMES = {
     "app": "app.sdk_app_id",
     "key_field": "records.key_field",

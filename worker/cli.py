@@ -48,8 +48,9 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except (UsageError, SettingsError, QueueError) as error:
-        for line in str(error).splitlines():
-            print(f"topic-import: {line}", file=sys.stderr)  # noqa: T201
+        with suppress(OSError):
+            for line in str(error).splitlines():
+                print(f"topic-import: {line}", file=sys.stderr)  # noqa: T201
         sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -14,6 +14,7 @@ import orjson
 from yarl import URL
 
 from worker.delivery import Signature
+from worker.settings import is_loopback
 from worker.telemetry import redact
 from worker.verdict import Reply
 
@@ -115,7 +116,7 @@ class ImportTopicClient:
 def proxy_from_environment(url: str) -> str | None:
     """Find the proxy for a URL in the environment (`HTTPS_PROXY`, `NO_PROXY` and their like)."""
     parts = urlsplit(url)
-    if not parts.hostname or proxy_bypass(parts.hostname):
+    if not parts.hostname or is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
         return None
     return getproxies().get(parts.scheme)
 

@@ -41,10 +41,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def main() -> NoReturn:
     """Run the command line; every mistake of a user ends in a sentence and exit 2."""
-    from worker.jobs import UsageError
-    from worker.queues import QueueError
-    from worker.settings import SettingsError
-
+    try:
+        from worker.jobs import UsageError
+        from worker.queues import QueueError
+        from worker.settings import SettingsError
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     try:
         app(standalone_mode=True)
     except (UsageError, SettingsError, QueueError) as error:

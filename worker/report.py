@@ -64,7 +64,7 @@ class Report:
     def _halted(self) -> dict[str, Any] | None:
         if self.halted is None:
             return None
-        return {"code": self.halted.code, "message": redact(self.halted.message)}
+        return {"code": self.halted.code, "sentence": redact(self.halted.message)}
 
 
 def sums(counts: Counts) -> list[str]:

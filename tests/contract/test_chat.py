@@ -209,4 +209,5 @@ def test_the_environment_s_proxy_is_used_as_usual(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("no_proxy", "inside.example")
     assert proxy_from_environment("https://x.example") == "http://proxy.example:3128"
     assert proxy_from_environment("https://inside.example") is None
+    assert proxy_from_environment("https://127.0.0.1:8080") is None
     assert proxy_from_environment("http://x.example") is None

@@ -100,6 +100,18 @@ def test_a_success_or_another_code_begins_the_count_anew() -> None:
     assert health.rejected(10004, "b") is None
 
 
+def test_an_outage_of_many_records_is_seen_once_and_stays_bounded() -> None:
+    health = Health(POLICY)
+    for record in range(1000):
+        health.failed(record, None, 0.0, code=10002)
+    assert repr(health).count(f"failing={OUTAGE_RECORDS}") == 1
+
+
+def test_many_rejections_with_the_check_off_never_halt() -> None:
+    health = Health(POLICY, same_rejection=0)
+    assert not any(health.rejected(10004, f"g{n % 5}") for n in range(5000))
+
+
 def test_records_that_run_out_of_attempts_with_one_code_halt_too_and_are_no_answer() -> None:
     health = Health(POLICY, same_rejection=2)
     assert health.exhausted(99999, "a") is None

@@ -91,8 +91,9 @@ async def _send(request: web.Request, answer: Answer) -> web.StreamResponse:
 
 async def _truncated(request: web.Request, content: bytes) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": str(len(content))})
-    await response.prepare(request)
-    await response.write(content[: len(content) // 2])
+    with contextlib.suppress(ConnectionError):  # the caller may be gone
+        await response.prepare(request)
+        await response.write(content[: len(content) // 2])
     return _reset(request)
 
 

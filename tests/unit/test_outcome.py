@@ -1,0 +1,69 @@
+"""The lines of the result files, byte for byte."""
+
+from worker.outcome import (
+    Counts,
+    DeadLetter,
+    Imported,
+    Released,
+    Subject,
+    dead_letter_line,
+    imported_line,
+    rfc3339,
+)
+from worker.record import Record, content_hash
+from worker.topic import InvalidRecordError
+from worker.verdict import Already, History, Reason
+
+SUBJECT = Subject("in.jsonl:7", b'"k"', "@TGS#_a", "@TGS#_a@TOPIC#_b", "话题", ("TopicName",))
+
+
+def test_the_line_of_an_imported_topic() -> None:
+    outcome = Imported(1, Already.OWN, History(attempts=2), at=1_700_000_000.5)
+    assert imported_line(SUBJECT, outcome).decode() == (
+        '{"source":"in.jsonl:7","key":"k","group_id":"@TGS#_a","topic_id":"@TGS#_a@TOPIC#_b",'
+        '"topic_name":"话题","attempts":2,"already":"own","truncated":["TopicName"],'
+        '"at":"2023-11-14T22:13:20.500Z"}\n'
+    )
+
+
+def test_a_topic_sent_without_id_is_told_with_the_id_that_it_got() -> None:
+    nameless = Subject("a:1", None, "@TGS#_a", None, "b")
+    outcome = Imported(1, Already.NO, History(), at=0.0, made_id="@TGS#_a@TOPIC#_@TOPIC#c1")
+    assert b'"topic_id":"@TGS#_a@TOPIC#_@TOPIC#c1"' in imported_line(nameless, outcome)
+    assert b'"already":false' in imported_line(nameless, outcome)
+
+
+def test_a_dead_letter_holds_the_record_as_it_was_read() -> None:
+    raw = b'{"n": 1.10,  "b":"\\u8bdd"}'
+    subject = Subject("a:1", b"17", None, None, raw=raw)
+    history = History(attempts=3, may_exist=True, first_attempt=0.0, last_attempt=None)
+    line = dead_letter_line(subject, DeadLetter(1, Reason.REJECTED, 10010, "gone", "hint", history))
+    assert line.decode() == (
+        '{"source":"a:1","key":17,"group_id":null,"topic_id":null,"reason":"rejected",'
+        '"code":10010,"message":"gone","hint":"hint","attempts":3,"may_exist":true,'
+        '"first_attempt":"1970-01-01T00:00:00.000Z","last_attempt":null,'
+        '"record":{"n": 1.10,  "b":"\\u8bdd"}}\n'
+    )
+
+
+def test_what_was_no_object_is_kept_as_text_whatever_its_bytes() -> None:
+    subject = Subject("a:1", None, None, None, raw=b'{"\xff', is_object=False)
+    letter = DeadLetter(1, Reason.INVALID, None, "no", "", History())
+    assert dead_letter_line(subject, letter).endswith(b'"raw":"{\\"\\\\xff"}\n')
+
+
+def test_times_are_rfc_3339_in_utc() -> None:
+    assert rfc3339(None) is None
+    assert rfc3339(1_700_000_000.0) == "2023-11-14T22:13:20.000Z"
+
+
+def test_the_sum_of_all_counts_is_checked() -> None:
+    assert Counts(read=10, queued=1, imported=2, dead=3, duplicate=4).add_up
+    assert not Counts(read=9, queued=1, imported=2, dead=3, duplicate=4).add_up
+
+
+def test_a_record_knows_where_it_stood_and_same_content_has_the_same_hash() -> None:
+    problem = InvalidRecordError(["no"])
+    assert Record("a b.jsonl", 3, b"", b"", problem).source == "a b.jsonl:3"
+    assert content_hash(b"x") == content_hash(b"x") != content_hash(b"y")
+    assert Released(1, History()).history == History()

@@ -1,0 +1,169 @@
+"""Slots, turns and the quota on a virtual clock."""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.memory_queue import MemoryQueue
+from tests.support.virtual_clock import DeadlockError, VirtualLoop
+from worker.credentials import GivenCredentials
+from worker.delivery import Carrier, Signature
+from worker.health import Health
+from worker.limits import Limits
+from worker.pipeline import Bounds, Pipeline
+from worker.quota.local import LocalQuota, bucket_and_rate
+from worker.retry import RetryPolicy
+from worker.telemetry import Counters
+from worker.topic import RecordRules, to_topic
+from worker.verdict import Reply
+
+
+def play(story: Coroutine[Any, Any, None], loop: VirtualLoop) -> None:
+    try:
+        loop.run_until_complete(story)
+    finally:
+        loop.close()
+
+
+def most_in_a_second(times: list[float]) -> int:
+    """The most calls in any half-open second."""
+    return max(
+        (index + 1 - bisect_left(times, at - 1.0 + 1e-7) for index, at in enumerate(times)),
+        default=0,
+    )
+
+
+@given(st.floats(0.1, 100_000))
+def test_bucket_and_rate_together_never_exceed_the_quota(quota_per_s: float) -> None:
+    bucket, rate_per_s = bucket_and_rate(quota_per_s)
+    assert bucket >= 1
+    assert rate_per_s >= 0.9 * quota_per_s
+    assert bucket + rate_per_s <= quota_per_s or (bucket == 1 and rate_per_s < quota_per_s)
+
+
+@pytest.mark.parametrize("quota_per_s", [1, 2, 7, 20, 49, 50, 200, 1000])
+@pytest.mark.parametrize("idle_s", [0.0, 0.3, 5.0])
+def test_no_rolling_second_exceeds_the_quota_and_none_is_wasted(
+    quota_per_s: int, idle_s: float
+) -> None:
+    loop = VirtualLoop()
+    starts: list[float] = []
+
+    async def story() -> None:
+        limits = Limits(LocalQuota(quota_per_s), 1000, loop.time)
+        for _ in range(3):
+            for _ in range(4 * quota_per_s):
+                async with limits.slot_and_turn() as started_s:
+                    starts.append(started_s)
+            await asyncio.sleep(idle_s)
+
+    play(story(), loop)
+    assert most_in_a_second(starts) <= quota_per_s
+    busy_s = starts[-1] - 2 * idle_s
+    assert len(starts) >= 0.9 * quota_per_s * busy_s
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.floats(0.01, 1)), min_size=1, max_size=20))
+def test_a_rate_that_changes_never_lets_a_burst_through(steps: list[tuple[int, float]]) -> None:
+    loop = VirtualLoop()
+    starts: list[float] = []
+
+    async def story() -> None:
+        quota = LocalQuota(100)
+        for count, factor in steps:
+            for _ in range(count):
+                await quota.acquire(factor)
+                starts.append(loop.time())
+
+    play(story(), loop)
+    assert most_in_a_second(starts) <= 100
+
+
+def test_after_a_stall_of_all_slots_the_saved_up_calls_do_not_go_out_together() -> None:
+    loop = VirtualLoop()
+    starts: list[float] = []
+
+    async def story() -> None:
+        limits = Limits(LocalQuota(100), 10, loop.time)
+
+        async def call() -> None:
+            async with limits.slot_and_turn() as started_s:
+                starts.append(started_s)
+                await asyncio.sleep(max(0.01, 5.0 - started_s))
+
+        await asyncio.gather(*(call() for _ in range(500)))
+
+    play(story(), loop)
+    assert most_in_a_second(starts) <= 100
+
+
+def test_a_process_that_follows_another_waits_out_its_second() -> None:
+    loop = VirtualLoop()
+
+    async def story() -> None:
+        quota = LocalQuota(100, closed_for_s=1.0)
+        await quota.acquire()
+        assert loop.time() >= 1.0
+
+    play(story(), loop)
+
+
+class FailingOnce:
+    """A service that refuses each record once and then takes it."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._seen: set[bytes] = set()
+        self.most_in_flight = self._in_flight = 0
+
+    async def import_topic(self, body: bytes, signature: Signature) -> Reply:
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        await asyncio.sleep(0.05)
+        self._in_flight -= 1
+        if body not in self._seen:
+            self._seen.add(body)
+            return Reply(status=200, code=80005)
+        topic_id = body.split(b'"TopicId":"')[1].split(b'"')[0].decode()
+        return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
+
+
+def test_a_record_that_waits_for_its_retry_holds_no_slot() -> None:
+    loop = VirtualLoop()
+    queue = MemoryQueue()
+    for number in range(100):
+        record = {"GroupId": "@TGS#_a", "TopicName": f"topic {number}"}
+        queue.put(to_topic(record, RecordRules()))
+    chat = FailingOnce(loop)
+    retry = RetryPolicy(base_delay_s=100.0, max_delay_s=100.0)
+
+    async def story() -> None:
+        carrier = Carrier(
+            chat=chat,
+            credentials=GivenCredentials("x"),
+            limits=Limits(LocalQuota(0), 2, loop.time),
+            health=Health(retry),
+            retry=retry,
+            counters=Counters(),
+            clock=loop.time,
+            wall_clock=loop.time,
+            chance=lambda: 0.999,
+        )
+        await Pipeline(queue, carrier, Bounds()).run(lambda: False)
+
+    play(story(), loop)
+    assert not queue.unsettled
+    assert chat.most_in_flight == 2
+    assert loop.time() < 110, "all waited for their retry at the same time"
+
+
+def test_the_virtual_clock_finds_a_deadlock_at_once() -> None:
+    loop = VirtualLoop()
+    with pytest.raises(DeadlockError):
+        loop.run_until_complete(loop.create_future())
+    loop.close()

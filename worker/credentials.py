@@ -13,11 +13,14 @@ MARGIN_S = 2 * 3600
 """A signature is renewed so long before its end: room for a clock that is wrong by an hour."""
 
 
+JUMP_MIN_S = 60.0
+
+
 class SigningCredentials:
     """Signs with the app's key, anew before the signature ends or when the service asks.
 
-    Its age is told by both clocks, so that neither a jump of the wall clock nor a suspended
-    machine keeps an old signature in use.
+    Its age is told by the clock that never jumps; where the wall clock walks away from that (it
+    was set, or the machine slept), the signature's own time is wrong and a new one is made.
     """
 
     def __init__(
@@ -43,9 +46,11 @@ class SigningCredentials:
 
     def current(self) -> Signature:
         age_s = self._clock() - self._signed_at_s
-        wall_age_s = self._wall_clock() - self._signed_at_wall_s
-        useful_s = LIFE_S - MARGIN_S
-        if age_s >= useful_s or not -1.0 <= wall_age_s < useful_s:
+        jump_s = self._wall_clock() - self._signed_at_wall_s - age_s
+        if abs(jump_s) > JUMP_MIN_S:
+            log.warning("the wall clock jumped: a new signature is made", by_s=round(jump_s))
+            self._sign()
+        elif age_s >= LIFE_S - MARGIN_S:
             self._sign()
         return self._signature
 

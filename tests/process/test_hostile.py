@@ -309,3 +309,38 @@ def test_an_account_at_fault_is_not_taken_for_the_signature(tmp_path: Path) -> N
         assert report["by_reason"].keys() == {"rejected"}
         assert report["halted"] is None
         audit(job, service)
+
+
+CLOCK_THAT_JUMPS = """
+import time
+real, began = time.time, time.monotonic()
+
+def jumping():
+    age = time.monotonic() - began
+    return real() + (0 if age < 1 else 3600 if age < 2 else -3600)
+
+time.time = jumping
+from worker.cli import main
+main()
+"""
+
+
+def test_a_clock_that_jumps_an_hour_either_way_changes_nothing_but_the_times(
+    job: Job, service: Simulator
+) -> None:
+    path = job.write(records(300))
+    words = [*job.backfill_words(path), "--rate", "100"]
+    done = subprocess.run(
+        [*job.command()[:1], "-c", CLOCK_THAT_JUMPS, *map(str, words)],
+        env=environment(),
+        cwd=job.directory,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(b"the wall clock jumped") == 2
+    audit(job, service)
+    report = job.report()
+    assert (report["imported"], report["renewals"]) == (300, 0)
+    assert 2 < report["seconds"] < 30

@@ -52,7 +52,6 @@ class ImportTopicClient:
     ) -> None:
         self._endpoint = endpoint
         self._chance = chance
-        self._proxy = endpoint.proxy or proxy_from_environment(endpoint.base_url)
         self._url_start = ""
         self._url_generation = -1
         self._session: aiohttp.ClientSession
@@ -94,7 +93,7 @@ class ImportTopicClient:
                 self._url(signature),
                 data=body,
                 allow_redirects=False,
-                proxy=self._proxy,
+                proxy=self._endpoint.proxy,
             ) as response:
                 content = await _capped(response.content)
                 return read_reply(response.status, content)
@@ -192,6 +191,8 @@ def _before_sending(error: Exception) -> str | None:
             return f"cannot connect: {_os_reason(error)}"
         case aiohttp.ConnectionTimeoutError():
             return "cannot connect: timed out"
+        case aiohttp.InvalidURL():
+            return "cannot connect: the address is not valid"
         case _:
             return None
 

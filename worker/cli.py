@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -41,6 +42,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def main() -> NoReturn:
     """Run the command line; every mistake of a user ends in a sentence and exit 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A path may hold what the terminal's encoding cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from worker.jobs import UsageError
         from worker.queues import QueueError

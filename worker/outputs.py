@@ -89,7 +89,9 @@ class ResultFile:
             number += 1
             aside = aside.with_name(f"{self._path.name}.edited-{stamp}-{number}")
         self._path.rename(aside)
-        log.warning("a result file was edited: set aside and written anew", file=str(aside))
+        log.warning(
+            "a result file is not what the queue says: set aside and written anew", file=str(aside)
+        )
         return aside
 
     def _write_anew(self) -> None:

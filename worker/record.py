@@ -16,7 +16,7 @@ class Record:
     `raw`: the line without the white space around it; of a line that is too long, its beginning.
     `topic`: what to send, or the reason why nothing can be sent.
     `may_exist`, `asked_again`: it comes from a dead letter, whose earlier attempt may have taken
-    effect, and which is to be tried again although it was read before.
+    effect, which is to be tried again although it was read before, and which had that TopicId.
     """
 
     path: str
@@ -26,6 +26,7 @@ class Record:
     topic: Topic | InvalidRecordError
     may_exist: bool = False
     asked_again: bool = False
+    dead_letter_topic_id: str | None = None
 
     @property
     def source(self) -> str:

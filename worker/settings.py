@@ -116,7 +116,7 @@ class Http(_Section):
     @field_validator("proxy")
     @classmethod
     def _check_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
-        if proxy and urlsplit(proxy.get_secret_value()).scheme not in {"http", "https"}:
+        if proxy and not is_proxy_url(proxy.get_secret_value()):
             raise ValueError("must be a URL like http://proxy.example:3128")
         return proxy
 
@@ -284,6 +284,16 @@ def unwise(settings: Settings) -> Iterator[str]:
             'records.topic_ids is "as-given": a record without TopicId whose answer is lost may '
             "be imported twice"
         )
+
+
+def is_proxy_url(url: str) -> bool:
+    """Tell whether a proxy can be meant by this."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(host)
 
 
 def is_loopback(host: str) -> bool:

@@ -184,7 +184,7 @@ class _Reading:
                 self.problems,
                 key=self.key,
                 group_id=_text_or_none(values.get("GroupId")),
-                topic_id=_text_or_none(values.get("TopicId")),
+                topic_id=_text_or_none(values.get("TopicId")) or fixed_topic_id,
             )
         return Topic(
             topic_id=body.get("TopicId"),

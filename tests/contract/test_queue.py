@@ -16,6 +16,8 @@ from worker.record import Record
 from worker.topic import InvalidRecordError
 from worker.verdict import Already, History, Reason
 
+OURS = JobIdentity("1400000000", "", "derive")
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -96,14 +98,14 @@ def test_a_settled_record_is_gone_from_the_queue_and_counted(queue: SqliteQueue)
 def test_a_taker_that_died_may_have_called(directory: Path) -> None:
     async def take_and_die() -> None:
         queue = SqliteQueue(directory)
-        await queue.become_taker()
+        await queue.become_taker(OURS)
         await queue.put([read_record(1), read_record(2)])
         await queue.take(1)
         queue.close()
 
     async def the_next_taker() -> list[bool]:
         queue = SqliteQueue(directory)
-        assert await queue.become_taker() == 1
+        assert await queue.become_taker(OURS) == (True, 1)
         taken = await queue.take(5)
         queue.close()
         return [delivery.history.may_exist for delivery in taken]
@@ -116,13 +118,14 @@ def test_a_second_taker_is_refused_while_putting_and_reading_work(
     queue: SqliteQueue, directory: Path
 ) -> None:
     async def story() -> None:
-        await queue.become_taker()
+        await queue.become_taker(OURS)
         second = SqliteQueue(directory)
         with pytest.raises(QueueTakenError, match=r"another topic-import \(process \d+\)"):
-            await second.become_taker()
+            await second.become_taker(JobIdentity("another", "", "derive"))
         assert await second.put([read_record(1)]) == 1
         assert (await second.counts()).queued == 1
         second.close()
+        assert queue.store.identity()["app"] == OURS.app
         assert len(await queue.take(5)) == 1
         assert taker_of(directory)
 
@@ -134,18 +137,19 @@ def test_a_second_taker_is_refused_while_putting_and_reading_work(
 def test_a_queue_remembers_whose_job_it_is(queue: SqliteQueue) -> None:
     async def story() -> None:
         ours = JobIdentity("1400000000", "id", "derive")
-        assert not await queue.identify(JobIdentity("1", "none", "derive"))
+        identify = queue.store.identify
+        assert not identify(JobIdentity("1", "none", "derive"))
         await queue.put([read_record(1, raw=b"{")])
-        assert not await queue.identify(ours), "nothing was identified by the old settings"
+        assert not identify(ours), "nothing was identified by the old settings"
         await queue.put([read_record(1)])
-        assert await queue.identify(ours)
+        assert identify(ours)
         for other in (
             JobIdentity("1400000001", "id", "derive"),
             JobIdentity("1400000000", "", "derive"),
             JobIdentity("1400000000", "id", "as-given"),
         ):
             with pytest.raises(JobMismatchError):
-                await queue.identify(other)
+                identify(other)
 
     run(story())
 

@@ -14,6 +14,10 @@ from worker.topic import InvalidRecordError, RecordRules, Topic, parse_record, t
 BATCH_RECORDS = 256
 BATCH_BYTES = 1 << 21
 
+ESCAPED_BYTES_MAX = 6
+DEAD_LETTER_BYTES = 1 << 16
+"""A dead letter is longer than its record: by its other fields, and by escapes of `raw`."""
+
 DEAD_LETTER_NAMES = frozenset(
     {
         "source",
@@ -42,6 +46,8 @@ def batches(source: Source, rules: RecordRules, line_bytes_max: int) -> Iterator
     batch: list[Record] = []
     batch_bytes = 0
     failure: Exception | None = None
+    if source.holds_dead_letters:
+        line_bytes_max = line_bytes_max * ESCAPED_BYTES_MAX + DEAD_LETTER_BYTES
     lines = split(chunks(source), line_bytes_max)
     while True:
         try:
@@ -76,11 +82,7 @@ def read(path: str, line: Line, rules: RecordRules) -> Record:
     except InvalidRecordError as error:
         return Record(path, line.number, line.content_hash, line.content, error)
     if parsed.keys() >= DEAD_LETTER_NAMES and ("record" in parsed or "raw" in parsed):
-        try:
-            return _from_dead_letter(path, line, parsed, rules)
-        except (TypeError, RecursionError):
-            problem = InvalidRecordError(["the record of this dead letter is nested too deeply"])
-            return Record(path, line.number, line.content_hash, line.content, problem)
+        return _from_dead_letter(path, line, parsed, rules)
     topic = _topic(parsed, rules)
     return Record(path, line.number, line.content_hash, line.content, topic)
 
@@ -96,17 +98,13 @@ def _topic(
 
 def _from_dead_letter(path: str, line: Line, letter: dict[str, Any], rules: RecordRules) -> Record:
     """Read the record out of a dead letter: its first source, its TopicId, its doubts."""
-    record = letter.get("record")
-    topic: Topic | InvalidRecordError
-    if isinstance(record, dict):
-        raw = _record_bytes(line.content)
-        fixed = letter["topic_id"] if isinstance(letter["topic_id"], str) else None
-        topic = _topic(record, rules, fixed)
-    else:
-        raw = _on_one_line(str(letter.get("raw", "")).encode())
-        topic = _mended(raw, rules)
-    source = _SOURCE.fullmatch(str(letter["source"]))
+    topic_id = letter["topic_id"] if isinstance(letter["topic_id"], str) else None
+    may_exist = letter["may_exist"] is True
+    # A conflict's ID is another record's; and what was mended may give it one of its own.
+    fixed = None if letter["reason"] == "conflict" and not may_exist else topic_id
+    raw, topic = _record_in(letter, line.content, rules, fixed)
     number = line.number
+    source = _SOURCE.fullmatch(str(letter["source"]))
     if source:
         path, number = source["path"], int(source["line"])
     return Record(
@@ -115,9 +113,25 @@ def _from_dead_letter(path: str, line: Line, letter: dict[str, Any], rules: Reco
         content_hash(raw),
         raw,
         topic,
-        may_exist=letter["may_exist"] is True,
+        may_exist=may_exist,
         asked_again=True,
+        dead_letter_topic_id=topic_id,
     )
+
+
+def _record_in(
+    letter: dict[str, Any], line: bytes, rules: RecordRules, fixed: str | None
+) -> tuple[bytes, Topic | InvalidRecordError]:
+    record = letter.get("record")
+    if not isinstance(record, dict):
+        raw = _on_one_line(str(letter.get("raw", "")).encode())
+        return raw, _mended(raw, rules)
+    try:
+        return _record_bytes(line), _topic(record, rules, fixed)
+    except (TypeError, RecursionError):
+        # orjson reads deeper than it writes.
+        problem = InvalidRecordError(["the record is nested too deeply"], topic_id=fixed)
+        return line, problem
 
 
 def _mended(raw: bytes, rules: RecordRules) -> Topic | InvalidRecordError:

@@ -13,6 +13,7 @@ from pathlib import Path
 CHUNK_BYTES = 1 << 18
 STANDARD_INPUT = "-"
 GZIP_MAGIC = b"\x1f\x8b"
+DEAD_LETTER_BEGINNING = b'{"source":'
 _NOT_YET = {".csv": "CSV", ".zst": "zstandard"}
 
 
@@ -30,6 +31,7 @@ class Source:
     path: str
     name: str
     is_gzip: bool = False
+    holds_dead_letters: bool = False
     size_bytes: int | None = None
 
 
@@ -55,7 +57,9 @@ def resolve(path: str) -> Source:
     # What a growing file holds beyond its size at the start is the next run's; the job's own
     # dead-letter file, read as input, would else never end.
     size_bytes = status.st_size if stat.S_ISREG(status.st_mode) and suffix != ".gz" else None
-    return Source(path, name, suffix == ".gz", size_bytes)
+    return Source(
+        path, name, suffix == ".gz", beginning.startswith(DEAD_LETTER_BEGINNING), size_bytes
+    )
 
 
 def _beginning(path: str, mode: int) -> bytes:
@@ -63,7 +67,7 @@ def _beginning(path: str, mode: int) -> bytes:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return b""
     with Path(path).open("rb") as file:
-        return file.read(len(GZIP_MAGIC))
+        return file.read(len(DEAD_LETTER_BEGINNING))
 
 
 def _refuse_format(name: str, path: Path, beginning: bytes) -> None:
@@ -75,7 +79,7 @@ def _refuse_format(name: str, path: Path, beginning: bytes) -> None:
                 f"{name}: {_NOT_YET[ending]} is not read by this version: "
                 "convert it to JSON Lines (.jsonl or .jsonl.gz)"
             )
-    if beginning == GZIP_MAGIC and suffix != ".gz":
+    if beginning.startswith(GZIP_MAGIC) and suffix != ".gz":
         raise InputError(f"{name}: this is a gzip file: give it a name that ends in .gz")
 
 

@@ -98,8 +98,7 @@ class _Run:
     async def _open_queue(self) -> AsyncIterator[tuple[SqliteQueue, bool]]:
         queue = SqliteQueue(self._options.out)
         try:
-            was_used = await queue.identify(parts.job_identity(self._settings))
-            recovered = await queue.become_taker()
+            was_used, recovered = await queue.become_taker(parts.job_identity(self._settings))
             if recovered:
                 log.info("taken back from a run that was cut off", records=recovered)
             yield queue, was_used
@@ -258,6 +257,8 @@ def _halt_of(failure: Exception | None) -> Halt | None:
             return None
         case InputError():
             return Halt("input", str(failure))
+        case QueueError():
+            return Halt("storage", str(failure))
         case _:
             return Halt("defect", f"reading failed: {failure!r}; please report it")
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from worker.chat import Endpoint
+from worker.chat import Endpoint, proxy_from_environment
 from worker.credentials import GivenCredentials, SigningCredentials
 from worker.delivery import Credentials
 from worker.intake.sources import InputError, Source, resolve
@@ -23,6 +23,7 @@ from worker.settings import (
     SettingsError,
     app_problems,
     base_url,
+    is_proxy_url,
     secret_key,
 )
 from worker.telemetry import keep_secret, logger
@@ -111,6 +112,9 @@ def credentials(settings: Settings) -> Credentials:
 def endpoint(settings: Settings) -> Endpoint:
     app, http = settings.app, settings.http
     proxy = http.proxy.get_secret_value() if http.proxy else None
+    proxy = proxy or proxy_from_environment(base_url(app))
+    if proxy and not is_proxy_url(proxy):
+        raise UsageError("the proxy of the environment (HTTPS_PROXY) is no URL like http://x:3128")
     keep_secret(proxy or "")
     if http.ca_file:
         try:
@@ -178,10 +182,9 @@ class ResultFiles:
     def reconcile(self, sources: list[Source]) -> list[Source]:
         """Make both files what the queue says; the sources, of which one may be set aside."""
         self._imported.reconcile()
-        stale = self._store.dead_file_is_stale()
         is_input = [self._is_dead_letter_file(source) for source in sources]
-        aside = self._dead.reconcile(rewrite=stale, is_input=any(is_input))
-        if stale:
+        aside = self._dead.reconcile(is_input=any(is_input))
+        if self._store.dead_file_is_stale():
             self._store.dead_file_was_rewritten()
         return [
             replace(source, path=str(aside)) if aside and was_moved else source

@@ -26,6 +26,9 @@ def status(out: Path, *, as_json: bool) -> Exit:
             parts.IMPORTED_NAME: _agreement(out / parts.IMPORTED_NAME, store, "imported"),
             parts.DEAD_LETTER_NAME: _agreement(out / parts.DEAD_LETTER_NAME, store, "dead"),
         }
+        if store.dead_file_is_stale() and files[parts.DEAD_LETTER_NAME] is Agreement.OTHER:
+            # Letters were replaced since it was written.
+            files[parts.DEAD_LETTER_NAME] = Agreement.SHORTER
         identity = store.identity()
         unfinished = store.unfinished_inputs()
     finally:

@@ -48,20 +48,15 @@ class SqliteQueue:
         """Run a job in the queue's thread, after all that was asked for before it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
-    async def identify(self, identity: JobIdentity) -> bool:
-        """Remember whose queue this is; True where it was used before.
+    async def become_taker(self, identity: JobIdentity) -> tuple[bool, int]:
+        """Become the one taker of this job, and take back what a dead one held.
 
-        Raises JobMismatchError for another job's.
-        """
-        return await self.run(lambda: self._store.identify(identity))
-
-    async def become_taker(self) -> int:
-        """Become the one taker, and take back what a dead one held; how many that was.
-
-        Raises QueueTakenError while another process is the taker.
+        Whether the queue was used before, and how many were taken back. Raises QueueTakenError
+        while another process is the taker, JobMismatchError where the queue is another job's.
         """
         self._lock_file = _lock(self._directory / LOCK_NAME)
-        return await self.run(self._store.recover)
+        was_used = await self.run(lambda: self._store.identify(identity))
+        return was_used, await self.run(self._store.recover)
 
     async def mark_input(self, path: str, *, unfinished: bool) -> None:
         """Note that an input is being read, or was read to its end."""

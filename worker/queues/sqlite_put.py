@@ -2,7 +2,8 @@
 
 import sqlite3
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
@@ -47,55 +48,61 @@ class Putting:
     def put(self, records: list[Record]) -> int:
         new = 0
         for record in records:
-            if self._is_new(record, self._read_from_there(record)):
-                self._put(record)
+            replaced = self._replaced_by(record)
+            if replaced is not None:
+                self._put_in_place_of(replaced, record)
                 new += 1
         add_to_counts(self._db, self._counting)
         return new
 
-    def _read_from_there(self, record: Record) -> list[_Known]:
+    def _replaced_by(self, record: Record) -> list[_Known] | None:
+        """Tell which dead letters make way for what was read; None: it was read before."""
         rows = self._db.execute(
             "SELECT id, hash, state, may_exist FROM records WHERE input = ? AND line = ?",
             (self._inputs[record.path], record.line),
         )
-        return [_Known(*row) for row in rows]
-
-    def _is_new(self, record: Record, here: list[_Known]) -> bool:
-        """Tell whether the line must be put; a dead letter that it replaces makes way."""
-        same = [k for k in here if k.hash == record.content_hash]
+        here = [_Known(*row) for row in rows]
+        same = next((k for k in here if k.hash == record.content_hash), None)
         if same:
-            if same[0].state != State.DEAD or not self._is_worth_another_try(record, same[0]):
-                return False
-            self._replace(same[0])
-            return True
-        if not record.asked_again and self._was_mended_elsewhere(record):
-            return False
-        if record.path == STANDARD_INPUT and not record.asked_again:
+            return [same] if self._is_worth_another_try(record, same) else None
+        if self._was_mended(record):
+            return None
+        if record.asked_again:
+            return self._replaced_by_dead_letter(record, here)
+        if record.path == STANDARD_INPUT:
             # Line 3 of standard input is another line 3 each time.
-            return True
-        mended = [
-            k for k in here if k.state == State.DEAD and (not k.may_exist or record.asked_again)
-        ]
-        # A dead letter names its line, and so perhaps more than one record that stood there.
-        if len(mended) == 1 or not record.asked_again:
-            for old in mended:
-                if record.asked_again:
-                    self._remember_as_mended(record, old)
-                self._replace(old)
-        return True
+            return []
+        return [k for k in here if k.state == State.DEAD and not k.may_exist]
 
-    def _is_worth_another_try(self, record: Record, dead: _Known) -> bool:
-        """Tell whether a dead letter read again unchanged is tried again.
+    def _replaced_by_dead_letter(self, record: Record, here: list[_Known]) -> list[_Known] | None:
+        """Find the row of a dead letter that was edited: it names its line and its TopicId."""
+        dead = [k for k in here if k.state == State.DEAD]
+        if dead and isinstance(record.topic, InvalidRecordError) and not record.topic.is_object:
+            # Not mended, and perhaps only the beginning of a line that was too long.
+            return None
+        own = [k for k in dead if self._letter(k)["topic_id"] == record.dead_letter_topic_id]
+        if len(own) == 1 and not isinstance(record.topic, InvalidRecordError):
+            self._remember_as_mended(record, own[0])
+        return own if len(own) == 1 else []
 
-        One that is handed in as a dead letter is; else one that was invalid and, with other
-        settings, is valid now: nothing was ever sent for it.
+    def _letter(self, dead: _Known) -> dict[str, Any]:
+        (line,) = self._db.execute("SELECT line FROM dead WHERE id = ?", (dead.id,)).fetchone()
+        letter: dict[str, Any] = orjson.loads(line)
+        return letter
+
+    def _is_worth_another_try(self, record: Record, same: _Known) -> bool:
+        """Tell whether a record read again unchanged is tried again.
+
+        A dead letter that is handed in as one is; and a line that was invalid and, with other
+        settings, is valid now.
         """
+        if same.state != State.DEAD:
+            return False
         if record.asked_again:
             return True
         if isinstance(record.topic, InvalidRecordError):
             return False
-        (reason,) = self._db.execute("SELECT reason FROM dead WHERE id = ?", (dead.id,)).fetchone()
-        return bool(reason == Reason.INVALID.value)
+        return bool(self._letter(same)["reason"] == Reason.INVALID.value)
 
     def _remember_as_mended(self, record: Record, old: _Known) -> None:
         """Remember the line as read, although its record is now what was mended of it."""
@@ -104,21 +111,31 @@ class Putting:
             (self._inputs[record.path], record.line, old.hash),
         )
 
-    def _was_mended_elsewhere(self, record: Record) -> bool:
+    def _was_mended(self, record: Record) -> bool:
         row = self._db.execute(
             "SELECT 1 FROM mended WHERE input = ? AND line = ? AND hash = ?",
             (self._inputs[record.path], record.line, record.content_hash),
         ).fetchone()
         return row is not None
 
-    def _replace(self, old: _Known) -> None:
-        """Take a dead letter away; if it has duplicates, one of them takes its place."""
+    def _put_in_place_of(self, replaced: list[_Known], record: Record) -> None:
+        """Put a record; what was in doubt of those that it replaces is in doubt of it."""
+        if any(old.may_exist for old in replaced):
+            record = replace(record, may_exist=True)
+        for old in replaced:
+            self._take_away(old, leaves_duplicates=record.asked_again)
+        record_id = self._put(record)
+        for old in replaced:
+            self._db.execute("UPDATE records SET holder = ? WHERE holder = ?", (record_id, old.id))
+
+    def _take_away(self, old: _Known, *, leaves_duplicates: bool) -> None:
+        """Take a dead letter away; one of its duplicates takes its place, if they are not left."""
         heir = self._db.execute(
             "SELECT records.id, path, line FROM records JOIN inputs ON inputs.id = input "
             "WHERE holder = ? ORDER BY records.id LIMIT 1",
             (old.id,),
         ).fetchone()
-        if heir:
+        if heir and not leaves_duplicates:
             self._bequeath(old.id, heir[0], source=f"{heir[1]}:{heir[2]}")
         else:
             self._exhume(old.id)
@@ -152,23 +169,21 @@ class Putting:
         self._counting.subtract(dead_letter_counts(reason, code))
         self._counting["replaced"] += 1
 
-    def _put(self, record: Record) -> None:
+    def _put(self, record: Record) -> int:
         self._counting["read"] += 1
         if isinstance(record.topic, InvalidRecordError):
-            self._put_invalid(record, record.topic)
-            return
+            return self._put_invalid(record, record.topic)
         topic = record.topic
         content = content_hash(topic.body)
         holder = self._holder(topic.topic_id)
         if holder is None:
-            self._put_queued(record, topic, content)
-        elif holder.state == State.DEAD and not holder.may_exist:
-            self._take_over(holder, record, topic, content)
-        elif holder.content == content:
+            return self._put_queued(record, topic, content)
+        if holder.state == State.DEAD and not holder.may_exist:
+            return self._take_over(holder, record, topic, content)
+        if holder.content == content:
             self._counting["duplicate"] += 1
-            self._insert(record, State.DUPLICATE, holder=holder.id)
-        else:
-            self._put_conflict(record, topic, holder.source)
+            return self._insert(record, State.DUPLICATE, holder=holder.id)
+        return self._put_conflict(record, topic, holder.source)
 
     def _holder(self, topic_id: str | None) -> _Holder | None:
         if topic_id is None:
@@ -180,7 +195,7 @@ class Putting:
         ).fetchone()
         return row and _Holder(row[0], row[1], row[2], row[3], f"{row[4]}:{row[5]}")
 
-    def _take_over(self, old: _Holder, record: Record, topic: Topic, content: bytes) -> None:
+    def _take_over(self, old: _Holder, record: Record, topic: Topic, content: bytes) -> int:
         """Take a TopicId over from a dead letter that cannot exist, and so holds it no longer.
 
         One with the same content is tried again as this record, of which it is a duplicate now.
@@ -188,7 +203,7 @@ class Putting:
         self._db.execute("UPDATE records SET topic_id = NULL WHERE id = ?", (old.id,))
         record_id = self._put_queued(record, topic, content)
         if old.content != content:
-            return
+            return record_id
         self._exhume(old.id)
         self._counting["duplicate"] += 1
         self._db.execute(
@@ -196,6 +211,7 @@ class Putting:
             (State.DUPLICATE, record_id, old.id),
         )
         self._db.execute("UPDATE records SET holder = ? WHERE holder = ?", (record_id, old.id))
+        return record_id
 
     def _insert(
         self,
@@ -241,7 +257,7 @@ class Putting:
         self._counting["queued"] += 1
         return record_id
 
-    def _put_invalid(self, record: Record, problem: InvalidRecordError) -> None:
+    def _put_invalid(self, record: Record, problem: InvalidRecordError) -> int:
         subject = Subject(
             source=record.source,
             key=_json_key(problem.key),
@@ -250,7 +266,7 @@ class Putting:
             raw=record.raw,
             is_object=problem.is_object,
         )
-        self._put_dead(
+        return self._put_dead(
             record,
             subject,
             Reason.INVALID,
@@ -258,7 +274,7 @@ class Putting:
             "mend this line, or the settings, and run the same command again",
         )
 
-    def _put_conflict(self, record: Record, topic: Topic, holder: str) -> None:
+    def _put_conflict(self, record: Record, topic: Topic, holder: str) -> int:
         subject = Subject(
             source=record.source,
             key=_json_key(topic.key),
@@ -268,16 +284,17 @@ class Putting:
         )
         message = f"{holder} has the same TopicId with other content"
         hint = "give one of them another TopicId (or key) and run again"
-        self._put_dead(record, subject, Reason.CONFLICT, message, hint)
+        return self._put_dead(record, subject, Reason.CONFLICT, message, hint)
 
     def _put_dead(
         self, record: Record, subject: Subject, reason: Reason, message: str, hint: str
-    ) -> None:
+    ) -> int:
         record_id = self._insert(record, State.DEAD)
         letter = DeadLetter(
             record_id, reason, None, message, hint, History(may_exist=record.may_exist)
         )
         bury(self._db, subject, letter, self._counting)
+        return record_id
 
 
 def _json_key(key: str | int | None) -> bytes | None:

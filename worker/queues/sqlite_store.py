@@ -188,11 +188,10 @@ class SqliteStore:
         )
         self._db.execute("DELETE FROM queued WHERE id = ?", (outcome.id,))
         counting["queued"] -= 1
-        if origin == Origin.NONE and outcome.history.may_exist:
-            counting["may_exist_twice"] += 1
         if isinstance(outcome, DeadLetter):
             bury(self._db, subject, outcome, counting)
             return
+        counting["may_exist_twice"] += origin == Origin.NONE and outcome.history.may_exist
         self._db.execute("UPDATE records SET state = ? WHERE id = ?", (State.IMPORTED, outcome.id))
         self._db.execute(
             "INSERT INTO imported (id, line) VALUES (?, ?)",

@@ -8,11 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.support.queues import DEAD, imported, read_record, run
+from tests.support.queues import DEAD, RULES, imported, read_record, run
+from worker.intake.lines import Line
+from worker.intake.reader import read
 from worker.outcome import DeadLetter, Released
 from worker.queues import JobIdentity, JobMismatchError, QueueTakenError
 from worker.queues.sqlite import SqliteQueue, taker_of
-from worker.record import Record
+from worker.record import Record, content_hash
 from worker.topic import InvalidRecordError
 from worker.verdict import Already, History, Reason
 
@@ -213,11 +215,12 @@ def test_a_dead_letter_asked_again_is_queued_again_with_its_doubts(queue: Sqlite
         await queue.put([read_record(1)])
         (taken,) = await queue.take(1)
         await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
-        await queue.put([read_record(1, asked_again=True, may_exist=True)])
+        letters = hand_in(queue)
+        await queue.put(letters)
         (again,) = await queue.take(1)
         assert again.history.may_exist
         assert (await queue.counts()).read == 1
-        assert await queue.put([read_record(1, asked_again=True)]) == 0, "it is not dead now"
+        assert await queue.put(letters) == 0, "it is not dead now"
 
     run(story())
 
@@ -294,7 +297,8 @@ def test_a_line_whose_dead_letter_was_mended_is_not_read_again_as_it_was(
 ) -> None:
     async def story() -> None:
         await queue.put([read_record(1, raw=b"{")])
-        await queue.put([read_record(1, asked_again=True)])
+        (letter,) = hand_in(queue)
+        await queue.put([replace(letter, topic=read_record(1).topic, content_hash=b"mended")])
         assert await queue.put([read_record(1, raw=b"{")]) == 0
         counts = await queue.counts()
         assert (counts.read, counts.queued, counts.dead) == (1, 1, 0)
@@ -321,5 +325,119 @@ def test_inputs_that_were_not_read_to_their_end_are_known(queue: SqliteQueue) ->
             await queue.mark_input(name, unfinished=True)
         await queue.mark_input("a", unfinished=False)
         assert queue.store.unfinished_inputs() == ["b"]
+
+    run(story())
+
+
+def hand_in(queue: SqliteQueue, **changes: Any) -> list[Record]:
+    """The queue's dead letters as `backfill dead-letter.jsonl` reads them, perhaps edited."""
+    records = []
+    for _, line in queue.store.lines("dead", 0, 100):
+        letter = orjson.loads(line)
+        if "record" in letter:
+            letter["record"] |= changes
+        content = orjson.dumps(letter)
+        records.append(read("dead.jsonl", Line(1, content, content_hash(content)), RULES))
+    return records
+
+
+def exhaust(queue: SqliteQueue, *records: Record) -> Coroutine[Any, Any, None]:
+    async def story() -> None:
+        await queue.put(list(records))
+        for taken in await queue.take(10):
+            await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
+
+    return story()
+
+
+def test_a_doubtful_dead_letter_with_a_duplicate_is_tried_again(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await exhaust(queue, read_record(1, name="twin"), read_record(2, name="twin"))
+        await queue.put(hand_in(queue))
+        counts = await queue.counts()
+        assert (counts.queued, counts.dead, counts.duplicate) == (1, 0, 1)
+        (taken,) = await queue.take(5)
+        assert taken.history.may_exist
+
+    run(story())
+
+
+def test_a_letter_mended_wrongly_keeps_its_topic_id_and_doubt(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await exhaust(queue, read_record(1))
+        (line,) = (orjson.loads(line) for _, line in queue.store.lines("dead", 0, 1))
+        await queue.put(hand_in(queue, TopicName="x" * 31))
+        assert (await queue.counts()).by_reason == {"invalid": 1}
+        await queue.put(hand_in(queue, TopicName="mended"))
+        (taken,) = await queue.take(5)
+        assert taken.topic.topic_id == line["topic_id"]
+        assert taken.history.may_exist
+        assert (await queue.counts()).read == 1
+
+    run(story())
+
+
+def test_a_letter_that_holds_only_the_beginning_of_its_line_changes_nothing(
+    queue: SqliteQueue,
+) -> None:
+    async def story() -> None:
+        whole = orjson.dumps({"GroupId": "@TGS#_a", "TopicName": "b", "CustomString": "x" * 2000})
+        too_long = Record(
+            "a.jsonl",
+            1,
+            content_hash(whole),
+            whole[:100],
+            InvalidRecordError(["too long"], is_object=False),
+        )
+        await queue.put([too_long])
+        assert await queue.put(hand_in(queue)) == 0
+        assert await queue.put([read_record(1, raw=whole)]) == 1, "with a larger limit it is valid"
+        assert (await queue.counts()).queued == 1
+
+    run(story())
+
+
+def test_an_old_letter_does_not_replace_another_record_of_its_line(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await put_and_reject(queue, read_record(1, name="one"))
+        old = hand_in(queue)
+        await exhaust(queue, read_record(1, name="two"))
+        await queue.put(old)
+        counts = await queue.counts()
+        assert (counts.queued, counts.dead, counts.read) == (1, 1, 2)
+
+    run(story())
+
+
+def test_a_doubt_survives_settings_that_made_the_record_invalid_for_a_while(
+    queue: SqliteQueue,
+) -> None:
+    async def story() -> None:
+        await exhaust(queue, read_record(1))
+        (letter,) = hand_in(queue)
+        await queue.put([replace(letter, topic=InvalidRecordError(["too long"]))])
+        await queue.put([read_record(1)])
+        (taken,) = await queue.take(5)
+        assert taken.history.may_exist
+
+    run(story())
+
+
+def test_a_conflict_is_solved_by_another_key(queue: SqliteQueue) -> None:
+    rules = replace(RULES, key_field="id")
+
+    def keyed(line: int, key: int, name: str) -> Record:
+        content = orjson.dumps({"GroupId": "@TGS#_a", "TopicName": name, "id": key})
+        return read("a.jsonl", Line(line, content, content_hash(content)), rules)
+
+    async def story() -> None:
+        await queue.put([keyed(1, 5, "one"), keyed(2, 5, "two")])
+        assert (await queue.counts()).by_reason == {"conflict": 1}
+        (line,) = (orjson.loads(line) for _, line in queue.store.lines("dead", 0, 1))
+        line["record"]["id"] = 6
+        content = orjson.dumps(line)
+        await queue.put([read("dead.jsonl", Line(1, content, content_hash(content)), rules)])
+        counts = await queue.counts()
+        assert (counts.queued, counts.dead, counts.read) == (2, 0, 2)
 
     run(story())

@@ -5,13 +5,17 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.support.queues import imported, read_record
+from tests.support.queues import RULES, imported, read_record
+from worker.intake.lines import Line
+from worker.intake.reader import read
 from worker.outcome import DeadLetter, Outcome, Released
 from worker.queues.sqlite_store import SqliteStore
+from worker.record import content_hash
 from worker.verdict import History, Reason
 
 Content = tuple[str | None, str]
@@ -154,3 +158,62 @@ class QueueMachine(RuleBasedStateMachine):
 
 TestQueueMachine = QueueMachine.TestCase
 TestQueueMachine.settings = settings(max_examples=80, stateful_step_count=30)
+
+
+class LettersMachine(RuleBasedStateMachine):
+    """Dead letters handed in, edited, mended wrongly: the sums hold, nothing is imported twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.store = SqliteStore(self.directory / "queue.sqlite3", synchronous="OFF")
+        self.old_letters: list[bytes] = []
+        self.imported: set[str] = set()
+        self.doubtful: set[str] = set()
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.directory)
+
+    @rule(line=st.integers(1, 3), name=st.sampled_from(["a", "b", "twin", ""]))
+    def read_a_line(self, line: int, name: str) -> None:
+        self.store.put([read_record(line, raw=None if name else b"{", name=name or None)])
+
+    @rule(name=st.sampled_from(["", "mended", "x" * 31]), pick=st.integers(0, 5))
+    def hand_in_a_letter(self, name: str, pick: int) -> None:
+        self.old_letters += [line for _, line in self.store.lines("dead", 0, 100)]
+        if not self.old_letters:
+            return
+        letter = orjson.loads(self.old_letters[pick % len(self.old_letters)])
+        if name and "record" in letter:
+            letter["record"]["TopicName"] = name
+        content = orjson.dumps(letter)
+        self.store.put([read("dead.jsonl", Line(1, content, content_hash(content)), RULES)])
+
+    @rule(how=st.sampled_from(["imported", "refused", "exhausted"]))
+    def settle_all(self, how: str) -> None:
+        for row in self.store.take(100):
+            topic_id = row.topic.topic_id
+            assert topic_id is not None
+            assert topic_id not in self.imported, "it would be imported twice"
+            assert row.history.may_exist or topic_id not in self.doubtful, "a doubt was forgotten"
+            history = History(attempts=1, may_exist=row.history.may_exist or how == "exhausted")
+            if how == "imported":
+                self.imported.add(topic_id)
+                self.store.settle([imported(row.id)])
+            else:
+                if history.may_exist:
+                    self.doubtful.add(topic_id)
+                letter = DeadLetter(row.id, Reason.REJECTED, 10010, "", "", history)
+                self.store.settle([letter])
+
+    @invariant()
+    def the_sums_hold(self) -> None:
+        counts = self.store.counts()
+        assert counts.add_up
+        assert counts == self.store.counts_by_counting()
+        assert len(self.store.lines("dead", 0, 1000)) == counts.dead
+
+
+TestLettersMachine = LettersMachine.TestCase
+TestLettersMachine.settings = settings(max_examples=80, stateful_step_count=30)

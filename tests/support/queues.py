@@ -27,8 +27,6 @@ def read_record(
     own_id: str | None = None,
     path: str = "a.jsonl",
     raw: bytes | None = None,
-    asked_again: bool = False,
-    may_exist: bool = False,
 ) -> Record:
     """A record as the intake would read it at a line."""
     if raw is None:
@@ -41,9 +39,7 @@ def read_record(
         topic = to_topic(parse_record(raw), RULES)
     except InvalidRecordError as error:
         topic = error
-    return Record(
-        path, line, content_hash(raw), raw, topic, may_exist=may_exist, asked_again=asked_again
-    )
+    return Record(path, line, content_hash(raw), raw, topic)
 
 
 def imported(record_id: int, *, already: Already = Already.NO) -> Imported:

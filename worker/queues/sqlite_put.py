@@ -33,7 +33,7 @@ class _Holder:
     id: int
     state: int
     may_exist: bool
-    content: bytes
+    content: bytes | None
     source: str
 
 
@@ -62,7 +62,7 @@ class Putting:
             (self._inputs[record.path], record.line),
         )
         here = [_Known(*row) for row in rows]
-        same = next((k for k in here if k.hash == record.content_hash), None)
+        same = next((k for k in here if self._is_same(record, k)), None)
         if same:
             return [same] if self._is_worth_another_try(record, same) else None
         if self._was_mended(record):
@@ -74,6 +74,13 @@ class Putting:
             return []
         return [k for k in here if k.state == State.DEAD and not k.may_exist]
 
+    def _is_same(self, record: Record, known: _Known) -> bool:
+        if known.hash != record.content_hash:
+            return False
+        # Two letters of one line may have been edited to the same text, and are two topics.
+        is_letter = record.asked_again and known.state == State.DEAD
+        return not is_letter or self._letter(known)["topic_id"] == record.dead_letter_topic_id
+
     def _replaced_by_dead_letter(self, record: Record, here: list[_Known]) -> list[_Known] | None:
         """Find the row of a dead letter that was edited: it names its line and its TopicId."""
         dead = [k for k in here if k.state == State.DEAD]
@@ -81,7 +88,7 @@ class Putting:
             # Not mended, and perhaps only the beginning of a line that was too long.
             return None
         own = [k for k in dead if self._letter(k)["topic_id"] == record.dead_letter_topic_id]
-        if len(own) == 1 and not isinstance(record.topic, InvalidRecordError):
+        if len(own) == 1:
             self._remember_as_mended(record, own[0])
         return own if len(own) == 1 else []
 
@@ -289,7 +296,9 @@ class Putting:
     def _put_dead(
         self, record: Record, subject: Subject, reason: Reason, message: str, hint: str
     ) -> int:
-        record_id = self._insert(record, State.DEAD)
+        # A topic that may exist keeps its ID from all others, though its record is broken now.
+        holds_id = record.may_exist and self._holder(subject.topic_id) is None
+        record_id = self._insert(record, State.DEAD, subject.topic_id if holds_id else None)
         letter = DeadLetter(
             record_id, reason, None, message, hint, History(may_exist=record.may_exist)
         )

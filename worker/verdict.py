@@ -47,13 +47,12 @@ class Reason(StrEnum):
 class History:
     """What is known of a record from its attempts so far, in this process and earlier ones.
 
-    `attempts` counts every call; `failures` those that speak against the record.
+    `attempts` counts every call.
     `may_exist`: an attempt was ambiguous, the topic may have been made by it.
     Times are Unix seconds.
     """
 
     attempts: int = 0
-    failures: int = 0
     may_exist: bool = False
     first_attempt: float | None = None
     last_attempt: float | None = None
@@ -63,8 +62,7 @@ class History:
         return replace(self, attempts=self.attempts + 1, first_attempt=first, last_attempt=at)
 
     def failed(self, *, ambiguous: bool) -> "History":
-        may_exist = self.may_exist or ambiguous
-        return replace(self, failures=self.failures + 1, may_exist=may_exist)
+        return replace(self, may_exist=self.may_exist or ambiguous)
 
     def cut_off(self) -> "History":
         """Note an attempt whose reply nobody waited for: it may have taken effect."""
@@ -143,7 +141,6 @@ class Halt:
 Verdict = Imported | Retry | Throttled | Renew | Reject | Halt
 
 TOO_MANY_REQUESTS = 429
-_SERVER_ERRORS = 500
 
 
 def decide(

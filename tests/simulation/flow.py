@@ -348,7 +348,7 @@ def _check_dead(letter: DeadLetter, topic_id: str | None, made: set[str], schedu
         assert letter.history.may_exist, "a dead letter exists and does not say so"
     if letter.reason is Reason.EXHAUSTED:
         assert schedule.faults, "an outage dead-lettered a record"
-        assert letter.history.failures >= schedule.retry.max_attempts
+        assert letter.history.attempts >= schedule.retry.max_attempts
     if letter.reason is Reason.CONFLICT:
         assert topic_id not in made, "a topic of its own was taken for a conflict"
 

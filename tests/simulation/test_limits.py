@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 
 from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import DeadlockError, VirtualLoop
-from worker.credentials import GivenCredentials
+from worker.credentials import GivenCredentials, SigningCredentials
 from worker.delivery import Carrier, Signature
 from worker.health import Health
 from worker.limits import Limits
+from worker.outcome import Imported
 from worker.pipeline import Bounds, Pipeline
 from worker.quota.local import LocalQuota, bucket_and_rate
 from worker.retry import RetryPolicy
 from worker.telemetry import Counters
 from worker.topic import RecordRules, to_topic
-from worker.verdict import Reply
+from worker.verdict import Already, Reply
 
 
 def play(story: Coroutine[Any, Any, None], loop: VirtualLoop) -> None:
@@ -160,6 +161,48 @@ def test_a_record_that_waits_for_its_retry_holds_no_slot() -> None:
     assert not queue.unsettled
     assert chat.most_in_flight == 2
     assert loop.time() < 110, "all waited for their retry at the same time"
+
+
+class Reluctant:
+    """A service that throttles, wants new signatures, and then takes the record."""
+
+    def __init__(self, codes: list[int]) -> None:
+        self._codes = codes
+
+    async def import_topic(self, body: bytes, signature: Signature) -> Reply:
+        if self._codes:
+            return Reply(status=200, code=self._codes.pop())
+        topic_id = body.split(b'"TopicId":"')[1].split(b'"')[0].decode()
+        return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
+
+
+def test_throttles_and_renewals_use_up_no_attempt() -> None:
+    loop = VirtualLoop()
+    queue = MemoryQueue()
+    queue.put(to_topic({"GroupId": "@TGS#_a", "TopicName": "b"}, RecordRules()))
+    retry = RetryPolicy(max_attempts=1, patience_s=0.0)
+    counters = Counters()
+
+    async def story() -> None:
+        carrier = Carrier(
+            chat=Reluctant([60007, 60011, 70001, 60007, 70052, 10006] + [60007] * 10),
+            credentials=SigningCredentials(
+                1400000000, "administrator", "key", wall_clock=loop.time, clock=loop.time
+            ),
+            limits=Limits(LocalQuota(0), 1, loop.time),
+            health=Health(retry),
+            retry=retry,
+            counters=counters,
+            clock=loop.time,
+            wall_clock=loop.time,
+        )
+        await Pipeline(queue, carrier, Bounds()).run(lambda: False)
+
+    play(story(), loop)
+    (outcome,) = queue.outcomes.values()
+    assert isinstance(outcome, Imported)
+    assert outcome.already is Already.NO
+    assert (counters.calls, counters.throttled, counters.renewals) == (17, 14, 2)
 
 
 def test_the_virtual_clock_finds_a_deadlock_at_once() -> None:

@@ -35,7 +35,7 @@ class MemoryQueue:
     async def take(self, count: int) -> list[Delivery]:
         taken, self._ready = self._ready[:count], self._ready[count:]
         self._taken.update(taken)
-        return [Delivery(r, self.topics[r], replace(self._histories[r], failures=0)) for r in taken]
+        return [Delivery(r, self.topics[r], self._histories[r]) for r in taken]
 
     async def settle(self, outcomes: list[Outcome]) -> None:
         if self.is_dead:

@@ -150,13 +150,6 @@ def test_whatever_came_between_an_ambiguous_attempt_is_never_forgotten(
         assert (decided == Imported(Already.OWN)) == doubtful
 
 
-def test_throttles_and_renewals_do_not_count_as_failures() -> None:
-    history = History()
-    for event in ("throttled", "renewed", "too many requests"):
-        history = after(history, EVENTS[event])
-    assert history.failures == 0
-
-
 def test_a_call_cut_off_by_a_stop_may_have_taken_effect() -> None:
     assert History().cut_off().may_exist
 

@@ -102,8 +102,8 @@ class Health:
 
         Its attempts must have run out, and the service must have answered another record since
         the first failure. While many fail and nobody is answered it looks like an outage: then
-        untried records are asked with first, and only the service's own codes count. What is left
-        undecided ends after `patience_s`, but never where nothing but the line was dead.
+        untried records are asked with first, and only the service's own codes count. A few that are
+        left undecided end after `patience_s`; many wait for the end of the outage, however long.
         """
         if failures.count < self._retry.max_attempts:
             return False
@@ -111,7 +111,9 @@ class Health:
         outage = self.looks_like_an_outage and (fresh_waiting or not failures.by_the_service)
         if answered_others and not outage:
             return True
-        is_somebody_there = failures.by_the_service or (self._answered > 0 and not outage)
+        if self.looks_like_an_outage:
+            return False
+        is_somebody_there = failures.by_the_service or self._answered > 0
         return is_somebody_there and now_s - failures.since_s >= self._retry.patience_s
 
     def gateway_halt(self, failure: str) -> Halt | None:

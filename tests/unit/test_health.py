@@ -73,6 +73,16 @@ def test_a_record_alone_is_given_patience_if_the_service_itself_refuses_it() -> 
     assert not health.is_exhausted(cut, 1e9, fresh_waiting=False)
 
 
+def test_an_outage_may_last_longer_than_the_patience() -> None:
+    health = Health(POLICY)
+    health.imported()
+    failures = [fail(health, record, 50) for record in range(OUTAGE_RECORDS)]
+    for fresh_waiting in (True, False):
+        assert not any(
+            health.is_exhausted(f, 1e9, fresh_waiting=fresh_waiting) for f in failures
+        ), "no answer since their first failure"
+
+
 def test_a_line_that_is_dead_says_nothing_about_a_record() -> None:
     health = Health(POLICY)
     failures: Failures | None = None

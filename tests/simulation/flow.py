@@ -355,7 +355,7 @@ def check(story: Story) -> None:
 
 
 def _check_outages(story: Story) -> None:
-    """In an outage nobody's attempts run out; so few records that it cannot be told may be given up.
+    """In an outage nobody's attempts run out; so few that it cannot be told may be given up.
 
     One in which no call arrives anywhere speaks against no record at all.
     """

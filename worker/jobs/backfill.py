@@ -31,7 +31,7 @@ from worker.verdict import Halt
 log = logger()
 
 WAITING_MAX = 100
-WAITING_SHARE = 0.25
+WAITING_SHARE = 0.1
 """Seconds of quota that wait for their turn: few, for a taker that dies leaves each in doubt."""
 QUOTA_WINDOW_S = 1.0
 SWITCH_INTERVAL_S = 0.001

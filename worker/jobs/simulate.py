@@ -39,7 +39,8 @@ async def simulate(settings: Settings, options: Options) -> Exit:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f"--host {options.host} --port {options.port}: {reason}") from None
-    say("answered:", ", ".join(f"{name} {n:,}" for name, n in sorted(answers.items())) or "no call")
+    counted = ", ".join(f"{name} {n:,}" for name, n in sorted(answers.items()))
+    say(f"answered: {counted or 'no call'}")
     return Exit.DONE
 
 

@@ -1,0 +1,62 @@
+"""The stand-in as a command: what it announces, what it refuses, how it ends."""
+
+import signal
+import urllib.request
+
+import orjson
+
+from tests.support.processes import KEY, Job, simulator
+from tests.support.topics import record
+from worker.usersig import sign
+
+APP, ADMIN = 1400000000, "administrator"
+PATH = "/v4/group_open_http_svc/import_topic"
+
+
+def call(url: str, **query: str) -> int:
+    """Call it with a good query but for what is given; the ErrorCode."""
+    good = {
+        "sdkappid": str(APP),
+        "identifier": ADMIN,
+        "usersig": sign(APP, ADMIN, KEY, issued_s=4_000_000_000, life_s=60),
+        "random": "7",
+        "contenttype": "json",
+    }
+    pairs = "&".join(f"{name}={value}" for name, value in (good | query).items())
+    body = orjson.dumps(record(1, TopicId="@TGS#_@TGS#cGRP0001@TOPIC#_a"))
+    request = urllib.request.Request(f"{url}{PATH}?{pairs}", data=body)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        code: int = orjson.loads(answer.read())["ErrorCode"]
+    return code
+
+
+def test_the_stand_in_is_strict_about_who_calls_and_how_often() -> None:
+    with simulator("--quota", "3") as service:
+        expired = sign(APP, ADMIN, KEY, issued_s=1, life_s=60)
+        other_key = sign(APP, ADMIN, "other", issued_s=4_000_000_000, life_s=60)
+        codes = [
+            call(service.url, sdkappid="1"),
+            call(service.url, sdkappid=""),
+            call(service.url, identifier="somebody"),
+            call(service.url, usersig=""),
+            call(service.url, usersig="rubbish"),
+            call(service.url, usersig=expired),
+            call(service.url, usersig=other_key),
+            call(service.url, random="-1"),
+            call(service.url, contenttype="xml"),
+        ]
+        assert codes == [70020, 60012, 60010, 70002, 70003, 70001, 70009, 60002, 60002]
+        assert [call(service.url) for _ in range(5)] == [0, 10021, 10021, 60007, 60007]
+        ledger = service.ledger()
+        assert (ledger["created"], ledger["calls"]) == (1, 14)
+
+
+def test_it_says_how_to_call_it_and_what_it_answered(lonely_job: Job) -> None:
+    running = lonely_job.start("simulate", "--port", "0", APP__SECRET_KEY="")
+    assert running.stdout is not None
+    announced = running.stdout.readline() + running.stdout.readline()
+    assert "listening on http://127.0.0.1:" in announced
+    assert f"TOPIC_IMPORT_APP__SECRET_KEY={KEY}" in announced
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=30)
+    assert (running.returncode, said) == (0, "answered: no call\n")

@@ -21,7 +21,7 @@ FAST_RETRY: dict[str, Any] = {"RETRY__BASE_DELAY": "0.01", "RETRY__MAX_DELAY": "
 
 
 def test_a_file_is_imported_and_every_sum_is_right(job: Job, service: Simulator) -> None:
-    done = job.backfill(job.write(records(300)))
+    done = job.backfill(job.write(records(300)), QUEUE__URL="sqlite:///out/queue.sqlite3")
     assert done.returncode == 0, done.stderr.decode()
     assert b"read 300 = queued 0 + imported 300 + dead 0 + duplicate 0" in done.stdout
     audit(job, service)

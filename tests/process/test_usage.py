@@ -47,6 +47,7 @@ def test_a_format_that_is_not_read_is_said(lonely_job: Job) -> None:
         ({"RATE__CALL_PER_SECOND": "1"}, "unknown setting rate.call_per_second"),
         ({"RATE__SHARED": "redis://x"}, "cannot share a quota"),
         ({"QUEUE__URL": "redis://x"}, "embedded queue only"),
+        ({"QUEUE__URL": "sqlite:///other/queue.sqlite3"}, "the embedded queue of this job is"),
         ({"APP__SECRET_KEY": "", "APP__SECRET_KEY_FILE": "none.key"}, "none.key: No such file"),
         ({"HTTP__CA_FILE": "topics.jsonl"}, "no certificates in it"),
         ({"HTTP__CA_FILE": "none.pem"}, "none.pem: No such file"),

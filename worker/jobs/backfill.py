@@ -52,7 +52,7 @@ async def backfill(settings: Settings, options: Options) -> Exit:
 
     Raises UsageError where nothing was started.
     """
-    parts.require_supported(settings)
+    parts.require_supported(settings, options.out)
     sources = parts.resolve_inputs(options.inputs)
     if not sources and not (options.out / FILE_NAME).exists():
         raise UsageError(

@@ -16,6 +16,7 @@ from worker.intake.sources import InputError, Source, resolve
 from worker.jobs import UsageError
 from worker.outputs import ResultFile
 from worker.queues import JobIdentity
+from worker.queues.sqlite import FILE_NAME
 from worker.queues.sqlite_store import SqliteStore
 from worker.retry import RetryPolicy
 from worker.settings import (
@@ -32,6 +33,7 @@ from worker.topic import FieldLimits, RecordRules
 log = logger()
 
 FILES_BESIDE_CONNECTIONS = 64
+SQLITE_URL = "sqlite:///"
 IMPORTED_NAME = "imported.jsonl"
 DEAD_LETTER_NAME = "dead-letter.jsonl"
 REPORT_NAME = "report.json"
@@ -76,13 +78,14 @@ def resolve_inputs(paths: list[str]) -> list[Source]:
     return sources
 
 
-def require_supported(settings: Settings) -> None:
+def require_supported(settings: Settings, out: Path) -> None:
     """Refuse what the contract has and this version has not, rather than pass over it."""
-    url = settings.queue.url
-    if url and not url.get_secret_value().startswith("sqlite:"):
-        raise UsageError("queue.url: this version has the embedded queue only (sqlite:)")
-    if url:
-        raise UsageError("queue.url: the embedded queue is in --out; leave the setting away")
+    url = settings.queue.url.get_secret_value() if settings.queue.url else ""
+    own = out / FILE_NAME
+    if url and not url.startswith(SQLITE_URL):
+        raise UsageError(f"queue.url: this version has the embedded queue only ({SQLITE_URL}{own})")
+    if url and Path(url.removeprefix(SQLITE_URL)).resolve() != own.resolve():
+        raise UsageError(f"queue.url: the embedded queue of this job is {SQLITE_URL}{own} (--out)")
     if settings.rate.shared:
         raise UsageError("rate.shared: this version cannot share a quota; leave the setting away")
 

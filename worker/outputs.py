@@ -78,8 +78,7 @@ class ResultFile:
             self._file = None
 
     def _open(self) -> None:
-        opened = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(opened, "r+b", buffering=0)
+        self._file = _open_private(self._path)
 
     def _set_aside(self) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -97,8 +96,7 @@ class ResultFile:
     def _write_anew(self) -> None:
         """Write beside the old file and swap, so that a crash leaves one of the two."""
         fresh = self._path.with_name(f"{self._path.name}.new")
-        opened = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(opened, "r+b", buffering=0)
+        self._file = _open_private(fresh, os.O_TRUNC)
         self._written_seq = 0
         self.follow()
         fresh.replace(self._path)
@@ -134,10 +132,15 @@ def compare(path: Path, read_lines: ReadLines) -> tuple[Agreement, int, int]:
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a small file as a whole; readers see the old one or the new one."""
     fresh = path.with_name(f"{path.name}.new")
-    opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(opened, "wb", buffering=0) as file:
+    with _open_private(fresh, os.O_TRUNC) as file:
         _write_all(file, content)
     fresh.replace(path)
+
+
+def _open_private(path: Path, flags: int = 0) -> BinaryIO:
+    """Open for reading and writing, made for nobody else to read where it is not there yet."""
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    return os.fdopen(opened, "r+b", buffering=0)
 
 
 def _pages(read_lines: ReadLines, after_seq: int) -> Iterator[tuple[bytes, int]]:

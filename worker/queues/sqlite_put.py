@@ -65,7 +65,9 @@ class Putting:
         same = next((k for k in here if self._is_same(record, k)), None)
         if same:
             return [same] if self._is_worth_another_try(record, same) else None
-        if self._was_mended(record):
+        # What took the place of a mended line stands at its position: where nothing was read
+        # from, as in every first reading, there is nothing to look up.
+        if here and self._was_mended(record):
             return None
         if record.asked_again:
             return self._replaced_by_dead_letter(record, here)

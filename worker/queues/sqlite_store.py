@@ -62,7 +62,6 @@ class SqliteStore:
                 self._db.execute(f"PRAGMA synchronous = {synchronous}")
             self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._prepare(read_only=read_only)
-        self._inputs: dict[str, int] = {}
 
     def close(self) -> None:
         try:
@@ -286,13 +285,12 @@ class SqliteStore:
             self._db.execute("COMMIT")
 
     def _input_ids(self, records: list[Record]) -> dict[str, int]:
-        known = self._inputs
-        for path in {record.path for record in records} - known.keys():
+        ids: dict[str, int] = {}
+        for path in {record.path for record in records}:
             self._db.execute("INSERT OR IGNORE INTO inputs (path) VALUES (?)", (path,))
             row = self._db.execute("SELECT id FROM inputs WHERE path = ?", (path,)).fetchone()
-            # Not kept across transactions: a rollback takes the row away again.
-            known = {**known, path: row[0]}
-        return known
+            ids[path] = row[0]
+        return ids
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

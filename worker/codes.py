@@ -26,7 +26,9 @@ class Code:
 
     `ambiguous`: the topic may have been made although the call failed.
     `once`: a renewal is tried once, then the run halts.
-    `pause_s`: a throttle's least pause; `halt_if_repeated`: the pause is tried once.
+    `pauses_s`: seconds for which a throttle stops all calls, one after the other while it lasts
+    (the last one again and again); none: the rate is lowered. `halt_after_pauses`: when they are
+    used up the run halts.
     `tries`: a retry that ends as a rejection after so many.
     """
 
@@ -36,9 +38,13 @@ class Code:
     hint: str
     ambiguous: bool = False
     once: bool = False
-    pause_s: float = 0.0
-    halt_if_repeated: bool = False
+    pauses_s: tuple[float, ...] = ()
+    halt_after_pauses: bool = False
     tries: int | None = None
+
+
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""For a limit that others use up too: waiting is all that helps, and it passes unannounced."""
 
 
 def _retry(code: int, meaning: str, hint: str, *, tries: int | None = None) -> Code:
@@ -49,12 +55,12 @@ def _ambiguous(code: int, meaning: str, hint: str) -> Code:
     return Code(code, meaning, Action.RETRY, hint, ambiguous=True)
 
 
-def _throttled(
-    code: int, meaning: str, hint: str, pause_s: float = 0.0, *, halt_if_repeated: bool = False
-) -> Code:
-    return Code(
-        code, meaning, Action.THROTTLED, hint, pause_s=pause_s, halt_if_repeated=halt_if_repeated
-    )
+def _throttled(code: int, meaning: str, hint: str, *pauses_s: float) -> Code:
+    return Code(code, meaning, Action.THROTTLED, hint, pauses_s=pauses_s)
+
+
+def _throttled_for_long(code: int, meaning: str, hint: str, *pauses_s: float) -> Code:
+    return Code(code, meaning, Action.THROTTLED, hint, pauses_s=pauses_s, halt_after_pauses=True)
 
 
 def _renew(code: int, meaning: str, hint: str, *, once: bool = False) -> Code:
@@ -82,7 +88,10 @@ _ALL = (
     _halt(60009, "resource or URL wrong", "check app.path and app.base_url"),
     _halt(60010, "needs an app administrator", "make app.admin an administrator of the app"),
     _throttled(
-        60011, "frequency limit of the whole app exceeded", "other systems of the app share it", 1.0
+        60011,
+        "frequency limit of the whole app exceeded",
+        "other systems of the app share it",
+        *PAUSES_S,
     ),
     _halt(60012, "SDKAppID missing", "check app.sdk_app_id"),
     _ambiguous(60013, "response JSON parse error on their side", "the call itself may have worked"),
@@ -90,8 +99,8 @@ _ALL = (
     _reject(60015, "account in the body is not a text", "From_Account must be a text"),
     _halt(60016, "SDKAppID disabled", "ask Tencent Cloud by ticket"),
     _halt(60017, "request disabled", "ask Tencent Cloud by ticket"),
-    _throttled(60018, "too many requests", "the service asks to wait", 1.0),
-    _throttled(60019, "too many requests", "the service asks to wait", 1.0),
+    _throttled(60018, "too many requests", "the service asks to wait", *PAUSES_S),
+    _throttled(60019, "too many requests", "the service asks to wait", *PAUSES_S),
     _halt(60020, "package expired or not active yet", "buy or renew it; active 5 minutes later"),
     _halt(60021, "source IP not allowed", "add this machine to the console's list of IPs"),
     # Accounts and signatures
@@ -104,23 +113,21 @@ _ALL = (
     _halt(70014, "SDKAppID is not the one in the UserSig", "check app.sdk_app_id and app.usersig"),
     _halt(70016, "key of the app not found", "check app.sdk_app_id and the data centre's host"),
     _halt(70020, "SDKAppID not found", "check app.sdk_app_id and the data centre's host"),
-    _throttled(
+    _throttled_for_long(
         70050,
         "too many failed verifications",
         "the signature was wrong before: check the key",
         60.0,
-        halt_if_repeated=True,
     ),
     _halt(70051, "account blocklisted", "use another administrator in app.admin"),
     _renew(70052, "UserSig was invalidated", "a new one is signed"),
     _renew(70101, "ticket expired", "a new one is signed"),
     _reject(70107, "account not imported", "import the account of From_Account first"),
-    _throttled(
+    _throttled_for_long(
         70114,
         "restricted for security",
         "lower rate.calls_per_second, or ask Tencent Cloud",
         60.0,
-        halt_if_repeated=True,
     ),
     _ambiguous(70169, "server timeout", "the call may have worked"),
     _ambiguous(70202, "server timeout", "the call may have worked"),
@@ -134,7 +141,13 @@ _ALL = (
     _halt(10003, "invalid command word", "check app.path"),
     _reject(10004, "invalid parameter", "read the message of the service"),
     _reject(10005, "too many accounts in the request", "not expected of this call"),
-    _throttled(10006, "frequency limit", "may be a limit a day: too many new groups today", 1.0),
+    _throttled_for_long(
+        10006,
+        "frequency limit",
+        "may be a limit a day (too many new groups today): then it passes tomorrow, or Tencent "
+        "Cloud raises it by ticket",
+        *(1.0, 5.0, 20.0, 60.0, 120.0),
+    ),
     _reject(10007, "no permission", "the group's type or state does not allow it"),
     _retry(10008, "illegal request", "sometimes passing; refused again and again: ticket", tries=3),
     _reject(

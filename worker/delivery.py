@@ -163,10 +163,14 @@ class Carrier:
             self._counters.retries += delivery.was_called
             delivery.was_called = True
             reply = await self._chat.import_topic(delivery.topic.body, signature)
+            self._limits.heard(started_s, answered=reply.status is not None)
             self._enter(delivery, Phase.WAITING)
         circumstances = Circumstances(self._anything_imported, self._skip_existing)
         decided = decide(reply, delivery.topic, before, circumstances)
-        return self._react(delivery, decided, reply, signature, started_s)
+        try:
+            return self._react(delivery, decided, reply, signature, started_s)
+        finally:
+            self._limits.look_again()
 
     def _react(
         self,
@@ -177,7 +181,7 @@ class Carrier:
         started_s: float,
     ) -> Outcome | _Wait:
         """Settle all state for a verdict; what is left to do comes back."""
-        self._learn(decided, signature, started_s)
+        self._learn(decided, signature)
         match decided:
             case verdict.Imported():
                 return self._imported(delivery, decided)
@@ -194,10 +198,10 @@ class Carrier:
             case _:
                 assert_never(decided)
 
-    def _learn(self, decided: verdict.Verdict, signature: Signature, started_s: float) -> None:
+    def _learn(self, decided: verdict.Verdict, signature: Signature) -> None:
         """Note what a verdict says beyond its record: of the pace and of the signature."""
         if not isinstance(decided, verdict.Throttled):
-            self._limits.answered(started_s=started_s)
+            self._limits.not_throttled()
         if isinstance(decided, verdict.Imported | verdict.Reject):
             self._proven_generation = signature.generation
 
@@ -234,6 +238,7 @@ class Carrier:
             code=reply.code,
             status=reply.status,
             reached=retry.reached,
+            no_record_s_fault=retry.no_record_s_fault,
         )
         self._repeated.warning("attempt failed", code=retry.code, reason=retry.message)
         halt = self._health.gateway_halt(retry.message)
@@ -244,6 +249,9 @@ class Carrier:
             return self._rejected(delivery, rejection)
         if self._health.is_exhausted(delivery.failures, now_s, fresh_waiting=self.fresh_waiting):
             return self._exhausted(delivery, retry)
+        if self._limits.is_open:
+            # The breaker's pauses are the back-off of all, and its end finds everybody ready.
+            return _Wait(0.0)
         return _Wait(backoff_s(self._retry, delivery.failures.tries, self._chance()))
 
     def _exhausted(self, delivery: Delivery, retry: verdict.Retry) -> Outcome:
@@ -260,9 +268,9 @@ class Carrier:
     ) -> Outcome | _Wait:
         self._counters.throttled += 1
         self._repeated.warning("throttled", code=throttled.code, reason=throttled.message)
-        is_news = self._limits.throttled(started_s=started_s, least_pause_s=throttled.pause_s)
-        if throttled.halt_if_repeated and is_news:
-            halt = self._health.throttle_halt(throttled.code, throttled.message)
+        self._limits.throttled(started_s=started_s)
+        if throttled.pauses_s:
+            halt = self._health.throttled(throttled, self._clock(), started_s=started_s)
             if halt:
                 return self._halted(delivery, halt)
         return _Wait(0.0)

@@ -5,14 +5,13 @@ A state machine of values: what happened and when goes in, what follows comes ou
 
 from dataclasses import dataclass, replace
 
+from worker.breaker import Breaker
 from worker.retry import RetryPolicy
-from worker.verdict import Halt
+from worker.verdict import Halt, Throttled
 
-OUTAGE_RECORDS = 10
-"""So many records failing with nobody answered between look like an outage, not like bad luck."""
 RENEWALS_MAX = 3
 RENEWALS_WINDOW_S = 60.0
-GATEWAY_REFUSALS_MAX = 20
+GATEWAY_REFUSALS_MAX = 10
 GATEWAY_REFUSALS = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
 """Statuses by which a gateway says that the address or the way in is wrong."""
 COMMUNITIES_MIN = 2
@@ -40,26 +39,21 @@ class Health:
 
     def __init__(self, retry: RetryPolicy, *, same_rejection: int = 0) -> None:
         self._retry = retry
+        self.breaker = Breaker()
         self._same_rejection = same_rejection
         self._answered = 0
-        self._failing: set[int] = set()
         self._epoch = 0
         self._rejections = 0
         self._rejection_code: int | str | None = None
         self._rejection_groups: set[str] = set()
         self._renewed_at_s: list[float] = []
         self._gateway_refusals = 0
-        self._halting_throttles = 0
 
     def __repr__(self) -> str:
         return (
-            f"<Health answered={self._answered} failing={len(self._failing)} "
-            f"outages={self._epoch} rejections={self._rejections}>"
+            f"<Health answered={self._answered} outages={self._epoch} "
+            f"rejections={self._rejections} {self.breaker!r}>"
         )
-
-    @property
-    def looks_like_an_outage(self) -> bool:
-        return len(self._failing) >= OUTAGE_RECORDS
 
     def imported(self) -> None:
         self._answer()
@@ -83,13 +77,19 @@ class Health:
         code: int | None,
         status: int | None = None,
         reached: bool = True,
+        no_record_s_fault: bool = True,
     ) -> Failures:
-        """Note a failed attempt; failures of an outage that ended are forgiven."""
-        if len(self._failing) < OUTAGE_RECORDS:
-            self._failing.add(record)
+        """Note a failed attempt; failures of an outage that ended are forgiven.
+
+        A code for a record that failed before, while others were answered, says more about the
+        record than about the service.
+        """
         self._gateway_refusals = self._gateway_refusals + 1 if status in GATEWAY_REFUSALS else 0
         if before is None or before.epoch != self._epoch:
             before = Failures(self._epoch, 0, 0, now_s, self._answered, by_the_service=False)
+        is_suspect = code is not None and self._answered > before.answered_before
+        if no_record_s_fault and not is_suspect:
+            self.breaker.failed(record, now_s)
         return replace(
             before,
             tries=before.tries + 1,
@@ -101,18 +101,18 @@ class Health:
         """Decide whether a record has had its chances.
 
         Its attempts must have run out, and the service must have answered another record since
-        the first failure. While many fail and nobody is answered it looks like an outage: then
-        untried records are asked with first, and only the service's own codes count. A few that are
-        left undecided end after `patience_s`; many wait for the end of the outage, however long.
+        the first failure. In an outage nobody's run out. Where that cannot be told, because no
+        record is left to compare with, patience ends: never for what failed while nobody at all
+        was answered.
         """
         if failures.count < self._retry.max_attempts:
             return False
         answered_others = self._answered > failures.answered_before
-        outage = self.looks_like_an_outage and (fresh_waiting or not failures.by_the_service)
-        if answered_others and not outage:
+        if self.breaker.is_outage:
+            if fresh_waiting or not (answered_others and failures.by_the_service):
+                return False
+        elif answered_others:
             return True
-        if self.looks_like_an_outage:
-            return False
         is_somebody_there = failures.by_the_service or self._answered > 0
         return is_somebody_there and now_s - failures.since_s >= self._retry.patience_s
 
@@ -138,21 +138,24 @@ class Health:
         self._renewed_at_s.append(now_s)
         return None
 
-    def throttle_halt(self, code: int | None, message: str) -> Halt | None:
-        """Halt at the second throttle of a kind that waiting should have ended."""
-        self._halting_throttles += 1
-        if self._halting_throttles <= 1:
+    def throttled(self, throttled: Throttled, now_s: float, *, started_s: float) -> Halt | None:
+        """Stop all calls for the next of the throttle's pauses, or halt when none is left."""
+        pauses_s = throttled.pauses_s
+        in_a_row = self.breaker.hold(now_s, pauses_s, started_s=started_s)
+        if not throttled.halt_after_pauses or in_a_row <= len(pauses_s):
             return None
-        return Halt(code or 0, f"{message}: a pause did not help")
+        waited_s = sum(pauses_s)
+        waited = f"{waited_s:g} s" if waited_s < 120 else f"{waited_s / 60:.1f} minutes"  # noqa: PLR2004
+        return Halt(
+            throttled.code or 0,
+            f"{throttled.message}: pauses of {waited} did not help; {throttled.hint}",
+        )
 
     def _answer(self) -> None:
-        if self.looks_like_an_outage:
-            self._epoch += 1
-        self._failing.clear()
+        self._epoch += self.breaker.succeeded()
         self._answered += 1
         self._renewed_at_s.clear()
         self._gateway_refusals = 0
-        self._halting_throttles = 0
 
     def _count_rejection(self, code: int | str | None, group_id: str) -> Halt | None:
         if code != self._rejection_code or not self._rejections:

@@ -6,58 +6,116 @@ up during a stall would go out together (after 5 s at 100/s the next second saw 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
+from worker.breaker import Breaker
 from worker.pace import Pace
+from worker.telemetry import logger
+
+log = logger()
 
 
 class Quota(Protocol):
     """Permission to start calls, held in every rolling second."""
 
+    def rate_per_s(self, factor: float) -> float:
+        """Tell the turns a second at `factor` (0 to 1] of the quota; 0: no quota is kept."""
+        ...
+
     async def acquire(self, factor: float) -> None:
-        """Wait for one turn at `factor` (0 to 1] of the quota."""
+        """Wait for one turn at `factor` of the quota."""
         ...
 
 
 class Limits:
-    """Slots and turns for all calls of a process."""
+    """Slots and turns for all calls of a process, and the breaker that stops them."""
 
-    def __init__(self, quota: Quota, slots: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, quota: Quota, slots: int, clock: Callable[[], float], breaker: Breaker
+    ) -> None:
         self._quota = quota
         self._slots = asyncio.Semaphore(slots)
         self._clock = clock
+        self._breaker = breaker
+        self._was_outage = False
         self._pace = Pace()
         # One waiter at a time asks for the turn: aiolimiter lets newcomers overtake.
         self._first_in_line = asyncio.Lock()
+        self._something_changed = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Limits {self._slots!r} {self._pace}>"
+        return f"<Limits {self._slots!r} {self._pace} {self._breaker!r}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker lets single probes out only."""
+        return self._breaker.is_open
+
+    @property
+    def rate_per_s(self) -> float:
+        """Calls a second that go out now; 0: no quota is kept."""
+        return self._quota.rate_per_s(self._pace.factor(self._clock()))
+
+    @property
+    def probing_for_s(self) -> float:
+        """Seconds for which the breaker has been open; 0: it is closed."""
+        return self._breaker.open_for_s(self._clock())
 
     @asynccontextmanager
     async def slot_and_turn(self) -> AsyncIterator[float]:
         """Hold a slot for one call, entered when its turn has come, with the time of it."""
         async with self._slots:
             async with self._first_in_line:
-                await self._pause()
-                await self._quota.acquire(self._pace.factor(self._clock()))
-            yield self._clock()
+                await self._turn()
+                started_s = self._clock()
+                self._breaker.started(started_s)
+            yield started_s
 
-    async def _pause(self) -> None:
-        # A loop: the pause may be prolonged while it lasts.
-        while (pause_s := self._pace.paused_until_s - self._clock()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(pause_s)
+    async def _turn(self) -> None:
+        while True:
+            while (wait_s := self._wait_s()) > 0:
+                self._something_changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._something_changed.wait()
+            await self._quota.acquire(self._pace.factor(self._clock()))
+            if self._wait_s() <= 0:
+                return
 
-    def throttled(self, *, started_s: float, least_pause_s: float) -> bool:
-        """Slow down: the call started at `started_s` was refused for its frequency.
+    def _wait_s(self) -> float:
+        now_s = self._clock()
+        wait_s = max(self._pace.paused_until_s - now_s, self._breaker.wait_s(now_s))
+        self._tell()
+        return wait_s
 
-        True where that is news, False for a call that was under way when the last pause began.
-        """
-        before = self._pace
-        self._pace = before.throttled(
-            self._clock(), started_s=started_s, least_pause_s=least_pause_s
+    def look_again(self) -> None:
+        """Tell those who wait that a reply may have opened the way."""
+        self._something_changed.set()
+        self._tell()
+
+    def throttled(self, *, started_s: float) -> None:
+        """Slow down: the call started at `started_s` was refused for its frequency."""
+        rate_per_s = self.rate_per_s
+        self._pace = self._pace.throttled(
+            self._clock(), started_s=started_s, interval_s=1 / rate_per_s if rate_per_s else 0.0
         )
-        return self._pace.streak > before.streak
 
-    def answered(self, *, started_s: float) -> None:
-        self._pace = self._pace.answered(started_s=started_s)
+    def not_throttled(self) -> None:
+        self._pace = self._pace.answered()
+
+    def heard(self, started_s: float, *, answered: bool) -> None:
+        """Note the end of a call, with an answer or without."""
+        self._breaker.ended(started_s, self._clock(), answered=answered)
+
+    def _tell(self) -> None:
+        if self._breaker.is_outage == self._was_outage:
+            return
+        self._was_outage = not self._was_outage
+        if self._was_outage:
+            log.warning(
+                "outage: the service fails for all or does not answer; calls stop, single ones "
+                "find out when it is back, and no record's attempts run out"
+            )
+        else:
+            log.info("the service is back: calls go on at the full rate")

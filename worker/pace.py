@@ -1,51 +1,70 @@
-"""The rate that holds: how far below the quota to go, and how long to pause, when throttled."""
+"""The rate that holds: found by what the service refuses, as a share of the quota.
 
-from dataclasses import dataclass
+The service's second is not ours and others may use the same quota, so the rate that it lets
+through is only known from its refusals: each lowers the rate by a factor, time without one raises
+it by a sum that grows.
+"""
 
-FIRST_PAUSE_S = 0.1
-PAUSE_MAX_S = 60.0
-FACTOR_MIN = 0.05
-FIRST_SLOW_DOWN = 0.98
-SLOW_DOWN = 0.85
-RECOVERY_PER_S = 0.01
-"""A first throttle is jitter more often than not and costs little; one on its heels means that
-others use the quota. Both pass, so the rate comes back by a hundredth a second."""
+from dataclasses import dataclass, replace
+
+FACTOR_MIN = 0.01
+PAUSE_INTERVALS = 2.0
+PAUSE_AT_REFUSED = 0.2
+"""Two intervals where a fifth of the calls and more is refused, in proportion below."""
+PAUSE_MAX_S = 1.0
+PAUSE_WITHOUT_RATE_S = 0.1
+"""Where no quota is set there is no interval between two calls to go by."""
+SLOW_DOWN_MIN = 0.005
+SLOW_DOWN_BESIDE_OTHERS = 0.06
+"""The least by which one refusal lowers the rate. At the whole quota it is jitter more often than
+not; the farther below, the surer it is that others use the quota and are refused because of us."""
+SLOW_DOWN_BY_SQUARE = 2.0
+SLOW_DOWN_MAX = 0.5
+REFUSED_WEIGHT = 1 / 20
+"""Refusals close together lower the rate by the square of their share of the last twenty calls."""
+RISE_PER_S = 0.003
+RISE_PER_S2 = 0.0008
+"""A hundredth in two seconds, so that trying out costs few refusals; a tenth in nine and a half in
+twenty-three, so that a quota which is free again is not left unused for long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The state of slowing down; times are seconds of any monotonic clock."""
+    """What the refusals so far say; times are seconds of any monotonic clock."""
 
-    paused_until_s: float = 0.0
-    paused_at_s: float = float("-inf")
-    streak: int = 0
-    cut_to: float = 1.0
-    cut_at_s: float = 0.0
+    paused_until_s: float = float("-inf")
+    slowed_at_s: float = float("-inf")
+    slowed_to: float = 1.0
+    refused: float = 0.0
 
-    def throttled(self, now_s: float, *, started_s: float, least_pause_s: float = 0.0) -> "Pace":
-        """Answer a throttle for a call started at `started_s`.
+    def throttled(self, now_s: float, *, started_s: float, interval_s: float) -> "Pace":
+        """Answer a refusal of a call started at `started_s`; `interval_s` lies between two calls.
 
-        Calls that were already under way when the last pause began tell nothing new.
+        Calls that were under way when the rate was last lowered do not lower it again.
         """
-        until_s = max(self.paused_until_s, now_s + least_pause_s)
-        if started_s <= self.paused_at_s:
-            return Pace(until_s, self.paused_at_s, self.streak, self.cut_to, self.cut_at_s)
-        pause_s = min(PAUSE_MAX_S, FIRST_PAUSE_S * 2.0 ** min(self.streak, 16))
-        slow_down = SLOW_DOWN if self.streak else FIRST_SLOW_DOWN
+        refused = self.refused + (1.0 - self.refused) * REFUSED_WEIGHT
+        if started_s <= self.slowed_at_s:
+            return replace(self, refused=refused)
+        factor = self.factor(now_s)
+        least = SLOW_DOWN_MIN + SLOW_DOWN_BESIDE_OTHERS * (1.0 - factor)
+        slow_down = min(SLOW_DOWN_MAX, max(least, SLOW_DOWN_BY_SQUARE * refused**2))
+        pause_s = min(1.0, refused / PAUSE_AT_REFUSED) * PAUSE_INTERVALS * interval_s
         return Pace(
-            paused_until_s=max(until_s, now_s + pause_s),
-            paused_at_s=now_s,
-            streak=self.streak + 1,
-            cut_to=max(FACTOR_MIN, self.factor(now_s) * slow_down),
-            cut_at_s=now_s,
+            paused_until_s=now_s + min(PAUSE_MAX_S, pause_s or PAUSE_WITHOUT_RATE_S),
+            slowed_at_s=now_s,
+            slowed_to=max(FACTOR_MIN, factor * (1.0 - slow_down)),
+            refused=refused,
         )
 
-    def answered(self, *, started_s: float) -> "Pace":
-        """Forget the streak: a call that started after the last pause was let through."""
-        if not self.streak or started_s <= self.paused_at_s:
+    def answered(self) -> "Pace":
+        """Note a call that was not refused."""
+        if self.refused < REFUSED_WEIGHT**2:
             return self
-        return Pace(self.paused_until_s, self.paused_at_s, 0, self.cut_to, self.cut_at_s)
+        return replace(self, refused=self.refused * (1.0 - REFUSED_WEIGHT))
 
     def factor(self, now_s: float) -> float:
         """Share of the quota to use now, in [FACTOR_MIN, 1]."""
-        return min(1.0, self.cut_to + RECOVERY_PER_S * max(0.0, now_s - self.cut_at_s))
+        rested_s = max(0.0, now_s - max(self.slowed_at_s, self.paused_until_s))
+        if rested_s == float("inf"):
+            return 1.0
+        return min(1.0, self.slowed_to + RISE_PER_S * rested_s + RISE_PER_S2 * rested_s**2)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
-from worker.codes import Action, Code, lookup
+from worker.codes import PAUSES_S, Action, Code, lookup
 from worker.topic import Origin, Topic
 
 
@@ -90,7 +90,8 @@ class Retry:
     """Wait and try again.
 
     `tries`: after so many failures a rejection. `reached`: the call got as far as somebody who
-    could judge it; a line that is dead says nothing about the record.
+    could judge it; a line that is dead says nothing about the record. `no_record_s_fault`: of a
+    kind by which the service itself may fail for all.
     """
 
     code: int | None
@@ -99,16 +100,18 @@ class Retry:
     ambiguous: bool
     tries: int | None = None
     reached: bool = True
+    no_record_s_fault: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The worker as a whole is to slow down."""
+    """The worker as a whole is to slow down, or to stop for `pauses_s` one after the other."""
 
     code: int | None
     message: str
-    pause_s: float = 0.0
-    halt_if_repeated: bool = False
+    hint: str
+    pauses_s: tuple[float, ...] = ()
+    halt_after_pauses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +167,19 @@ def _with_a_code(
         case Action.EXISTS:
             return _exists(entry, message, topic, history, known)
         case Action.RETRY | Action.UNKNOWN:
-            return Retry(entry.code, message, entry.hint, entry.ambiguous, entry.tries)
+            passing = entry.action is Action.RETRY and entry.tries is None
+            return Retry(
+                entry.code,
+                message,
+                entry.hint,
+                entry.ambiguous,
+                entry.tries,
+                no_record_s_fault=passing,
+            )
         case Action.THROTTLED:
-            return Throttled(entry.code, message, entry.pause_s, entry.halt_if_repeated)
+            return Throttled(
+                entry.code, message, entry.hint, entry.pauses_s, entry.halt_after_pauses
+            )
         case Action.RENEW:
             return Renew(entry.code, message, entry.once)
         case Action.REJECT:
@@ -181,7 +194,7 @@ def _without_a_code(reply: Reply) -> Verdict:
     """Judge an answer that did not come from the service itself (REST overview: only HTTP 200)."""
     if reply.status == TOO_MANY_REQUESTS:
         # 429 is the one gateway answer that says by its meaning that nothing was done.
-        return Throttled(None, "HTTP 429", pause_s=1.0)
+        return Throttled(None, "HTTP 429", "a gateway asks to wait", PAUSES_S)
     failure = reply.failure or f"HTTP {reply.status}"
     hint = "the network, a proxy or the service's gateway; the record itself is not to blame"
     reached = reply.status is not None or reply.may_have_taken_effect

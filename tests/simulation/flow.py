@@ -17,10 +17,11 @@ import orjson
 
 from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import VirtualLoop
+from worker.breaker import OUTAGE_RECORDS
 from worker.chat import Endpoint, ImportTopicClient, read_reply
 from worker.credentials import SigningCredentials
 from worker.delivery import Carrier, Signature
-from worker.health import OUTAGE_RECORDS, Health
+from worker.health import Health
 from worker.limits import Limits
 from worker.outcome import DeadLetter, Imported
 from worker.pipeline import Bounds, Pipeline
@@ -163,7 +164,7 @@ class Network:
         now_s = asyncio.get_running_loop().time()
         answer = self.service.answer(call, now_s, WALL_S + now_s)
         await asyncio.sleep(self._chance.uniform(0, self._schedule.latency_s))
-        return await _reply(answer)
+        return await reply_to(answer)
 
     def crash(self) -> None:
         """Let calls arrive whose caller is dead, or get lost."""
@@ -180,7 +181,7 @@ class Network:
         self.most_in_a_second = max(self.most_in_a_second, len(self.starts))
 
 
-async def _reply(answer: Answer) -> Reply:
+async def reply_to(answer: Answer) -> Reply:
     content = orjson.dumps(answer.body)
     match answer.fault:
         case None:
@@ -262,13 +263,14 @@ class Process:
         clock = self.loop.time
         quota = LocalQuota(schedule.quota_per_s, closed_for_s=0.0 if is_first else 1.0)
         self._counters = Counters()
+        health = Health(schedule.retry, same_rejection=1000)
         self._carrier = Carrier(
             chat=network,
             credentials=SigningCredentials(
                 APP, ADMIN, KEY, wall_clock=lambda: network.wall_at(clock()), clock=clock
             ),
-            limits=Limits(quota, schedule.slots, clock),
-            health=Health(schedule.retry, same_rejection=1000),
+            limits=Limits(quota, schedule.slots, clock, health.breaker),
+            health=health,
             retry=schedule.retry,
             counters=self._counters,
             clock=clock,

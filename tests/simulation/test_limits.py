@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import DeadlockError, VirtualLoop
+from worker.breaker import Breaker
 from worker.credentials import GivenCredentials, SigningCredentials
 from worker.delivery import Carrier, Signature
 from worker.health import Health
@@ -56,11 +57,12 @@ def test_no_rolling_second_exceeds_the_quota_and_none_is_wasted(
     starts: list[float] = []
 
     async def story() -> None:
-        limits = Limits(LocalQuota(quota_per_s), 1000, loop.time)
+        limits = Limits(LocalQuota(quota_per_s), 1000, loop.time, Breaker())
         for _ in range(3):
             for _ in range(4 * quota_per_s):
                 async with limits.slot_and_turn() as started_s:
                     starts.append(started_s)
+                limits.heard(started_s, answered=True)
             await asyncio.sleep(idle_s)
 
     play(story(), loop)
@@ -90,7 +92,7 @@ def test_after_a_stall_of_all_slots_the_saved_up_calls_do_not_go_out_together() 
     starts: list[float] = []
 
     async def story() -> None:
-        limits = Limits(LocalQuota(100), 10, loop.time)
+        limits = Limits(LocalQuota(100), 10, loop.time, Breaker())
 
         async def call() -> None:
             async with limits.slot_and_turn() as started_s:
@@ -114,7 +116,7 @@ def test_a_process_that_follows_another_waits_out_its_second() -> None:
     play(story(), loop)
 
 
-class FailingOnce:
+class FailingOnceForHalf:
     """A service that refuses each record once and then takes it."""
 
     def __init__(self, loop: VirtualLoop) -> None:
@@ -127,8 +129,9 @@ class FailingOnce:
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
         await asyncio.sleep(0.05)
         self._in_flight -= 1
-        if body not in self._seen:
-            self._seen.add(body)
+        is_first = body not in self._seen
+        self._seen.add(body)
+        if is_first and len(self._seen) % 2:
             return Reply(status=200, code=80005)
         topic_id = body.split(b'"TopicId":"')[1].split(b'"')[0].decode()
         return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
@@ -140,15 +143,16 @@ def test_a_record_that_waits_for_its_retry_holds_no_slot() -> None:
     for number in range(100):
         record = {"GroupId": "@TGS#_a", "TopicName": f"topic {number}"}
         queue.put(to_topic(record, RecordRules()))
-    chat = FailingOnce(loop)
+    chat = FailingOnceForHalf(loop)
     retry = RetryPolicy(base_delay_s=100.0, max_delay_s=100.0)
 
     async def story() -> None:
+        health = Health(retry)
         carrier = Carrier(
             chat=chat,
             credentials=GivenCredentials("x"),
-            limits=Limits(LocalQuota(0), 2, loop.time),
-            health=Health(retry),
+            limits=Limits(LocalQuota(0), 2, loop.time, health.breaker),
+            health=health,
             retry=retry,
             counters=Counters(),
             clock=loop.time,
@@ -184,13 +188,14 @@ def test_throttles_and_renewals_use_up_no_attempt() -> None:
     counters = Counters()
 
     async def story() -> None:
+        health = Health(retry)
         carrier = Carrier(
             chat=Reluctant([60007, 60011, 70001, 60007, 70052, 10006] + [60007] * 10),
             credentials=SigningCredentials(
                 1400000000, "administrator", "key", wall_clock=loop.time, clock=loop.time
             ),
-            limits=Limits(LocalQuota(0), 1, loop.time),
-            health=Health(retry),
+            limits=Limits(LocalQuota(0), 1, loop.time, health.breaker),
+            health=health,
             retry=retry,
             counters=counters,
             clock=loop.time,

@@ -3,15 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.breaker import OUTAGE_RECORDS
 from worker.health import (
     GATEWAY_REFUSALS_MAX,
-    OUTAGE_RECORDS,
     RENEWALS_MAX,
     Failures,
     Health,
 )
-from worker.pace import FACTOR_MIN, PAUSE_MAX_S, Pace
 from worker.retry import RetryPolicy, backoff_s
+from worker.verdict import Throttled
 
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=0.5, max_delay_s=30, patience_s=600)
 
@@ -39,7 +39,7 @@ def test_a_record_that_fails_while_another_is_answered_is_exhausted() -> None:
 def test_in_an_outage_nobody_s_attempts_run_out() -> None:
     health = Health(POLICY)
     failures = [fail(health, record, 50, code=None, at_s=1e6) for record in range(100)]
-    assert health.looks_like_an_outage
+    assert health.breaker.is_outage
     assert not any(health.is_exhausted(f, 1e9, fresh_waiting=True) for f in failures)
 
 
@@ -52,7 +52,7 @@ def test_failures_of_an_outage_are_forgiven_when_it_ends() -> None:
     assert not health.is_exhausted(again, 100.0, fresh_waiting=False)
 
 
-def test_a_failure_from_before_the_outage_does_not_condemn_while_it_lasts() -> None:
+def test_a_failure_from_before_an_outage_does_not_condemn_while_it_lasts() -> None:
     health = Health(POLICY)
     early = health.failed(0, None, 0.0, code=10002, status=200)
     health.imported()
@@ -60,8 +60,39 @@ def test_a_failure_from_before_the_outage_does_not_condemn_while_it_lasts() -> N
         fail(health, record, 1)
     early = health.failed(0, early, 1.0, code=10002, status=200)
     early = health.failed(0, early, 2.0, code=10002, status=200)
-    assert not health.is_exhausted(early, 2.0, fresh_waiting=True)
-    assert health.is_exhausted(early, 2.0, fresh_waiting=False), "nobody is left to ask with"
+    assert not health.is_exhausted(early, 599.0, fresh_waiting=False)
+    assert not health.is_exhausted(early, 600.0, fresh_waiting=True)
+    assert health.is_exhausted(early, 600.0, fresh_waiting=False), "nobody is left to ask with"
+
+
+def test_many_bad_records_at_the_end_are_no_outage() -> None:
+    health = Health(POLICY)
+    first = [health.failed(record, None, 0.0, code=80005) for record in range(9)]
+    health.imported()
+    first += [health.failed(record, None, 0.0, code=80005) for record in range(9, 18)]
+    health.imported()
+    again = [health.failed(n, failures, 1.0, code=80005) for n, failures in enumerate(first)]
+    again = [health.failed(n, failures, 2.0, code=80005) for n, failures in enumerate(again)]
+    assert not health.breaker.is_open, "each failed while others were answered"
+    assert all(health.is_exhausted(f, 2.0, fresh_waiting=False) for f in again)
+
+
+def test_a_line_that_is_cut_for_them_too_is_an_outage() -> None:
+    health = Health(POLICY)
+    first = [health.failed(record, None, 0.0, code=80005) for record in range(9)]
+    health.imported()
+    first += [health.failed(9, None, 0.0, code=80005)]
+    health.imported()
+    for number, failures in enumerate(first):
+        health.failed(number, failures, 1.0, code=None, status=502)
+    assert health.breaker.is_outage
+
+
+def test_codes_that_nobody_knows_are_no_outage() -> None:
+    health = Health(POLICY)
+    for record in range(100):
+        health.failed(record, None, 0.0, code=99999, status=200, no_record_s_fault=False)
+    assert not health.breaker.is_open
 
 
 def test_a_record_alone_is_given_patience_if_the_service_itself_refuses_it() -> None:
@@ -110,13 +141,6 @@ def test_a_success_or_another_code_begins_the_count_anew() -> None:
     assert health.rejected(10004, "b") is None
 
 
-def test_an_outage_of_many_records_is_seen_once_and_stays_bounded() -> None:
-    health = Health(POLICY)
-    for record in range(1000):
-        health.failed(record, None, 0.0, code=10002)
-    assert repr(health).count(f"failing={OUTAGE_RECORDS}") == 1
-
-
 def test_many_rejections_with_the_check_off_never_halt() -> None:
     health = Health(POLICY, same_rejection=0)
     assert not any(health.rejected(10004, f"g{n % 5}") for n in range(5000))
@@ -151,19 +175,43 @@ def test_a_wrong_address_halts_after_many_answers_that_are_not_the_service_s() -
     assert health.gateway_halt("HTTP 404") is None
 
 
-def test_a_throttle_that_waiting_should_have_ended_halts_the_second_time() -> None:
+def throttle(*pauses_s: float, halt: bool) -> Throttled:
+    return Throttled(70050, "too many", "check the key", pauses_s, halt)
+
+
+def test_a_throttle_halts_when_its_pauses_are_used_up() -> None:
     health = Health(POLICY)
-    assert health.throttle_halt(70050, "too many") is None
-    assert health.throttle_halt(70050, "too many") is not None
+    twice = throttle(60.0, 120.0, halt=True)
+    assert health.throttled(twice, 0.0, started_s=-1.0) is None
+    assert health.throttled(twice, 60.2, started_s=60.1) is None
+    halt = health.throttled(twice, 200.0, started_s=199.9)
+    assert halt is not None
+    assert "3.0 minutes" in halt.message
     health.imported()
-    assert health.throttle_halt(None, "too many") is None
+    assert health.throttled(twice, 300.0, started_s=299.0) is None, "it passed in between"
+
+
+def test_calls_under_way_when_the_pause_begins_use_up_none() -> None:
+    health = Health(POLICY)
+    once = throttle(60.0, halt=True)
+    for _ in range(100):
+        assert health.throttled(once, 1.0, started_s=0.9) is None
+
+
+def test_a_throttle_without_an_end_goes_on_pausing() -> None:
+    health = Health(POLICY)
+    for at_s in range(0, 1000, 100):
+        assert health.throttled(throttle(1.0, 5.0, halt=False), at_s, started_s=at_s - 1) is None
+    assert health.breaker.wait_s(900.0) == 5.0
 
 
 def test_the_state_can_be_read_off() -> None:
     health = Health(POLICY)
     health.imported()
     fail(health, 1, 1)
-    assert repr(health) == "<Health answered=1 failing=1 outages=0 rejections=0>"
+    assert repr(health) == (
+        "<Health answered=1 outages=0 rejections=0 <Breaker closed failing=1 in_flight=0>>"
+    )
 
 
 @given(st.integers(1, 10_000), st.integers(0, 999))
@@ -172,41 +220,3 @@ def test_back_off_grows_to_its_ceiling_and_never_beyond(failures: int, thousandt
     wait_s = backoff_s(POLICY, failures, chance)
     assert 0 <= wait_s <= POLICY.max_delay_s
     assert wait_s <= chance * POLICY.base_delay_s * 2 ** min(failures - 1, 60)
-
-
-@given(st.lists(st.tuples(st.floats(0, 10), st.booleans()), max_size=50))
-def test_the_pace_stays_within_its_bounds_whatever_happens(
-    events: list[tuple[float, bool]],
-) -> None:
-    pace, now_s = Pace(), 0.0
-    for step_s, throttled in events:
-        now_s += step_s
-        pace = (
-            pace.throttled(now_s, started_s=now_s) if throttled else pace.answered(started_s=now_s)
-        )
-        assert FACTOR_MIN <= pace.factor(now_s) <= 1
-        assert pace.paused_until_s <= now_s + PAUSE_MAX_S
-
-
-def test_calls_under_way_when_a_pause_begins_do_not_slow_down_further() -> None:
-    pace = Pace().throttled(10.0, started_s=9.5)
-    late = pace.throttled(10.1, started_s=9.9)
-    assert (late.streak, late.factor(10.1)) == (pace.streak, pace.factor(10.1))
-    assert pace.answered(started_s=9.9).streak == 1
-    assert pace.answered(started_s=11.0).streak == 0
-
-
-def test_throttles_on_each_other_s_heels_pause_longer_each_time() -> None:
-    pace, pauses, now_s = Pace(), [], 0.0
-    for _ in range(6):
-        now_s += 100.0
-        pace = pace.throttled(now_s, started_s=now_s)
-        pauses.append(pace.paused_until_s - now_s)
-    assert pauses == sorted(pauses)
-    assert pauses[-1] > 2
-
-
-def test_the_rate_comes_back_after_a_throttle() -> None:
-    pace = Pace().throttled(0.0, started_s=0.0, least_pause_s=60.0)
-    assert pace.paused_until_s == 60.0
-    assert pace.factor(0.0) < 1 == pace.factor(120.0)

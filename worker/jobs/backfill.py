@@ -185,11 +185,12 @@ class _Run:
         quota = LocalQuota(
             settings.rate.calls_per_second, closed_for_s=QUOTA_WINDOW_S if was_used else 0.0
         )
+        health = Health(retry, same_rejection=settings.halt.same_rejection)
         return Carrier(
             chat=chat,
             credentials=self._credentials,
-            limits=Limits(quota, parts.slots(settings), clock),
-            health=Health(retry, same_rejection=settings.halt.same_rejection),
+            limits=Limits(quota, parts.slots(settings), clock, health.breaker),
+            health=health,
             retry=retry,
             counters=self._counters,
             clock=clock,

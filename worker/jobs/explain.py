@@ -53,10 +53,11 @@ def _what_happens(entry: Code) -> str:
         text += "; if that does not help the run halts"
     if entry.tries:
         text += f"; after {entry.tries} tries it is dead-lettered as rejected"
-    if entry.pause_s:
-        text += f"; pause of at least {entry.pause_s:g} s"
-    if entry.halt_if_repeated:
-        text += ", then halt"
+    if entry.pauses_s:
+        pauses = ", ".join(f"{pause_s:g}" for pause_s in entry.pauses_s)
+        text += f"; no calls for {pauses} s while it lasts"
+    if entry.halt_after_pauses:
+        text += ", then the run halts"
     return text
 
 

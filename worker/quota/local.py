@@ -5,7 +5,9 @@ import asyncio
 from aiolimiter import AsyncLimiter
 
 SMALL_QUOTA_PER_S = 50.0
-STEPS = 100
+STEPS = 400
+BUCKET_SHARE = 0.0045
+UNUSED_SHARE = 0.0025
 
 
 def bucket_and_rate(quota_per_s: float) -> tuple[float, float]:
@@ -13,13 +15,13 @@ def bucket_and_rate(quota_per_s: float) -> tuple[float, float]:
 
     A bucket of c at rate r lets at most c + r through in a rolling second. One turn of bucket
     cannot make up for late timers, which matters above some 50/s; below it would cost too much
-    of the rate. A hundredth stays unused: calls started evenly arrive a little unevenly, and at
+    of the rate. A little stays unused: calls started evenly arrive a little unevenly, and at
     198 + 2 of 200 a server saw 201.
     """
     if quota_per_s < SMALL_QUOTA_PER_S:
         return 1.0, quota_per_s * 0.98
-    bucket = float(max(2, int(quota_per_s * 0.01)))
-    return bucket, quota_per_s * 0.99 - bucket
+    bucket = float(max(2, round(quota_per_s * BUCKET_SHARE)))
+    return bucket, quota_per_s * (1.0 - UNUSED_SHARE) - bucket
 
 
 class LocalQuota:
@@ -35,7 +37,11 @@ class LocalQuota:
         self._limiter: AsyncLimiter | None = None
 
     def __repr__(self) -> str:
-        return f"<LocalQuota {self._quota_per_s}/s at {self._step}%>"
+        return f"<LocalQuota {self._quota_per_s}/s at {self._step / STEPS:.2%}>"
+
+    def rate_per_s(self, factor: float = 1.0) -> float:
+        """Tell the turns a second at `factor` of the quota; 0: no quota is kept."""
+        return bucket_and_rate(self._quota_per_s)[1] * factor if self._quota_per_s else 0.0
 
     async def acquire(self, factor: float = 1.0) -> None:
         if not self._quota_per_s:

@@ -1,0 +1,19 @@
+"""Services described by files, and the ranges that the worker's figures must fall in."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.scenario import misses, play, read
+
+FILES = sorted((Path(__file__).parent / "scenarios").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_a_scenario_stays_within_its_ranges(path: Path) -> None:
+    scenario = read(path)
+    assert not misses(scenario, play(scenario.service, scenario.job).figures())
+
+
+def test_there_are_scenarios() -> None:
+    assert len(FILES) >= 12

@@ -1,0 +1,149 @@
+"""When calls stop, how the service is asked whether it is back, and when they flow again."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.breaker import (
+    OUTAGE_RECORDS,
+    PROBE_PATIENCE_S,
+    PROBE_PAUSES_S,
+    SILENCE_AT_FIRST_S,
+    SILENCE_MIN_S,
+    Breaker,
+)
+
+
+def opened(at_s: float = 0.0) -> Breaker:
+    breaker = Breaker()
+    for record in range(OUTAGE_RECORDS):
+        breaker.failed(record, at_s)
+    assert breaker.is_outage
+    return breaker
+
+
+def probe(breaker: Breaker, now_s: float, *, lasts_s: float = 0.1) -> float:
+    """Wait for the next probe and let it fail; when it began."""
+    now_s += breaker.wait_s(now_s)
+    breaker.started(now_s)
+    breaker.ended(now_s, now_s + lasts_s, answered=True)
+    breaker.failed(1, now_s + lasts_s)
+    return now_s
+
+
+def test_ten_distinct_records_failing_in_a_row_open_it() -> None:
+    breaker = Breaker()
+    for record in range(OUTAGE_RECORDS - 1):
+        for _ in range(20):
+            breaker.failed(record, 0.0)
+    assert not breaker.is_open, "nine records, however often"
+    breaker.failed(99, 0.0)
+    assert breaker.is_outage
+
+
+def test_a_success_between_begins_the_count_anew() -> None:
+    breaker = Breaker()
+    for record in range(100):
+        breaker.failed(record, 0.0)
+        if record % 5 == 0:
+            assert not breaker.succeeded(), "there was no outage"
+    assert not breaker.is_open
+
+
+def test_a_success_closes_it_at_once_and_says_that_an_outage_ended() -> None:
+    breaker = opened()
+    assert breaker.wait_s(0.0) > 0
+    assert breaker.succeeded()
+    assert breaker.wait_s(0.0) == 0
+    assert not breaker.is_open
+
+
+@given(st.floats(10.0, 3600.0), st.floats(0.0, 2.0))
+def test_probes_come_one_at_a_time_with_growing_pauses(outage_s: float, lasts_s: float) -> None:
+    breaker, now_s, starts = opened(), 0.0, [0.0]
+    while now_s < outage_s:
+        starts.append(probe(breaker, now_s, lasts_s=lasts_s))
+        now_s = starts[-1] + lasts_s
+    pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert len(starts) <= outage_s + 20
+    for pause_s, least_s in zip(pauses, PROBE_PAUSES_S, strict=False):
+        assert pause_s >= max(least_s, min(lasts_s, pause_s)) - 1e-9
+    assert max(pauses) <= max(PROBE_PAUSES_S[-1], lasts_s) + 1e-9, "so its end is seen soon"
+
+
+def test_a_probe_that_gets_no_answer_does_not_hold_up_the_next_for_ever() -> None:
+    breaker = opened()
+    for expected_s in (0.25, 0.25 + PROBE_PATIENCE_S, 0.25 + 2 * PROBE_PATIENCE_S):
+        wait_s = breaker.wait_s(expected_s - 0.1)
+        assert abs(wait_s - 0.1) < 1e-9
+        breaker.started(expected_s)
+
+
+def test_open_calls_that_all_stay_silent_are_an_outage() -> None:
+    breaker = Breaker()
+    breaker.started(0.0)
+    breaker.ended(0.0, 0.1, answered=True)
+    for number in range(OUTAGE_RECORDS):
+        breaker.started(1.0 + number / 100)
+    assert breaker.wait_s(1.0 + SILENCE_MIN_S) == 0
+    assert breaker.wait_s(1.01 + SILENCE_MIN_S) > 0
+    assert breaker.is_outage
+
+
+def test_a_few_open_calls_and_a_slow_service_are_none() -> None:
+    breaker = Breaker()
+    for _ in range(OUTAGE_RECORDS - 1):
+        breaker.started(0.0)
+    assert breaker.wait_s(1000.0) == 0
+    slow = Breaker()
+    slow.started(0.0)
+    slow.ended(0.0, 3.0, answered=True)
+    for _ in range(600):
+        slow.started(3.0)
+    assert slow.wait_s(3.0 + 4 * 3.0) == 0
+    assert slow.wait_s(3.1 + 4 * 3.0) > 0
+
+
+def test_before_the_first_answer_more_patience_is_had() -> None:
+    breaker = Breaker()
+    for _ in range(100):
+        breaker.started(0.0)
+    assert breaker.wait_s(SILENCE_AT_FIRST_S) == 0
+    assert breaker.wait_s(SILENCE_AT_FIRST_S + 0.1) > 0
+
+
+def test_a_call_that_fails_without_an_answer_breaks_no_silence() -> None:
+    breaker = Breaker()
+    for _ in range(100):
+        breaker.started(0.0)
+    for _ in range(50):
+        breaker.ended(0.0, 5.0, answered=False)
+    assert breaker.wait_s(5.1) > 0
+
+
+def test_a_throttle_holds_all_calls_and_is_no_outage() -> None:
+    breaker = Breaker()
+    assert breaker.hold(10.0, (1.0, 5.0), started_s=9.9) == 1
+    assert breaker.is_open
+    assert not breaker.is_outage
+    assert breaker.wait_s(10.0) == 1.0
+    assert breaker.hold(10.1, (1.0, 5.0), started_s=9.95) == 0, "under way at the time"
+    breaker.started(11.0)
+    assert breaker.hold(11.1, (1.0, 5.0), started_s=11.0) == 2
+    breaker.ended(11.0, 11.1, answered=True)
+    assert abs(breaker.wait_s(11.1) - 5.0) < 1e-9
+    assert not breaker.succeeded()
+    assert breaker.wait_s(11.1) == 0
+
+
+def test_failures_during_a_hold_make_it_an_outage() -> None:
+    breaker = Breaker()
+    breaker.hold(0.0, (60.0,), started_s=-1.0)
+    for record in range(OUTAGE_RECORDS):
+        breaker.failed(record, 1.0)
+    assert breaker.is_outage
+    assert breaker.wait_s(1.0) == 59.0
+    assert breaker.open_for_s(60.0) == 60.0
+    breaker.succeeded()
+    assert breaker.open_for_s(60.0) == 0.0

@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help install run test check format bench simulate torture lock clean
+.PHONY: help install run test check format bench bench-quota simulate torture lock clean
 
 help: ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## make .venv with everything, exact versions
 
@@ -38,6 +38,9 @@ format: $(STAMP) ## format and mend what can be mended
 
 bench: $(STAMP) ## measure against a bare loop of posts, in one run
 	@$(BIN)/python -m benchmarks.throughput
+
+bench-quota: $(STAMP) ## measure the use of the quota against common limiters, into docs/
+	@$(BIN)/python -m benchmarks.quota
 
 torture: $(STAMP) ## kill the real command hundreds of times
 	@$(BIN)/pytest -m torture -s --timeout 3600

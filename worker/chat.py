@@ -58,12 +58,12 @@ class ImportTopicClient:
 
     async def __aenter__(self) -> Self:
         endpoint = self._endpoint
-        verified = ssl.create_default_context(cafile=endpoint.ca_file)
+        own_store = endpoint.ca_file and ssl.create_default_context(cafile=endpoint.ca_file)
         connector = aiohttp.TCPConnector(
             limit=0,  # the slots bound the calls; waiting for the pool would eat their time
             keepalive_timeout=KEEP_ALIVE_S,
             ttl_dns_cache=DNS_CACHE_S,
-            ssl=verified,
+            ssl=own_store or True,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,

@@ -116,6 +116,8 @@ class Pipeline:
                 self._carrier.fresh_waiting = feeding or len(taken) == room
             for delivery in taken:
                 self._start(delivery)
+            # Their first step makes them count as waiting, before more are taken.
+            await asyncio.sleep(0)
             if len(taken) == room and room:
                 self._may_hold_more = True
                 continue

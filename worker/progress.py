@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
+from worker.limits import Limits
 from worker.outcome import Counts
 from worker.telemetry import Counters, logger
 
@@ -15,16 +16,24 @@ LOG_EVERY_S = 10.0
 ReadCounts = Callable[[], Awaitable[Counts]]
 
 
-async def show(read_counts: ReadCounts, counters: Counters, is_feeding: Callable[[], bool]) -> None:
+async def show(
+    read_counts: ReadCounts,
+    counters: Counters,
+    limits: Limits,
+    is_feeding: Callable[[], bool],
+) -> None:
     """Show progress on standard error until cancelled."""
     if sys.stderr.isatty():
-        await _on_terminal(read_counts, counters, is_feeding)
+        await _on_terminal(read_counts, counters, limits, is_feeding)
     else:
-        await _in_log(read_counts, counters)
+        await _in_log(read_counts, counters, limits)
 
 
 async def _on_terminal(
-    read_counts: ReadCounts, counters: Counters, is_feeding: Callable[[], bool]
+    read_counts: ReadCounts,
+    counters: Counters,
+    limits: Limits,
+    is_feeding: Callable[[], bool],
 ) -> None:
     from rich.console import Console  # noqa: PLC0415 - paid only where there is a terminal
     from rich.progress import (  # noqa: PLC0415
@@ -56,12 +65,19 @@ async def _on_terminal(
                 description="reading and importing" if is_feeding() else "importing",
                 total=counts.read,
                 completed=counts.read - counts.queued,
-                detail=f"{rate:.0f} calls/s, dead {counts.dead}",
+                detail=f"{_speed(rate, limits)}, dead {counts.dead}",
             )
             await asyncio.sleep(TERMINAL_EVERY_S)
 
 
-async def _in_log(read_counts: ReadCounts, counters: Counters) -> None:
+def _speed(calls_per_s: float, limits: Limits) -> str:
+    if limits.is_open:
+        return f"service unwell, asking now and then for {limits.probing_for_s:.0f} s"
+    allowed = f" of {limits.rate_per_s:.0f}" if limits.rate_per_s else ""
+    return f"{calls_per_s:.0f}{allowed} calls/s"
+
+
+async def _in_log(read_counts: ReadCounts, counters: Counters, limits: Limits) -> None:
     while True:
         await asyncio.sleep(LOG_EVERY_S)
         counts = await read_counts()
@@ -74,4 +90,6 @@ async def _in_log(read_counts: ReadCounts, counters: Counters) -> None:
             duplicate=counts.duplicate,
             calls=counters.calls,
             throttled=counters.throttled,
+            rate_in_force=round(limits.rate_per_s, 1),
+            **({"probing_for_s": round(limits.probing_for_s)} if limits.is_open else {}),
         )

@@ -1,5 +1,6 @@
 """The sums of a job: `report.json` (a contract) and the summary that people read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,11 @@ import orjson
 from worker.outcome import Counts, rfc3339
 from worker.telemetry import Counters, redact
 from worker.verdict import Halt
+
+COMMUNITY_TOPICS_MAX = 200
+"""What a community holds at most (page of usage limits)."""
+CROWDED_SHOWN = 5
+CROWDED_LISTED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class Report:
     started: float
     ended: float
     halted: Halt | None = None
+    crowded: Sequence[tuple[str, int]] = ()
 
     @property
     def rate_per_s(self) -> float:
@@ -59,6 +66,8 @@ class Report:
         for name in ("already_before_derived", "may_exist_twice"):
             if value := getattr(counts, name):
                 content[name] = value
+        if self.crowded:
+            content["crowded_communities"] = crowded_dict(self.crowded)
         return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def _halted(self) -> dict[str, Any] | None:
@@ -98,6 +107,25 @@ def sums(counts: Counts) -> list[str]:
     return lines
 
 
+def crowded_line(crowded: Sequence[tuple[str, int]]) -> str:
+    """Warn of communities with more topics than the service's documented limit."""
+    shown = ", ".join(f"{community} {n:,}" for community, n in crowded[:CROWDED_SHOWN])
+    more = f" and {len(crowded) - CROWDED_SHOWN:,} more" if len(crowded) > CROWDED_SHOWN else ""
+    return (
+        f"warning: more than {COMMUNITY_TOPICS_MAX} topics are meant for one community, which "
+        f"holds no more by the service's documentation: {shown}{more}"
+    )
+
+
+def crowded_dict(crowded: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """Say the same for programs; the largest of them only, where they are very many."""
+    return {
+        "limit": COMMUNITY_TOPICS_MAX,
+        "communities": len(crowded),
+        "topics": dict(crowded[:CROWDED_LISTED]),
+    }
+
+
 def summary(report: Report) -> list[str]:
     """Say in lines what came of a run."""
     counters = report.counters
@@ -108,6 +136,8 @@ def summary(report: Report) -> list[str]:
         f"{counters.retries:,} repeated, {counters.throttled:,} throttled, "
         f"{counters.renewals:,} signatures renewed",
     ]
+    if report.crowded:
+        lines.append(crowded_line(report.crowded))
     if report.halted:
         lines.append(f"HALTED ({report.halted.code}): {redact(report.halted.message)}")
     return lines

@@ -253,7 +253,7 @@ def test_a_signal_lets_calls_finish_and_the_same_command_continues(
         running.send_signal(number)
         said, _ = running.communicate(timeout=30)
         assert running.returncode == code
-        assert "still queued: the same command continues" in said
+        assert "still queued; continue with: topic-import backfill" in said
         report = job.report()
         assert 0 < report["imported"] < 400
         assert report["imported"] == service.ledger()["created"], "what was in flight was settled"

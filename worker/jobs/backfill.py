@@ -1,6 +1,8 @@
 """The one-off job: import the files, stop when every record is settled."""
 
 import asyncio
+import gc
+import shlex
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -23,7 +25,7 @@ from worker.pipeline import Bounds, Pipeline
 from worker.queues import JobMismatchError, QueueError, QueueTakenError
 from worker.queues.sqlite import FILE_NAME, SqliteQueue
 from worker.quota.local import LocalQuota
-from worker.report import Report, summary
+from worker.report import COMMUNITY_TOPICS_MAX, Report, summary
 from worker.settings import Settings, unwise
 from worker.telemetry import Counters, logger
 from worker.verdict import Halt
@@ -65,6 +67,8 @@ async def backfill(settings: Settings, options: Options) -> Exit:
     # The threads of the intake and the queue hand the interpreter over sooner: with the default
     # of 5 ms, turns came late while a file was read, and 186 calls a second were made of 200.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # What the imports made lives for ever; looking through it again and again makes turns late.
+    gc.freeze()
     return await run.run()
 
 
@@ -130,7 +134,9 @@ class _Run:
         was_used: bool,
     ) -> None:
         counts = await queue.counts()
-        carrier = self._carrier(chat, was_used=was_used, anything_imported=counts.imported > 0)
+        limits, carrier = self._carrier(
+            chat, was_used=was_used, anything_imported=counts.imported > 0
+        )
         pipeline = Pipeline(
             queue, carrier, self._bounds(), after_settling=lambda: queue.run(files.follow)
         )
@@ -151,7 +157,7 @@ class _Run:
         self._working = (feeder, carrier, pipeline)
         if request.exit is not None:
             self._stop()
-        shown = asyncio.create_task(self._show_progress(queue, feeder))
+        shown = asyncio.create_task(self._show_progress(queue, limits, feeder))
         try:
             feeder.start()
             await pipeline.run(feeding)
@@ -177,7 +183,7 @@ class _Run:
 
     def _carrier(
         self, chat: ImportTopicClient, *, was_used: bool, anything_imported: bool
-    ) -> Carrier:
+    ) -> tuple[Limits, Carrier]:
         settings = self._settings
         clock = asyncio.get_running_loop().time
         retry = parts.retry_policy(settings)
@@ -186,10 +192,11 @@ class _Run:
             settings.rate.calls_per_second, closed_for_s=QUOTA_WINDOW_S if was_used else 0.0
         )
         health = Health(retry, same_rejection=settings.halt.same_rejection)
-        return Carrier(
+        limits = Limits(quota, parts.slots(settings), clock, health.breaker)
+        return limits, Carrier(
             chat=chat,
             credentials=self._credentials,
-            limits=Limits(quota, parts.slots(settings), clock, health.breaker),
+            limits=limits,
             health=health,
             retry=retry,
             counters=self._counters,
@@ -206,9 +213,9 @@ class _Run:
             waiting_max=waiting if quota_per_s else WAITING_MAX, take_max=self._options.limit
         )
 
-    async def _show_progress(self, queue: SqliteQueue, feeder: Feeder) -> None:
+    async def _show_progress(self, queue: SqliteQueue, limits: Limits, feeder: Feeder) -> None:
         if self._options.show_progress:
-            await progress.show(queue.counts, self._counters, lambda: feeder.feeding)
+            await progress.show(queue.counts, self._counters, limits, lambda: feeder.feeding)
 
     async def _report(self, queue: SqliteQueue, request: StopRequest) -> Exit:
         counts = await queue.counts()
@@ -220,6 +227,7 @@ class _Run:
             started=self._started,
             ended=time.time(),
             halted=self._halt,
+            crowded=await queue.run(lambda: queue.store.crowded_communities(COMMUNITY_TOPICS_MAX)),
         )
         out = self._options.out
         files = [out / name for name in (parts.IMPORTED_NAME, parts.DEAD_LETTER_NAME)]
@@ -234,7 +242,8 @@ class _Run:
             for name in await queue.run(queue.store.unfinished_inputs)
         ]
         if counts.queued:
-            lines.append(f"{counts.queued:,} records are still queued: the same command continues")
+            command = shlex.join(["topic-import", *sys.argv[1:]])
+            lines.append(f"{counts.queued:,} records are still queued; continue with: {command}")
         try:
             say(*lines)
         except UsageError as error:

@@ -12,6 +12,7 @@ from worker.intake.reader import batches
 from worker.intake.sources import InputError
 from worker.jobs import Exit, parts, say
 from worker.queues.sqlite_store import SqliteStore
+from worker.report import COMMUNITY_TOPICS_MAX, crowded_dict, crowded_line
 from worker.settings import Settings
 
 PLACES_SHOWN = 5
@@ -54,6 +55,7 @@ def check(settings: Settings, inputs: list[str], *, as_json: bool) -> Exit:
                     problems.setdefault(str(error), Problem(str(error))).add(source.name)
             _gather(store, problems)
             counts = store.counts()
+            crowded = store.crowded_communities(COMMUNITY_TOPICS_MAX)
         finally:
             store.close()
     totals = {
@@ -62,7 +64,7 @@ def check(settings: Settings, inputs: list[str], *, as_json: bool) -> Exit:
         "invalid": counts.dead,
         "duplicate": counts.duplicate,
     }
-    _print(totals, list(problems.values()), as_json=as_json)
+    _print(totals, list(problems.values()), crowded, as_json=as_json)
     return Exit.PROBLEMS if problems else Exit.DONE
 
 
@@ -81,7 +83,13 @@ def _gather(store: SqliteStore, problems: dict[str, Problem]) -> None:
                 problem.add(letter["source"])
 
 
-def _print(totals: dict[str, int], problems: list[Problem], *, as_json: bool) -> None:
+def _print(
+    totals: dict[str, int],
+    problems: list[Problem],
+    crowded: list[tuple[str, int]],
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
         content: dict[str, Any] = {
             **totals,
@@ -89,6 +97,8 @@ def _print(totals: dict[str, int], problems: list[Problem], *, as_json: bool) ->
                 {"message": p.example, "count": p.count, "places": p.places} for p in problems
             ],
         }
+        if crowded:
+            content["crowded_communities"] = crowded_dict(crowded)
         say(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
         return
     for problem in sorted(problems, key=lambda p: -p.count):
@@ -96,6 +106,8 @@ def _print(totals: dict[str, int], problems: list[Problem], *, as_json: bool) ->
         more = problem.count - PLACES_SHOWN
         rest = f" and {more:,} more (--json lists them)" if more > 0 else ""
         say(f"{problem.count:,} x {problem.example}\n    {shown}{rest}")
+    if crowded:
+        say(crowded_line(crowded))
     say(
         f"read {totals['read']:,} = valid {totals['valid']:,} + invalid {totals['invalid']:,} "
         f"+ duplicate {totals['duplicate']:,}"

@@ -252,6 +252,14 @@ class SqliteStore:
                     break
         return page
 
+    def crowded_communities(self, topics_max: int) -> list[tuple[str, int]]:
+        """Name the communities of which more topics were read, the largest first, with how many.
+
+        Topics without an ID of ours cannot be counted here.
+        """
+        with self._errors():
+            return self._db.execute(_CROWDED, (topics_max,)).fetchall()
+
     def dead_file_is_stale(self) -> bool:
         """Whether dead letters were replaced since their file was last written anew."""
         with self._errors():
@@ -327,6 +335,11 @@ class SqliteStore:
         )
 
 
+_CROWDED = """
+SELECT substr(topic_id, 1, instr(topic_id, '@TOPIC#_') - 1) AS community, count(*) AS topics
+FROM records WHERE topic_id IS NOT NULL
+GROUP BY community HAVING topics > ? ORDER BY topics DESC, community
+"""
 _HAS_IDENTIFIED_TOPICS = "SELECT 1 FROM records WHERE content IS NOT NULL LIMIT 1"
 _IDENTITY_NAMES = {
     "app": "app.sdk_app_id",

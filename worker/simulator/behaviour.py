@@ -79,6 +79,13 @@ class Ledger:
     answers: Counter[str] = field(default_factory=Counter)
     most_calls_in_a_second: int = 0
     created_without_id: int = 0
+    first_call_s: float | None = None
+    last_call_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From the first call to the last."""
+        return 0.0 if self.first_call_s is None else self.last_call_s - self.first_call_s
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -86,6 +93,7 @@ class Ledger:
             "created": len(self.topics),
             "created_without_id": self.created_without_id,
             "most_calls_in_a_second": self.most_calls_in_a_second,
+            "seconds": self.seconds,
             "answers": dict(self.answers),
             "topics": list(self.topics.values()),
         }
@@ -137,6 +145,9 @@ class Service:
         return None
 
     def _measure(self, now_s: float) -> None:
+        if self.ledger.first_call_s is None:
+            self.ledger.first_call_s = now_s
+        self.ledger.last_call_s = now_s
         self._arrived.append(now_s)
         while self._arrived[0] <= now_s - WINDOW_S:
             self._arrived.popleft()

@@ -248,6 +248,7 @@ def main() -> int:
         "arrivals in any rolling second, both as the simulator sees them; *duration* is that of "
         "the run against N / quota.",
         "A refused call is made again until it succeeds.",
+        "(Bursts a second apart show more than 1: the last one's second is not over.)",
         "",
         "| quota | jitter | limiter | used | throttled | most | duration |",
         "|---|---|---|---|---|---|---|",

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from worker.topic import Origin
 from worker.verdict import Already, History, Reason
 
 
@@ -84,6 +85,23 @@ class Counts:
     @property
     def add_up(self) -> bool:
         return self.read == self.queued + self.imported + self.dead + self.duplicate
+
+
+def imported_counts(outcome: Imported, origin: Origin) -> list[str]:
+    """Name the counts that an imported record adds one to."""
+    counts = ["imported"]
+    if outcome.already is not Already.NO:
+        counts.append(f"already_{outcome.already.value}")
+    if outcome.already is Already.BEFORE and origin is Origin.DERIVED:
+        counts.append("already_before_derived")
+    if origin is Origin.NONE and outcome.history.may_exist:
+        counts.append("may_exist_twice")
+    return counts
+
+
+def dead_letter_counts(reason: str, code: int | None) -> list[str]:
+    """Name the counts that a dead letter adds one to."""
+    return ["dead", f"reason:{reason}"] + ([] if code is None else [f"code:{code}"])
 
 
 def rfc3339(at: float | None) -> str | None:

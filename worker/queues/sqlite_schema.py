@@ -4,7 +4,7 @@ import sqlite3
 from collections import Counter
 from enum import IntEnum
 
-from worker.outcome import DeadLetter, Subject, dead_letter_line
+from worker.outcome import DeadLetter, Subject, dead_letter_counts, dead_letter_line
 
 SCHEMA_VERSION = 1
 
@@ -90,7 +90,3 @@ def bury(
         (letter.id, letter.reason.value, letter.code, dead_letter_line(subject, letter)),
     )
     counting.update(dead_letter_counts(letter.reason.value, letter.code))
-
-
-def dead_letter_counts(reason: str, code: int | None) -> list[str]:
-    return ["dead", f"reason:{reason}"] + ([] if code is None else [f"code:{code}"])

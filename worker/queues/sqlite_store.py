@@ -17,6 +17,7 @@ from worker.outcome import (
     Outcome,
     Released,
     Subject,
+    imported_counts,
     imported_line,
 )
 from worker.queues import JobIdentity, JobMismatchError, QueueError
@@ -24,7 +25,7 @@ from worker.queues.sqlite_put import Putting
 from worker.queues.sqlite_schema import SCHEMA, SCHEMA_VERSION, State, add_to_counts, bury
 from worker.record import Record
 from worker.topic import Origin, Topic
-from worker.verdict import Already, History
+from worker.verdict import History
 
 BUSY_TIMEOUT_S = 30.0
 CACHE_KIB = 65_536
@@ -190,17 +191,12 @@ class SqliteStore:
         if isinstance(outcome, DeadLetter):
             bury(self._db, subject, outcome, counting)
             return
-        counting["may_exist_twice"] += origin == Origin.NONE and outcome.history.may_exist
         self._db.execute("UPDATE records SET state = ? WHERE id = ?", (State.IMPORTED, outcome.id))
         self._db.execute(
             "INSERT INTO imported (id, line) VALUES (?, ?)",
             (outcome.id, imported_line(subject, outcome)),
         )
-        counting["imported"] += 1
-        if outcome.already is not Already.NO:
-            counting[f"already_{outcome.already.value}"] += 1
-        if outcome.already is Already.BEFORE and origin == Origin.DERIVED:
-            counting["already_before_derived"] += 1
+        counting.update(imported_counts(outcome, Origin(origin)))
 
     # ---- reading
 

@@ -1,0 +1,485 @@
+"""The distributed queue: a Redis stream with a consumer group; results in streams beside it.
+
+A producer in any language adds entries with one field, `record`, a JSON object. An entry stays
+pending from its delivery to its outcome; what a silent consumer holds is taken over after the
+lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with the acknowledgement.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from worker.delivery import Delivery
+from worker.outcome import Counts, Outcome
+from worker.queues import JobIdentity, JobMismatchError, QueueError
+from worker.queues.redis_entries import (
+    Entry,
+    Held,
+    letter_to_requeue,
+    outcome_content,
+    put_content,
+    read_entry,
+)
+from worker.record import Record
+from worker.telemetry import logger
+from worker.topic import RecordRules
+
+log = logger()
+
+ANSWER_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
+RETRY_S = 0.5
+LOOK_FOR_SILENT_SHARE = 0.25
+"""Of the lease: how often what silent consumers hold is looked for; held ones are refreshed every
+third of it."""
+CLAIM_AT_ONCE = 100
+LETTERS_AT_ONCE = 500
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamUrl:
+    """`redis://host:6379/0?stream=topics&group=importers`, taken apart."""
+
+    server: str
+    stream: str
+    group: str
+
+    @classmethod
+    def parse(cls, url: str) -> "StreamUrl":
+        """Take a URL apart; the server's own options (`ssl_cert_reqs` ...) stay in it."""
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        stream = options.pop("stream", "topics")
+        group = options.pop("group", "importers")
+        return cls(urlunsplit(parts._replace(query=urlencode(options))), stream, group)
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """Who takes, how long a silent taker keeps what it holds, and how entries are read."""
+
+    consumer: str
+    lease_s: float
+    keep_results: int
+    rules: RecordRules
+    line_bytes_max: int
+
+
+class Copy(Protocol):
+    """Where the lines of settled outcomes are written beside the streams."""
+
+    def append(self, kind: str, lines: list[bytes]) -> None: ...
+
+
+class RedisQueue:
+    """One consumer's view of the queue. Use `open` first, `close` last.
+
+    Taking answers with nothing while Redis is away, settling waits for it: no outcome is dropped.
+    """
+
+    def __init__(self, url: StreamUrl, taking: Taking, *, copy: Copy | None = None) -> None:
+        self._url = url
+        self._taking = taking
+        self._copy = copy
+        self._redis = Redis.from_url(
+            url.server,
+            socket_timeout=ANSWER_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            max_connections=16,
+        )
+        self._held: dict[int, Held] = {}
+        self._next_id = 1
+        self._own_pending_unread = True
+        self._look_again_at_s = 0.0
+        self._claim_cursor = b"0-0"
+        self._given_up = asyncio.Event()
+        self.trouble: str | None = None
+        """Why Redis cannot be used now."""
+        self.lost = 0
+        """Entries that Redis trimmed away while they were pending."""
+        self._scripts = {
+            name: self._redis.register_script(_script(name))
+            for name in ("put", "register", "settle", "extend", "requeue")
+        }
+
+    def __repr__(self) -> str:
+        return f"<RedisQueue {self._url.stream} as {self._taking.consumer}, {len(self._held)} held>"
+
+    def _key(self, name: str) -> str:
+        return f"{self._url.stream}:{name}"
+
+    # ---- the job
+
+    async def open(self, identity: JobIdentity) -> None:
+        """Make the group, and see that the queue is of the same job.
+
+        Raises QueueError where Redis cannot be reached or used, JobMismatchError for another job.
+        """
+        try:
+            await self._make_group()
+            await self._identify(identity)
+            await self._warn_of_missing_persistence()
+        except (RedisError, OSError) as error:
+            raise QueueError(f"queue.url: {_sentence(error)}") from None
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    def give_up(self) -> None:
+        """Wait for Redis no longer; what is not settled stays pending and is taken over."""
+        self._given_up.set()
+
+    async def _make_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(self._url.stream, self._url.group, "0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def _identify(self, identity: JobIdentity) -> None:
+        ours = {
+            "app": identity.app,
+            "key_field": identity.key_field,
+            "topic_ids": identity.topic_ids,
+        }
+        for name, value in ours.items():
+            await _done(self._redis.hsetnx(self._key("job"), name, value))
+            known = _text(await _done(self._redis.hget(self._key("job"), name)))
+            if known != value:
+                raise JobMismatchError(
+                    f"the queue {self._url.stream} belongs to a job with {name} {known or 'unset'}, "
+                    f"this run has {value or 'unset'}: give it the same, or another stream"
+                )
+
+    async def _warn_of_missing_persistence(self) -> None:
+        with suppress(ResponseError):  # not everybody may ask
+            config = await self._redis.config_get("appendonly", "save")
+            if config.get("appendonly") == "no" and not config.get("save"):
+                log.warning(
+                    "Redis keeps nothing on disk: what it holds is lost when it stops "
+                    "(set appendonly yes, and appendfsync always to lose nothing)"
+                )
+
+    # ---- putting
+
+    async def mark_input(self, path: str, *, unfinished: bool) -> None:
+        """Note that an input is being read, or was read to its end."""
+        await self._patiently(
+            lambda: _done(self._redis.hset(self._key("inputs"), path, str(int(unfinished))))
+        )
+
+    async def unfinished_inputs(self) -> list[str]:
+        inputs = await _done(self._redis.hgetall(self._key("inputs")))
+        return sorted(_text(path) for path, unfinished in inputs.items() if unfinished == b"1")
+
+    async def put(self, records: list[Record]) -> int:
+        """Put a batch with its positions; how many records were not read before."""
+        by_path: defaultdict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_path[record.path].append(record)
+        return sum([await self._put_of(path, batch) for path, batch in by_path.items()])
+
+    async def _put_of(self, path: str, records: list[Record]) -> int:
+        answers = await self._put(path, [put_content(record) for record in records])
+        new = answers.count(1)
+        # One at a time with its holder, so that the letter can name it.
+        in_conflict = [
+            put_content(record, conflict_with=_text(answer))
+            for record, answer in zip(records, answers, strict=True)
+            if isinstance(answer, bytes)
+        ]
+        if in_conflict:
+            new += (await self._put(path, in_conflict)).count(1)
+        return new
+
+    async def _put(self, path: str, content: list[dict[str, Any]]) -> list[Any]:
+        keys = [self._url.stream, *map(self._key, ("dead", "counts", "topics", "letters"))]
+        return await self._run("put", [*keys, self._key(f"read:{path}")], [orjson.dumps(content)])
+
+    # ---- taking
+
+    async def take(self, count: int) -> list[Delivery]:
+        """Take up to `count`: what this consumer held before, what silent ones hold, then new.
+
+        Nothing while Redis is away.
+        """
+        try:
+            taken = await self._take_own(count) if self._own_pending_unread else []
+            if len(taken) < count and asyncio.get_running_loop().time() >= self._look_again_at_s:
+                taken += await self._take_over(count - len(taken))
+            if len(taken) < count:
+                taken += await self._take_new(count - len(taken))
+        except (RedisError, OSError) as error:
+            await self._trouble(error)
+            return []
+        self._no_trouble()
+        return taken
+
+    async def _take_own(self, count: int) -> list[Delivery]:
+        """Take what was delivered to this consumer and is not in its hands: a crash, a lost reply.
+
+        An earlier process of this consumer may have called.
+        """
+        after, mine = b"0", {held.entry_id for held in self._held.values()}
+        found: list[tuple[bytes, dict[bytes, bytes] | None]] = []
+        while len(found) < count:
+            page = await self._read_group(after, count)
+            if not page:
+                self._own_pending_unread = False
+                break
+            after = page[-1][0]
+            found += [(entry_id, fields) for entry_id, fields in page if entry_id not in mine]
+        return await self._deliver(found, may_have_called=True)
+
+    async def _take_over(self, count: int) -> list[Delivery]:
+        lease_ms = int(self._taking.lease_s * 1000)
+        answer = await self._redis.xautoclaim(
+            self._url.stream, self._url.group, self._taking.consumer, lease_ms,
+            self._claim_cursor, count=min(count, CLAIM_AT_ONCE),
+        )  # fmt: skip
+        self._claim_cursor, claimed = answer[0], list(answer[1])
+        claimed += [(gone, None) for gone in (answer[2] if len(answer) > 2 else ())]  # noqa: PLR2004
+        if self._claim_cursor == b"0-0":
+            pause_s = self._taking.lease_s * LOOK_FOR_SILENT_SHARE
+            self._look_again_at_s = asyncio.get_running_loop().time() + pause_s
+        if claimed:
+            log.warning("taken over from a consumer that fell silent", records=len(claimed))
+        # From Redis 6.2 deleted ones come as nothing at all, from 7.0 in a list of their own.
+        return await self._deliver([c for c in claimed if c[0]], may_have_called=True)
+
+    async def _take_new(self, count: int) -> list[Delivery]:
+        return await self._deliver(await self._read_group(b">", count), may_have_called=False)
+
+    async def _read_group(
+        self, after: bytes, count: int
+    ) -> list[tuple[bytes, dict[bytes, bytes] | None]]:
+        answer = await self._redis.xreadgroup(
+            self._url.group, self._taking.consumer, {self._url.stream: after.decode()}, count=count
+        )
+        streams = list(answer.values()) if isinstance(answer, dict) else [s[1] for s in answer]
+        entries = streams[0] if streams else []
+        # redis-py nests the entries once more where a stream was asked for by the new protocol.
+        return list(entries[0] if entries and isinstance(entries[0], list) else entries)
+
+    async def _deliver(
+        self, found: Iterable[tuple[bytes, dict[bytes, bytes] | None]], *, may_have_called: bool
+    ) -> list[Delivery]:
+        entries = []
+        for entry_id, fields in found:
+            if not fields:
+                await self._lose(entry_id)
+                continue
+            entries.append(
+                read_entry(
+                    self._url.stream,
+                    entry_id,
+                    fields,
+                    self._taking.rules,
+                    self._taking.line_bytes_max,
+                    may_have_called=may_have_called,
+                )
+            )
+        letters: list[Outcome] = []
+        deliveries: list[Delivery] = []
+        for entry in await self._register(entries):
+            held = Held.of(entry, self._next_id)
+            self._held[held.id] = held
+            self._next_id += 1
+            if held.letter:
+                letters.append(held.letter)
+            if held.delivery:
+                deliveries.append(held.delivery)
+        if letters:
+            await self.settle(letters)
+        return deliveries
+
+    async def _register(self, entries: list[Entry]) -> list[Entry]:
+        """Give each topic its place in the index; duplicates end here, conflicts are marked."""
+        fresh = [entry for entry in entries if entry.is_unregistered]
+        if not fresh:
+            return entries
+        words: list[bytes | str] = [self._url.group]
+        for entry in fresh:
+            words += [entry.id, entry.topic_id, entry.content, entry.source]
+        keys = [self._url.stream, self._key("counts"), self._key("topics")]
+        answers = await self._scripts["register"](keys=keys, args=words)
+        duplicates = set()
+        for entry, answer in zip(fresh, answers, strict=True):
+            if answer == 1:
+                duplicates.add(entry.id)
+            elif isinstance(answer, bytes):
+                entry.conflict_with = _text(answer)
+        return [entry for entry in entries if entry.id not in duplicates]
+
+    async def _lose(self, entry_id: bytes) -> None:
+        """Tell of an entry that somebody trimmed away while it was pending."""
+        self.lost += 1
+        log.error("LOST: Redis no longer holds a record that was taken", entry=entry_id.decode())
+        await _done(self._redis.xack(self._url.stream, self._url.group, entry_id))
+        await _done(self._redis.hincrby(self._key("counts"), "lost", 1))
+
+    async def extend_for_ever(self) -> None:
+        """Refresh the hold on what is in hand, every third of the lease."""
+        while True:
+            await asyncio.sleep(self._taking.lease_s / 3)
+            ids = [held.entry_id for held in self._held.values()]
+            for at in range(0, len(ids), CLAIM_AT_ONCE):
+                await self._extend(ids[at : at + CLAIM_AT_ONCE])
+
+    async def _extend(self, ids: list[bytes]) -> None:
+        words = [self._url.group, self._taking.consumer, *ids]
+        with suppress(RedisError, OSError):
+            await self._scripts["extend"](keys=[self._url.stream], args=words)
+
+    # ---- settling
+
+    async def settle(self, outcomes: list[Outcome]) -> None:
+        """Settle or release a batch, atomic with the counts and the acknowledgements.
+
+        Waits while Redis is away, until `give_up`: raises QueueError then.
+        """
+        held = [self._held[outcome.id] for outcome in outcomes]
+        contents = [outcome_content(h, outcome) for h, outcome in zip(held, outcomes, strict=True)]
+        keys = [
+            self._url.stream,
+            *map(self._key, ("imported", "dead", "counts", "topics", "letters")),
+        ]
+        words = [self._url.group, self._taking.consumer, self._taking.keep_results]
+        answers = await self._run("settle", keys, [*words, orjson.dumps(contents)])
+        for outcome in outcomes:
+            del self._held[outcome.id]
+        if passed_over := answers.count(0):
+            log.warning("settled by another consumer, which took them over", records=passed_over)
+        if self._copy:
+            settled = [c for c, answer in zip(contents, answers, strict=True) if answer]
+            for kind in ("imported", "dead"):
+                lines = [c["line"].encode() + b"\n" for c in settled if c["kind"] == kind]
+                self._copy.append(kind, lines)
+
+    # ---- reading
+
+    async def counts(self) -> Counts:
+        """Tell where all records are, as Redis kept count of it."""
+        kept, queued = await asyncio.gather(
+            _done(self._redis.hgetall(self._key("counts"))),
+            _done(self._redis.xlen(self._url.stream)),
+        )
+        n = {_text(name): int(value) for name, value in kept.items()}
+        imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
+        return Counts(
+            read=queued + imported + dead + duplicate,
+            queued=queued,
+            imported=imported,
+            dead=dead,
+            duplicate=duplicate,
+            already_own=n.get("already_own", 0),
+            already_before=n.get("already_before", 0),
+            already_before_derived=n.get("already_before_derived", 0),
+            may_exist_twice=n.get("may_exist_twice", 0),
+            by_reason=_with_prefix(n, "reason:"),
+            by_code=_with_prefix(n, "code:"),
+        )
+
+    async def lost_ever(self) -> int:
+        return int(await _done(self._redis.hget(self._key("counts"), "lost")) or 0)
+
+    async def lengths(self) -> dict[str, int]:
+        """Tell how many entries the streams hold."""
+        names = {"queued": self._url.stream, "imported": self._key("imported"),
+                 "dead": self._key("dead")}  # fmt: skip
+        return {name: await _done(self._redis.xlen(key)) for name, key in names.items()}
+
+    async def consumers(self) -> dict[str, int]:
+        """Tell how many entries each consumer holds."""
+        with suppress(ResponseError):
+            infos = await self._redis.xinfo_consumers(self._url.stream, self._url.group)
+            return {_text(info["name"]): info["pending"] for info in infos}
+        return {}
+
+    async def oldest_age_s(self) -> float:
+        """Tell for how many seconds the oldest record has been in the queue; 0: it is empty."""
+        first = await self._redis.xrange(self._url.stream, count=1)
+        if not first:
+            return 0.0
+        return max(0.0, time.time() - int(first[0][0].split(b"-")[0]) / 1000)
+
+    async def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Read the dead letters in pages of (entry, line)."""
+        after = "-"
+        while page := await self._redis.xrange(self._key("dead"), min=after, count=LETTERS_AT_ONCE):
+            yield [(entry_id, fields[b"line"]) for entry_id, fields in page]
+            after = f"({page[-1][0].decode()}"
+
+    async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
+        """Put a page of dead letters back, with TopicIds and doubts; how many were there still."""
+        keys = [self._url.stream, *map(self._key, ("dead", "counts", "topics", "letters"))]
+        content = [letter_to_requeue(entry_id, line) for entry_id, line in letters]
+        n: int = await self._run("requeue", keys, [orjson.dumps(content)])
+        return n
+
+    # ---- Redis may be away
+
+    async def _run(self, name: str, keys: list[str], words: list[Any]) -> Any:
+        return await self._patiently(lambda: self._scripts[name](keys=keys, args=words))
+
+    async def _patiently(self, job: Callable[[], Awaitable[Result]]) -> Result:
+        while True:
+            try:
+                result = await job()
+            except (RedisError, OSError) as error:
+                await self._trouble(error)
+                if self._given_up.is_set():
+                    raise QueueError(f"the queue: {_sentence(error)}") from None
+            else:
+                self._no_trouble()
+                return result
+
+    async def _trouble(self, error: Exception) -> None:
+        sentence = _sentence(error)
+        if self.trouble is None:
+            log.warning("the queue cannot be used now; waiting for it", reason=sentence)
+        self.trouble = sentence
+        self._own_pending_unread = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_S):
+                await self._given_up.wait()
+        with suppress(RedisError, OSError):
+            await self._make_group()
+
+    def _no_trouble(self) -> None:
+        if self.trouble is not None:
+            log.info("the queue can be used again")
+        self.trouble = None
+
+
+def _script(name: str) -> str:
+    return resources.files("worker.queues").joinpath(f"redis_{name}.lua").read_text()
+
+
+async def _done(answer: Any) -> Any:
+    """Await an answer of redis-py, whose types allow for its synchronous client too."""
+    return await answer
+
+
+def _sentence(error: Exception) -> str:
+    return f"Redis: {error or type(error).__name__}"
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
+
+
+def _with_prefix(counts: dict[str, int], prefix: str) -> dict[str, int]:
+    return {k.removeprefix(prefix): n for k, n in counts.items() if k.startswith(prefix) and n}

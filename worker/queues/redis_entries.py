@@ -1,0 +1,236 @@
+"""Entries of the stream as deliveries, and outcomes as the scripts want them."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from worker.delivery import Delivery
+from worker.outcome import (
+    DeadLetter,
+    Imported,
+    Outcome,
+    Released,
+    Subject,
+    dead_letter_counts,
+    dead_letter_line,
+    imported_counts,
+    imported_line,
+)
+from worker.record import Record, content_hash
+from worker.topic import InvalidRecordError, Origin, RecordRules, Topic, parse_record, to_topic
+from worker.verdict import History, Reason
+
+HASH_DIGITS = 12
+MENDING = "mend this line, or the settings, and run the same command again"
+ANOTHER_ID = "give one of them another TopicId (or key) and run again"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry of the stream, read."""
+
+    id: bytes
+    source: str
+    raw: bytes
+    topic: Topic | InvalidRecordError
+    history: History
+    was_registered: bool
+    conflict_with: str | None = None
+
+    @property
+    def topic_id(self) -> str:
+        return "" if isinstance(self.topic, InvalidRecordError) else self.topic.topic_id or ""
+
+    @property
+    def content(self) -> str:
+        return "" if isinstance(self.topic, InvalidRecordError) else _content(self.topic)
+
+    @property
+    def is_unregistered(self) -> bool:
+        return bool(self.topic_id) and not self.was_registered
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An entry in this consumer's hands, with the number under which the pipeline knows it.
+
+    `letter`: its outcome, where it cannot be sent at all.
+    """
+
+    id: int
+    entry_id: bytes
+    subject: Subject
+    content: str
+    origin: Origin
+    delivery: Delivery | None = None
+    letter: DeadLetter | None = None
+
+    @classmethod
+    def of(cls, entry: Entry, number: int) -> "Held":
+        """Take an entry in hand under a number of this process."""
+        topic, history = entry.topic, entry.history
+        if isinstance(topic, InvalidRecordError):
+            letter = DeadLetter(number, Reason.INVALID, None, str(topic), MENDING, history)
+            subject = _subject_of_invalid(entry.source, entry.raw, topic)
+            return cls(number, entry.id, subject, "", Origin.NONE, letter=letter)
+        subject = _subject(entry.source, entry.raw, topic)
+        held = cls(number, entry.id, subject, entry.content, topic.origin)
+        if entry.conflict_with is not None:
+            return replace(held, letter=_conflict(number, entry.conflict_with, history))
+        return replace(held, delivery=Delivery(number, topic, history))
+
+
+def read_entry(
+    stream: str,
+    entry_id: bytes,
+    fields: dict[bytes, bytes],
+    rules: RecordRules,
+    line_bytes_max: int,
+    *,
+    may_have_called: bool,
+) -> Entry:
+    """Read an entry: `record` is the producer's, the other fields are ours."""
+    raw = fields.get(b"record", b"")
+    history = _history(fields.get(b"history"), may_have_called=may_have_called)
+    given_id = fields.get(b"topic_id", b"").decode() or None
+    source = fields.get(b"source", b"").decode() or f"{stream}:{entry_id.decode()}"
+    topic: Topic | InvalidRecordError
+    if b"record" not in fields:
+        topic = InvalidRecordError(["the entry has no field record"], is_object=False)
+    elif len(raw) > line_bytes_max:
+        problem = f"the record has {len(raw)} bytes, too long (records.max_line_bytes)"
+        raw = raw[:line_bytes_max]
+        topic = InvalidRecordError([problem], is_object=False)
+    else:
+        topic = _topic(raw, rules, given_id)
+    return Entry(entry_id, source, raw, topic, history, was_registered=b"topic_id" in fields)
+
+
+def _topic(raw: bytes, rules: RecordRules, given_id: str | None) -> Topic | InvalidRecordError:
+    try:
+        return to_topic(parse_record(raw), rules, given_id)
+    except InvalidRecordError as error:
+        return error
+
+
+def _history(text: bytes | None, *, may_have_called: bool) -> History:
+    known = History(**orjson.loads(text)) if text else History()
+    return known.cut_off() if may_have_called else known
+
+
+def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str, Any]:
+    """Write a record as the script that puts wants it."""
+    topic = record.topic
+    content: dict[str, Any] = {
+        "path": record.path,
+        "line": record.line,
+        "hash": record.content_hash.hex()[:HASH_DIGITS],
+        "source": record.source,
+        "raw": "",
+        "kind": "dead",
+        "topic_id": "",
+        "content": "",
+        "dead": "",
+        "reason": "",
+        "may_exist": record.may_exist,
+        "asked_again": record.asked_again,
+        "letter_topic_id": record.dead_letter_topic_id or "",
+    }
+    history = History(may_exist=record.may_exist)
+    if isinstance(topic, InvalidRecordError):
+        letter = DeadLetter(0, Reason.INVALID, None, str(topic), MENDING, history)
+        subject = _subject_of_invalid(record.source, record.raw, topic)
+        return content | {"reason": "invalid", "dead": _line(dead_letter_line(subject, letter))}
+    subject = _subject(record.source, record.raw, topic)
+    if conflict_with is not None:
+        letter = _conflict(0, conflict_with, history)
+        return content | {"reason": "conflict", "dead": _line(dead_letter_line(subject, letter))}
+    return content | {
+        "kind": "topic",
+        "raw": record.raw.decode(),
+        "topic_id": topic.topic_id or "",
+        "content": _content(topic),
+    }
+
+
+def outcome_content(held: Held, outcome: Outcome) -> dict[str, Any]:
+    """Write an outcome as the script that settles wants it."""
+    content: dict[str, Any] = {
+        "id": held.entry_id.decode(),
+        "source": held.subject.source,
+        "topic_id": held.subject.topic_id or "",
+        "content": held.content,
+        "may_exist": outcome.history.may_exist,
+        "counts": [],
+    }
+    match outcome:
+        case Imported():
+            counts = imported_counts(outcome, held.origin)
+            made_id = held.subject.topic_id or outcome.made_id or ""
+            line = _line(imported_line(held.subject, outcome))
+            return content | {
+                "kind": "imported", "line": line, "counts": counts, "topic_id": made_id,
+            }  # fmt: skip
+        case DeadLetter():
+            return content | {
+                "kind": "dead",
+                "line": _line(dead_letter_line(held.subject, outcome)),
+                "reason": outcome.reason.value,
+                "code": "" if outcome.code is None else str(outcome.code),
+                "counts": dead_letter_counts(outcome.reason.value, outcome.code),
+            }
+        case Released():
+            return content | {"kind": "released", "history": orjson.dumps(outcome.history).decode()}
+
+
+def letter_to_requeue(entry_id: bytes, line: bytes) -> dict[str, Any]:
+    """Write a dead letter as the script that requeues wants it."""
+    letter = orjson.loads(line)
+    record = orjson.dumps(letter["record"]).decode() if "record" in letter else letter["raw"]
+    keeps_id = letter["reason"] != Reason.CONFLICT or letter["may_exist"]
+    return {
+        "id": entry_id.decode(),
+        "source": letter["source"],
+        "topic_id": (letter["topic_id"] or "") if keeps_id else "",
+        "record": record,
+        "reason": letter["reason"],
+        "code": "" if letter["code"] is None else str(letter["code"]),
+        "may_exist": letter["may_exist"],
+    }
+
+
+def _subject(source: str, raw: bytes, topic: Topic) -> Subject:
+    return Subject(
+        source=source,
+        key=None if topic.key is None else orjson.dumps(topic.key),
+        group_id=topic.group_id,
+        topic_id=topic.topic_id,
+        topic_name=topic.name,
+        truncated=tuple(topic.truncated),
+        raw=raw,
+    )
+
+
+def _subject_of_invalid(source: str, raw: bytes, problem: InvalidRecordError) -> Subject:
+    return Subject(
+        source=source,
+        key=None if problem.key is None else orjson.dumps(problem.key),
+        group_id=problem.group_id,
+        topic_id=problem.topic_id,
+        raw=raw,
+        is_object=problem.is_object,
+    )
+
+
+def _conflict(number: int, holder: str, history: History) -> DeadLetter:
+    message = f"{holder} has the same TopicId with other content"
+    return DeadLetter(number, Reason.CONFLICT, None, message, ANOTHER_ID, history)
+
+
+def _content(topic: Topic) -> str:
+    return content_hash(topic.body).hex()
+
+
+def _line(line: bytes) -> str:
+    return line.decode().rstrip("\n")

@@ -1,0 +1,149 @@
+-- Puts records of one input: what was read before is passed over, the rest is queued, counted as a
+-- duplicate, or buried as a dead letter. Answers for each record: 0 known, 1 new, or the source of
+-- the topic that it is in conflict with (nothing was changed then).
+--
+-- KEYS: stream, dead, counts, topics, letters, read
+-- ARGV[1]: records as JSON, each {line, hash, source, raw, kind, topic_id, content, dead, reason,
+--          may_exist, asked_again, letter_topic_id}
+local stream, dead, counts, topics, letters, read = unpack(KEYS)
+local HASH_DIGITS = 12
+
+local function count(name, by) redis.call('HINCRBY', counts, name, by) end
+
+local function letters_of(source)
+  local text = redis.call('HGET', letters, source)
+  return text and cjson.decode(text) or {}
+end
+
+local function keep_letters(source, kept)
+  if #kept == 0 then
+    redis.call('HDEL', letters, source)
+  else
+    redis.call('HSET', letters, source, cjson.encode(kept))
+  end
+end
+
+local function take_back(letter)
+  redis.call('XDEL', dead, letter.id)
+  count('dead', -1)
+  count('reason:' .. letter.reason, -1)
+  if letter.code ~= '' then count('code:' .. letter.code, -1) end
+  if letter.topic_id ~= '' then
+    local holder = redis.call('HGET', topics, letter.topic_id)
+    if holder and cjson.decode(holder).letter == letter.id then
+      redis.call('HDEL', topics, letter.topic_id)
+    end
+  end
+end
+
+local function take_back_all(source, is_replaced)
+  local kept, may_exist, n = {}, false, 0
+  for _, letter in ipairs(letters_of(source)) do
+    if is_replaced(letter) then
+      take_back(letter)
+      may_exist = may_exist or letter.may_exist
+      n = n + 1
+    else
+      kept[#kept + 1] = letter
+    end
+  end
+  if n > 0 then keep_letters(source, kept) end
+  return n, may_exist
+end
+
+local function bury(record)
+  local id = redis.call('XADD', dead, '*', 'line', record.dead)
+  local kept = letters_of(record.source)
+  kept[#kept + 1] = {id = id, topic_id = record.topic_id, reason = record.reason, code = '',
+                     may_exist = record.may_exist}
+  keep_letters(record.source, kept)
+  count('dead', 1)
+  count('reason:' .. record.reason, 1)
+end
+
+local function enqueue(record)
+  local history = record.may_exist and '{"may_exist":true}' or '{}'
+  redis.call('XADD', stream, '*', 'record', record.raw, 'source', record.source,
+             'topic_id', record.topic_id, 'history', history)
+  if record.topic_id ~= '' then
+    redis.call('HSET', topics, record.topic_id,
+               cjson.encode({content = record.content, source = record.source}))
+  end
+end
+
+-- The source of the topic that holds the ID with other content, if one does.
+local function conflict(record)
+  if record.kind ~= 'topic' or record.topic_id == '' then return nil end
+  local text = redis.call('HGET', topics, record.topic_id)
+  if not text then return nil end
+  local holder = cjson.decode(text)
+  if holder.letter or holder.content == record.content then return nil end
+  if record.asked_again and holder.source == record.source then return nil end
+  return holder.source
+end
+
+local function place(record)
+  if record.kind == 'dead' then return bury(record) end
+  local text = record.topic_id ~= '' and redis.call('HGET', topics, record.topic_id)
+  if not text then return enqueue(record) end
+  local holder = cjson.decode(text)
+  if not holder.letter then
+    if record.asked_again then return enqueue(record) end
+    return count('duplicate', 1)
+  end
+  if holder.content == record.content then
+    -- It was refused and is tried again as this record, of which it is a duplicate now.
+    take_back_all(holder.source, function(letter) return letter.id == holder.letter end)
+    count('duplicate', 1)
+  end
+  enqueue(record)
+end
+
+local function is_known(record, old)
+  if record.asked_again then
+    local mine = 0
+    for _, letter in ipairs(letters_of(record.source)) do
+      if letter.topic_id == record.letter_topic_id then mine = mine + 1 end
+    end
+    return mine == 0 and old ~= ''
+  end
+  if old ~= record.hash then return false end
+  if record.kind == 'dead' then return true end
+  for _, letter in ipairs(letters_of(record.source)) do
+    if letter.reason == 'invalid' then return false end
+  end
+  return true
+end
+
+local function is_replaced_by(record, old)
+  if record.asked_again then
+    return function(letter) return letter.topic_id == record.letter_topic_id end
+  end
+  return function(letter)
+    return record.path ~= '-' and (not letter.may_exist or old == record.hash)
+  end
+end
+
+local answers = {}
+for index, record in ipairs(cjson.decode(ARGV[1])) do
+  local from = (record.line - 1) * HASH_DIGITS
+  local old = redis.call('GETRANGE', read, from, from + HASH_DIGITS - 1)
+  if string.byte(old, 1) == 0 then old = '' end
+  if is_known(record, old) then
+    answers[index] = 0
+  else
+    local other = conflict(record)
+    if other then
+      answers[index] = other
+    else
+      local _, may_exist = take_back_all(record.source, is_replaced_by(record, old))
+      record.may_exist = record.may_exist or may_exist
+      place(record)
+      if not record.asked_again or old == '' then
+        redis.call('SETRANGE', read, from, record.hash)
+      end
+      answers[index] = 1
+    end
+  end
+end
+return answers

@@ -1,0 +1,82 @@
+-- Settles outcomes atomically with the acknowledgement and the counts. An entry that another
+-- consumer has taken over, or that is gone, is passed over: answers 1 for each settled, else 0.
+--
+-- KEYS: stream, imported, dead, counts, topics, letters
+-- ARGV: group, consumer, keep_results, outcomes as JSON, each {id, kind, source, topic_id, content,
+--       line, reason, code, may_exist, counts, history}
+local stream, imported, dead, counts, topics, letters = unpack(KEYS)
+local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+local function is_mine(id)
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)
+  if #pending > 0 then return pending[1][2] == consumer end
+  -- Redis may have forgotten, in a crash, to whom it gave the entry.
+  return #redis.call('XRANGE', stream, id, id) > 0
+end
+
+local function acknowledge(id)
+  redis.call('XACK', stream, group, id)
+  redis.call('XDEL', stream, id)
+end
+
+local function release(outcome)
+  local entries = redis.call('XRANGE', stream, outcome.id, outcome.id)
+  if #entries == 0 then return end
+  local fields, given = {}, entries[1][2]
+  local has_source = false
+  for at = 1, #given, 2 do
+    if given[at] ~= 'history' then
+      fields[#fields + 1] = given[at]
+      fields[#fields + 1] = given[at + 1]
+    end
+    has_source = has_source or given[at] == 'source'
+  end
+  if not has_source then
+    fields[#fields + 1] = 'source'
+    fields[#fields + 1] = outcome.source
+  end
+  redis.call('XADD', stream, '*', 'history', outcome.history, unpack(fields))
+end
+
+local function bury(outcome)
+  local id = redis.call('XADD', dead, '*', 'line', outcome.line)
+  local text = redis.call('HGET', letters, outcome.source)
+  local kept = text and cjson.decode(text) or {}
+  kept[#kept + 1] = {id = id, topic_id = outcome.topic_id, reason = outcome.reason,
+                     code = outcome.code, may_exist = outcome.may_exist}
+  redis.call('HSET', letters, outcome.source, cjson.encode(kept))
+  if outcome.topic_id ~= '' and outcome.reason ~= 'conflict' and not outcome.may_exist then
+    -- It cannot exist, and so holds its ID from nobody.
+    redis.call('HSET', topics, outcome.topic_id,
+               cjson.encode({content = outcome.content, source = outcome.source, letter = id}))
+  end
+end
+
+local function forget_the_oldest()
+  local surplus = redis.call('XLEN', imported) - keep
+  if surplus <= 0 then return end
+  for _, entry in ipairs(redis.call('XRANGE', imported, '-', '+', 'COUNT', surplus)) do
+    redis.call('HDEL', topics, entry[2][4])
+  end
+  redis.call('XTRIM', imported, 'MAXLEN', keep)
+end
+
+local answers = {}
+for index, outcome in ipairs(cjson.decode(ARGV[4])) do
+  if not is_mine(outcome.id) then
+    answers[index] = 0
+  else
+    if outcome.kind == 'imported' then
+      redis.call('XADD', imported, '*', 'line', outcome.line, 'topic_id', outcome.topic_id)
+    elseif outcome.kind == 'dead' then
+      bury(outcome)
+    else
+      release(outcome)
+    end
+    acknowledge(outcome.id)
+    for _, name in ipairs(outcome.counts) do redis.call('HINCRBY', counts, name, 1) end
+    answers[index] = 1
+  end
+end
+forget_the_oldest()
+return answers

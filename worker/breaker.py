@@ -3,6 +3,8 @@
 A state machine of values; times are seconds of any monotonic clock, passed in.
 """
 
+from enum import Enum
+
 OUTAGE_RECORDS = 10
 """So many distinct records failing, with no success between: an outage, not bad luck."""
 PROBE_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
@@ -15,45 +17,66 @@ SILENCE_AT_FIRST_S = 5.0
 """How long ten and more open calls may all stay unanswered: some of the usual latencies; before
 the first answer, longer than the service's own timeout of 3 s."""
 LATENCY_WEIGHT = 0.1
+LOOK_GAP_S = 0.2
+"""Between two looks of a process that runs; what goes beyond it was its own standstill."""
+
+
+class Why(Enum):
+    """What opened the breaker."""
+
+    FAILURES = "so many records fail"
+    SILENCE = "calls stay unanswered"
+    THROTTLE = "the service asks to wait"
 
 
 class Breaker:
-    """Opens on an outage or on a throttle that only time ends; a success closes it."""
+    """Opens on an outage or on a throttle that only time ends; the success of a probe closes it.
+
+    One probe at a time; only one that gets no answer at all has another beside it after
+    `PROBE_PATIENCE_S`.
+    """
 
     def __init__(self) -> None:
         self._failing: set[int] = set()
-        self._opened_at_s: float | None = None
-        self._is_outage = False
+        self._why: Why | None = None
+        self._opened_at_s = float("-inf")
+        self.closed_at_s = float("-inf")
         self._held_at_s = float("-inf")
+        self._held_by: int | None = None
         self._holds = 0
         self._probes = 0
         self._probe_started_s: float | None = None
         self._next_probe_s = float("-inf")
         self._in_flight = 0
         self._heard_at_s = 0.0
+        self._looked_at_s = 0.0
         self._latency_s: float | None = None
 
     def __repr__(self) -> str:
-        state = "closed" if self._opened_at_s is None else f"open since {self._opened_at_s:.3f}"
+        state = f"open: {self._why.value}" if self._why else "closed"
         return f"<Breaker {state} failing={len(self._failing)} in_flight={self._in_flight}>"
 
     @property
     def is_open(self) -> bool:
-        return self._opened_at_s is not None
+        return self._why is not None
 
     @property
     def is_outage(self) -> bool:
         """Open because calls fail or stay unanswered, not because the service asks to wait."""
-        return self.is_open and self._is_outage
+        return self._why in {Why.FAILURES, Why.SILENCE}
+
+    def fails_beside(self, record: int) -> bool:
+        """Whether another record failed too, since the last success, by no fault of its own."""
+        return bool(self._failing - {record})
 
     def open_for_s(self, now_s: float) -> float:
-        return 0.0 if self._opened_at_s is None else now_s - self._opened_at_s
+        return now_s - self._opened_at_s if self.is_open else 0.0
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next call may start; it may be less when a reply comes."""
-        if self._opened_at_s is None and self._is_silent(now_s):
-            self._open(now_s, is_outage=True)
-        if self._opened_at_s is None:
+        if not self.is_open and self._is_silent(now_s):
+            self._open(now_s, Why.SILENCE)
+        if not self.is_open:
             return 0.0
         due_s = self._next_probe_s
         if self._probe_started_s is not None:
@@ -84,39 +107,49 @@ class Breaker:
         """Note a failure that is no record's fault."""
         if len(self._failing) < OUTAGE_RECORDS:
             self._failing.add(record)
-        if len(self._failing) == OUTAGE_RECORDS and not self.is_outage:
-            self._open(now_s, is_outage=True)
+        if len(self._failing) == OUTAGE_RECORDS:
+            self._open(now_s, Why.FAILURES)
 
-    def hold(self, now_s: float, pauses_s: tuple[float, ...], *, started_s: float) -> int:
-        """Stop calls for the next of `pauses_s`; how many such throttles came in a row.
+    def hold(
+        self, now_s: float, code: int | None, pauses_s: tuple[float, ...], *, started_s: float
+    ) -> int:
+        """Stop calls for the next of `pauses_s`; how many throttles by this code came in a row.
 
         0 for one whose call was under way at the last: it tells nothing new.
         """
         if started_s <= self._held_at_s:
             return 0
         if not self.is_open:
-            self._open(now_s, is_outage=False)
-        self._held_at_s = now_s
-        self._holds += 1
+            self._open(now_s, Why.THROTTLE)
+        self._holds = self._holds + 1 if code == self._held_by else 1
+        self._held_at_s, self._held_by = now_s, code
         pause_s = pauses_s[min(self._holds, len(pauses_s)) - 1]
         self._next_probe_s = max(self._next_probe_s, now_s + pause_s)
         return self._holds
 
-    def succeeded(self) -> bool:
-        """Close: the service does its work; True where it came back from an outage."""
-        was_outage = self.is_outage
+    def succeeded(self, now_s: float, *, started_s: float) -> bool:
+        """Note that the service did its work for a call, and close if that call was a probe.
+
+        A call from before the breaker opened says nothing of now. True where an outage of failing
+        records ended.
+        """
+        if started_s < max(self._opened_at_s, self._held_at_s):
+            return False
+        ended = self._why is Why.FAILURES
+        if self.is_open:
+            self.closed_at_s = now_s
         self._failing.clear()
         self._holds = 0
-        self._opened_at_s = None
-        return was_outage
+        self._why = None
+        return ended
 
-    def _open(self, now_s: float, *, is_outage: bool) -> None:
+    def _open(self, now_s: float, why: Why) -> None:
         if not self.is_open:
             self._opened_at_s = now_s
             self._probes = 0
             self._probe_started_s = None
             self._wait_before_next_probe(now_s)
-        self._is_outage = is_outage
+        self._why = why
 
     def _wait_before_next_probe(self, now_s: float) -> None:
         pause_s = PROBE_PAUSES_S[min(self._probes, len(PROBE_PAUSES_S) - 1)]
@@ -124,6 +157,9 @@ class Breaker:
         self._next_probe_s = now_s + pause_s
 
     def _is_silent(self, now_s: float) -> bool:
+        standstill_s = max(0.0, now_s - self._looked_at_s - LOOK_GAP_S)
+        self._heard_at_s = min(now_s, self._heard_at_s + standstill_s)
+        self._looked_at_s = now_s
         if self._in_flight < OUTAGE_RECORDS:
             return False
         if self._latency_s is None:

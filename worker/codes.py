@@ -43,7 +43,7 @@ class Code:
     tries: int | None = None
 
 
-PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 """For a limit that others use up too: waiting is all that helps, and it passes unannounced."""
 
 

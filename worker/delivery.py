@@ -44,6 +44,7 @@ class Credentials(Protocol):
         ...
 
 
+PARK_S = 1.0
 ACCOUNT_OR_SIGNATURE = frozenset({60004, 60005})
 """Codes that both a bad signature and a bad account in the body give."""
 
@@ -66,13 +67,16 @@ class Delivery:
     phase: Phase | None = None
     failures: Failures | None = None
     was_called: bool = False
+    answered_at_start: int = 0
+    """Proper answers of the whole run when its last call began."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    """Try again after so many seconds."""
+    """Try again after so many seconds; `parked`: counted from when the breaker closes."""
 
-    seconds: float
+    seconds: float = 0.0
+    parked: bool = False
 
 
 class Carrier:
@@ -108,7 +112,7 @@ class Carrier:
         self._proven_generation = -1
         self.stopping = asyncio.Event()
         self.halted: Halt | None = None
-        self.fresh_waiting = False
+        self.fresh_waiting: Callable[[], bool] = lambda: False
         """Whether records wait in the queue that were not tried in this run."""
         self.phases: Counter[Phase] = Counter()
         self.on_phase_change: Callable[[], None] = lambda: None
@@ -132,9 +136,10 @@ class Carrier:
                 step = await self._attempt(delivery)
                 if not isinstance(step, _Wait):
                     return step
-                if step.seconds > 0 and not self.stopping.is_set():
+                if (step.parked or step.seconds > 0) and not self.stopping.is_set():
                     self._enter(delivery, Phase.BACKING_OFF)
-                    await asyncio.sleep(step.seconds)
+                    if not step.parked or await self._park():
+                        await asyncio.sleep(step.seconds)
                     self._enter(delivery, Phase.WAITING)
         except asyncio.CancelledError:
             if delivery.phase is Phase.CALLING:
@@ -142,6 +147,19 @@ class Carrier:
         finally:
             self._enter(delivery, None)
         return Released(delivery.id, delivery.history)
+
+    async def _park(self) -> bool:
+        """Make room for records that were not tried yet, while single probes go out.
+
+        Ten bad records in a row look like an outage; only another record can tell. True when the
+        breaker closed, False when nobody else is left to probe with.
+        """
+        while self._limits.is_open:
+            if not await self._limits.closes_within(PARK_S * (0.5 + self._chance())):
+                nobody_else_waits = not self.phases[Phase.WAITING]
+                if nobody_else_waits:
+                    return False
+        return True
 
     def _enter(self, delivery: Delivery, phase: Phase | None) -> None:
         if delivery.phase:
@@ -162,6 +180,7 @@ class Carrier:
             self._counters.calls += 1
             self._counters.retries += delivery.was_called
             delivery.was_called = True
+            delivery.answered_at_start = self._health.answered
             reply = await self._chat.import_topic(delivery.topic.body, signature)
             self._limits.heard(started_s, answered=reply.status is not None)
             self._enter(delivery, Phase.WAITING)
@@ -184,15 +203,15 @@ class Carrier:
         self._learn(decided, signature)
         match decided:
             case verdict.Imported():
-                return self._imported(delivery, decided)
+                return self._imported(delivery, decided, started_s)
             case verdict.Reject():
-                return self._rejected(delivery, decided)
+                return self._rejected(delivery, decided, started_s)
             case verdict.Retry():
-                return self._retried(delivery, decided, reply)
+                return self._retried(delivery, decided, reply, started_s)
             case verdict.Throttled():
                 return self._throttled(delivery, decided, started_s)
             case verdict.Renew():
-                return self._renewed(delivery, decided, signature)
+                return self._renewed(delivery, decided, signature, started_s)
             case Halt():
                 return self._halted(delivery, decided)
             case _:
@@ -205,9 +224,9 @@ class Carrier:
         if isinstance(decided, verdict.Imported | verdict.Reject):
             self._proven_generation = signature.generation
 
-    def _imported(self, delivery: Delivery, decided: verdict.Imported) -> Outcome:
+    def _imported(self, delivery: Delivery, decided: verdict.Imported, started_s: float) -> Outcome:
         already = decided.already
-        self._health.imported()
+        self._health.imported(self._clock(), started_s=started_s)
         self._anything_imported = True
         if already is verdict.Already.BEFORE and delivery.topic.origin is Origin.DERIVED:
             self._repeated.warning("a derived TopicId existed before: were its keys used before?")
@@ -215,8 +234,10 @@ class Carrier:
             delivery.id, already, delivery.history, self._wall_clock(), decided.made_id
         )
 
-    def _rejected(self, delivery: Delivery, reject: verdict.Reject) -> Outcome:
-        halt = self._health.rejected(reject.code, delivery.topic.group_id)
+    def _rejected(self, delivery: Delivery, reject: verdict.Reject, started_s: float) -> Outcome:
+        halt = self._health.rejected(
+            reject.code, delivery.topic.group_id, self._clock(), started_s=started_s
+        )
         if halt:
             self.halt(halt)
         return DeadLetter(
@@ -228,13 +249,17 @@ class Carrier:
             delivery.history,
         )
 
-    def _retried(self, delivery: Delivery, retry: verdict.Retry, reply: Reply) -> Outcome | _Wait:
+    def _retried(
+        self, delivery: Delivery, retry: verdict.Retry, reply: Reply, started_s: float
+    ) -> Outcome | _Wait:
         now_s = self._clock()
         delivery.history = delivery.history.failed(ambiguous=retry.ambiguous)
         delivery.failures = self._health.failed(
             delivery.id,
             delivery.failures,
             now_s,
+            started_s=started_s,
+            answered_at_start=delivery.answered_at_start,
             code=reply.code,
             status=reply.status,
             reached=retry.reached,
@@ -246,13 +271,20 @@ class Carrier:
             return self._halted(delivery, halt)
         if retry.tries is not None and delivery.failures.count >= retry.tries:
             rejection = verdict.Reject(Reason.REJECTED, retry.code, retry.message, retry.hint)
-            return self._rejected(delivery, rejection)
-        if self._health.is_exhausted(delivery.failures, now_s, fresh_waiting=self.fresh_waiting):
+            return self._rejected(delivery, rejection, started_s)
+        chances_are_over = self._health.is_exhausted(
+            delivery.id,
+            delivery.failures,
+            now_s,
+            is_coded=reply.code is not None,
+            fresh_waiting=self.fresh_waiting(),
+        )
+        if isinstance(chances_are_over, Halt):
+            return self._halted(delivery, chances_are_over)
+        if chances_are_over:
             return self._exhausted(delivery, retry)
-        if self._limits.is_open:
-            # The breaker's pauses are the back-off of all, and its end finds everybody ready.
-            return _Wait(0.0)
-        return _Wait(backoff_s(self._retry, delivery.failures.tries, self._chance()))
+        seconds = backoff_s(self._retry, delivery.failures.tries, self._chance())
+        return _Wait(seconds, parked=self._limits.is_open)
 
     def _exhausted(self, delivery: Delivery, retry: verdict.Retry) -> Outcome:
         halt = self._health.exhausted(retry.code or retry.message, delivery.topic.group_id)
@@ -268,7 +300,9 @@ class Carrier:
     ) -> Outcome | _Wait:
         self._counters.throttled += 1
         self._repeated.warning("throttled", code=throttled.code, reason=throttled.message)
-        self._limits.throttled(started_s=started_s)
+        if not self._limits.is_open:
+            # What a probe meets, and what was under way before it, says nothing of the rate.
+            self._limits.throttled(started_s=started_s)
         if throttled.pauses_s:
             halt = self._health.throttled(throttled, self._clock(), started_s=started_s)
             if halt:
@@ -276,14 +310,20 @@ class Carrier:
         return _Wait(0.0)
 
     def _renewed(
-        self, delivery: Delivery, renew: verdict.Renew, signature: Signature
+        self,
+        delivery: Delivery,
+        renew: verdict.Renew,
+        signature: Signature,
+        started_s: float,
     ) -> Outcome | _Wait:
         if signature.generation != self._credentials.current().generation:
             return _Wait(0.0)
         if self._account_is_at_fault(delivery, renew, signature):
             hint = "others succeed with the same signature: check From_Account"
             return self._rejected(
-                delivery, verdict.Reject(Reason.REJECTED, renew.code, renew.message, hint)
+                delivery,
+                verdict.Reject(Reason.REJECTED, renew.code, renew.message, hint),
+                started_s,
             )
         halt = self._health.renewal(renew.code, renew.message, self._clock(), once=renew.once)
         if halt is None and not self._credentials.renew(signature):

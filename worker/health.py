@@ -21,16 +21,20 @@ COMMUNITIES_MIN = 2
 class Failures:
     """One record's failures since the service last came back from an outage.
 
-    `tries`: all of them; `count`: those that speak against the record.
-    `answered_before`: proper answers of the whole run when this record first failed.
-    `by_the_service`: one of them carried an error code, so the service itself was there.
+    `tries`: all of them, and those before too; `count`: those that speak against the record;
+    `confirmed`: those of them after which another record was answered before this one was tried
+    again.
+    `answered_before`, `answered_at_last`: proper answers of the whole run when this record failed
+    first and last. `by_the_service`: one failure carried an error code, so somebody was there.
     """
 
     epoch: int
     tries: int
     count: int
+    confirmed: int
     since_s: float
     answered_before: int
+    answered_at_last: int
     by_the_service: bool
 
 
@@ -55,13 +59,20 @@ class Health:
             f"rejections={self._rejections} {self.breaker!r}>"
         )
 
-    def imported(self) -> None:
-        self._answer()
+    @property
+    def answered(self) -> int:
+        """Proper answers of the whole run so far."""
+        return self._answered
+
+    def imported(self, now_s: float, *, started_s: float) -> None:
+        self._answer(now_s, started_s)
         self._rejections = 0
 
-    def rejected(self, code: int | str | None, group_id: str) -> Halt | None:
+    def rejected(
+        self, code: int | str | None, group_id: str, now_s: float, *, started_s: float
+    ) -> Halt | None:
         """Count a rejection; so many alike in a row mean that the mapping is wrong."""
-        self._answer()
+        self._answer(now_s, started_s)
         return self._count_rejection(code, group_id)
 
     def exhausted(self, code: int | str | None, group_id: str) -> Halt | None:
@@ -74,6 +85,8 @@ class Health:
         before: Failures | None,
         now_s: float,
         *,
+        started_s: float,
+        answered_at_start: int,
         code: int | None,
         status: int | None = None,
         reached: bool = True,
@@ -86,35 +99,67 @@ class Health:
         """
         self._gateway_refusals = self._gateway_refusals + 1 if status in GATEWAY_REFUSALS else 0
         if before is None or before.epoch != self._epoch:
-            before = Failures(self._epoch, 0, 0, now_s, self._answered, by_the_service=False)
-        is_suspect = code is not None and self._answered > before.answered_before
+            tries = before.tries if before else 0
+            before = Failures(
+                self._epoch,
+                tries,
+                0,
+                0,
+                now_s,
+                self._answered,
+                self._answered,
+                by_the_service=False,
+            )
+        if started_s < self.breaker.closed_at_s:
+            return replace(before, tries=before.tries + 1)  # a late echo of what is over
+        is_suspect = code is not None and answered_at_start > before.answered_before
         if no_record_s_fault and not is_suspect:
             self.breaker.failed(record, now_s)
         return replace(
             before,
             tries=before.tries + 1,
             count=before.count + reached,
+            confirmed=before.confirmed + (answered_at_start > before.answered_at_last),
+            answered_at_last=self._answered,
             by_the_service=before.by_the_service or code is not None,
         )
 
-    def is_exhausted(self, failures: Failures, now_s: float, *, fresh_waiting: bool) -> bool:
-        """Decide whether a record has had its chances.
+    def is_exhausted(
+        self,
+        record: int,
+        failures: Failures,
+        now_s: float,
+        *,
+        is_coded: bool,
+        fresh_waiting: bool,
+    ) -> bool | Halt:
+        """Decide whether a record has had its chances; Halt where nobody can tell any more.
 
-        Its attempts must have run out, and the service must have answered another record since
-        the first failure. In an outage nobody's run out. Where that cannot be told, because no
-        record is left to compare with, patience ends: never for what failed while nobody at all
-        was answered.
+        Its attempts must have run out, and others must have been answered meanwhile: once is enough
+        for a record that alone is refused with a code (`is_coded`); where others fail beside it or
+        no answer comes, after each attempt but the last. Where that cannot be told, because no
+        record is left to compare with, patience ends: for a record that failed while others were
+        answered or that the service itself refuses; for what fails with nobody answered at all the
+        run halts.
         """
         if failures.count < self._retry.max_attempts:
             return False
-        answered_others = self._answered > failures.answered_before
-        if self.breaker.is_outage:
-            if fresh_waiting or not (answered_others and failures.by_the_service):
-                return False
-        elif answered_others:
+        outage = self.breaker.is_outage
+        compared = self._answered > failures.answered_before
+        if compared and not outage:
+            is_alone = is_coded and not self.breaker.fails_beside(record)
+            if is_alone or failures.confirmed >= self._retry.max_attempts - 1:
+                return True
+        if fresh_waiting or now_s - failures.since_s < self._retry.patience_s:
+            return False
+        if compared or (failures.by_the_service and not outage):
             return True
-        is_somebody_there = failures.by_the_service or self._answered > 0
-        return is_somebody_there and now_s - failures.since_s >= self._retry.patience_s
+        return Halt(
+            "outage",
+            f"for {now_s - failures.since_s:.0f} s no call has succeeded (retry.patience), and no "
+            "other record is left to ask with: see what the log says of the attempts, and continue "
+            "when the service is well",
+        )
 
     def gateway_halt(self, failure: str) -> Halt | None:
         if self._gateway_refusals < GATEWAY_REFUSALS_MAX:
@@ -141,7 +186,7 @@ class Health:
     def throttled(self, throttled: Throttled, now_s: float, *, started_s: float) -> Halt | None:
         """Stop all calls for the next of the throttle's pauses, or halt when none is left."""
         pauses_s = throttled.pauses_s
-        in_a_row = self.breaker.hold(now_s, pauses_s, started_s=started_s)
+        in_a_row = self.breaker.hold(now_s, throttled.code, pauses_s, started_s=started_s)
         if not throttled.halt_after_pauses or in_a_row <= len(pauses_s):
             return None
         waited_s = sum(pauses_s)
@@ -151,8 +196,8 @@ class Health:
             f"{throttled.message}: pauses of {waited} did not help; {throttled.hint}",
         )
 
-    def _answer(self) -> None:
-        self._epoch += self.breaker.succeeded()
+    def _answer(self, now_s: float, started_s: float) -> None:
+        self._epoch += self.breaker.succeeded(now_s, started_s=started_s)
         self._answered += 1
         self._renewed_at_s.clear()
         self._gateway_refusals = 0

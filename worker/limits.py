@@ -43,6 +43,7 @@ class Limits:
         # One waiter at a time asks for the turn: aiolimiter lets newcomers overtake.
         self._first_in_line = asyncio.Lock()
         self._something_changed = asyncio.Event()
+        self._all_may_call = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Limits {self._slots!r} {self._pace} {self._breaker!r}>"
@@ -89,6 +90,13 @@ class Limits:
         self._tell()
         return wait_s
 
+    async def closes_within(self, seconds: float) -> bool:
+        """Wait so long, or until the breaker lets all calls out again: True then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._all_may_call.wait()
+        return not self._breaker.is_open
+
     def look_again(self) -> None:
         """Tell those who wait that a reply may have opened the way."""
         self._something_changed.set()
@@ -109,6 +117,10 @@ class Limits:
         self._breaker.ended(started_s, self._clock(), answered=answered)
 
     def _tell(self) -> None:
+        if self._breaker.is_open:
+            self._all_may_call.clear()
+        else:
+            self._all_may_call.set()
         if self._breaker.is_outage == self._was_outage:
             return
         self._was_outage = not self._was_outage

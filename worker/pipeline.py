@@ -68,6 +68,8 @@ class Pipeline:
         self._taken = 0
         self._all_carried = False
         self._may_hold_more = True
+        self._is_drained = False
+        carrier.fresh_waiting = self._fresh_waiting
         carrier.on_phase_change = self.wake
 
     def __repr__(self) -> str:
@@ -80,6 +82,7 @@ class Pipeline:
     def queue_was_fed(self) -> None:
         """Tell that the queue may hold more, or that nothing feeds it any longer."""
         self._may_hold_more = True
+        self._is_drained = False
         self._changed.set()
 
     async def run(self, is_feeding: Callable[[], bool]) -> None:
@@ -112,8 +115,8 @@ class Pipeline:
             self._may_hold_more = self._may_hold_more and not room
             taken = await self._queue.take(room) if room else []
             self._taken += len(taken)
-            if room:
-                self._carrier.fresh_waiting = feeding or len(taken) == room
+            if room and len(taken) < room and not feeding:
+                self._is_drained = True
             for delivery in taken:
                 self._start(delivery)
             # Their first step makes them count as waiting, before more are taken.
@@ -136,6 +139,10 @@ class Pipeline:
         if bounds.take_max is not None:
             room = min(room, bounds.take_max - self._taken)
         return max(0, room)
+
+    def _fresh_waiting(self) -> bool:
+        """Whether records wait that were not tried in this run."""
+        return not (self._is_drained or self._all_taken())
 
     def _all_taken(self) -> bool:
         return self._bounds.take_max is not None and self._taken >= self._bounds.take_max

@@ -1,39 +1,23 @@
 """The contract of a queue, run by every engine."""
 
-from collections.abc import Coroutine, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from tests.support.queues import DEAD, RULES, imported, read_record, run
+from tests.contract.conftest import Run
+from tests.support.engines import Queue
+from tests.support.queues import DEAD, RULES, imported, read_record
 from worker.intake.lines import Line
 from worker.intake.reader import read
 from worker.outcome import DeadLetter, Released
-from worker.queues import JobIdentity, JobMismatchError, QueueTakenError
-from worker.queues.sqlite import SqliteQueue, taker_of
 from worker.record import Record, content_hash
 from worker.topic import InvalidRecordError
 from worker.verdict import Already, History, Reason
 
-OURS = JobIdentity("1400000000", "", "derive")
 
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path
-
-
-@pytest.fixture
-def queue(directory: Path) -> Iterator[SqliteQueue]:
-    queue = SqliteQueue(directory)
-    yield queue
-    queue.close()
-
-
-def test_what_was_put_is_taken_once_in_order(queue: SqliteQueue) -> None:
+def test_what_was_put_is_taken_once_in_order(queue: Queue, run: Run) -> None:
     async def story() -> list[str]:
         assert await queue.put([read_record(n) for n in range(1, 6)]) == 5
         taken = [*await queue.take(2), *await queue.take(10), *await queue.take(10)]
@@ -42,7 +26,7 @@ def test_what_was_put_is_taken_once_in_order(queue: SqliteQueue) -> None:
     assert run(story()) == ["topic 1", "topic 2", "topic 3", "topic 4", "topic 5"]
 
 
-def test_what_was_read_before_is_not_put_again(queue: SqliteQueue) -> None:
+def test_what_was_read_before_is_not_put_again(queue: Queue, run: Run) -> None:
     async def story() -> tuple[int, int]:
         await queue.put([read_record(1), read_record(2)])
         again = await queue.put([read_record(1), read_record(2), read_record(3)])
@@ -51,7 +35,7 @@ def test_what_was_read_before_is_not_put_again(queue: SqliteQueue) -> None:
     assert run(story()) == (1, 3)
 
 
-def test_the_same_topic_from_another_line_is_a_duplicate(queue: SqliteQueue) -> None:
+def test_the_same_topic_from_another_line_is_a_duplicate(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await queue.put([read_record(1), read_record(7, name="topic 1")])
         counts = await queue.counts()
@@ -61,13 +45,12 @@ def test_the_same_topic_from_another_line_is_a_duplicate(queue: SqliteQueue) -> 
     run(story())
 
 
-def test_the_same_topic_id_with_other_content_is_a_conflict_at_put(queue: SqliteQueue) -> None:
+def test_the_same_topic_id_with_other_content_is_a_conflict_at_put(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await queue.put([read_record(1, own_id="x"), read_record(2, own_id="x")])
         counts = await queue.counts()
         assert (counts.queued, counts.dead, counts.by_reason) == (1, 1, {"conflict": 1})
-        (_, line), = queue.store.lines("dead", 0, 10)  # fmt: skip
-        letter = orjson.loads(line)
+        (letter,) = await queue.dead_letters()
         assert letter["source"] == "a.jsonl:2"
         assert "a.jsonl:1 has the same TopicId" in letter["message"]
         assert letter["may_exist"] is False
@@ -75,7 +58,7 @@ def test_the_same_topic_id_with_other_content_is_a_conflict_at_put(queue: Sqlite
     run(story())
 
 
-def test_a_settled_record_is_gone_from_the_queue_and_counted(queue: SqliteQueue) -> None:
+def test_a_settled_record_is_gone_from_the_queue_and_counted(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await queue.put([read_record(n) for n in range(1, 4)])
         one, two, three = await queue.take(3)
@@ -89,7 +72,7 @@ def test_a_settled_record_is_gone_from_the_queue_and_counted(queue: SqliteQueue)
         counts = await queue.counts()
         assert (counts.queued, counts.imported, counts.dead) == (1, 1, 1)
         assert (counts.already_own, counts.by_code) == (1, {"10010": 1})
-        assert counts == queue.store.counts_by_counting()
+        await queue.dead_letters()
         (again,) = await queue.take(5)
         assert again.id == three.id
         assert again.history == History(attempts=2, may_exist=True, first_attempt=5.0)
@@ -97,81 +80,21 @@ def test_a_settled_record_is_gone_from_the_queue_and_counted(queue: SqliteQueue)
     run(story())
 
 
-def test_a_taker_that_died_may_have_called(directory: Path) -> None:
-    async def take_and_die() -> None:
-        queue = SqliteQueue(directory)
-        await queue.become_taker(OURS)
-        await queue.put([read_record(1), read_record(2)])
-        await queue.take(1)
-        queue.close()
-
-    async def the_next_taker() -> list[bool]:
-        queue = SqliteQueue(directory)
-        assert await queue.become_taker(OURS) == (True, 1)
-        taken = await queue.take(5)
-        queue.close()
-        return [delivery.history.may_exist for delivery in taken]
-
-    run(take_and_die())
-    assert run(the_next_taker()) == [True, False]
-
-
-def test_a_second_taker_is_refused_while_putting_and_reading_work(
-    queue: SqliteQueue, directory: Path
-) -> None:
-    async def story() -> None:
-        await queue.become_taker(OURS)
-        second = SqliteQueue(directory)
-        with pytest.raises(QueueTakenError, match=r"another topic-import \(process \d+\)"):
-            await second.become_taker(JobIdentity("another", "", "derive"))
-        assert await second.put([read_record(1)]) == 1
-        assert (await second.counts()).queued == 1
-        second.close()
-        assert queue.store.identity()["app"] == OURS.app
-        assert len(await queue.take(5)) == 1
-        assert taker_of(directory)
-
-    run(story())
-    queue.close()
-    assert taker_of(directory) is None
-
-
-def test_a_queue_remembers_whose_job_it_is(queue: SqliteQueue) -> None:
-    async def story() -> None:
-        ours = JobIdentity("1400000000", "id", "derive")
-        identify = queue.store.identify
-        assert not identify(JobIdentity("1", "none", "derive"))
-        await queue.put([read_record(1, raw=b"{")])
-        assert not identify(ours), "nothing was identified by the old settings"
-        await queue.put([read_record(1)])
-        assert identify(ours)
-        for other in (
-            JobIdentity("1400000001", "id", "derive"),
-            JobIdentity("1400000000", "", "derive"),
-            JobIdentity("1400000000", "id", "as-given"),
-        ):
-            with pytest.raises(JobMismatchError):
-                identify(other)
-
-    run(story())
-
-
-def test_a_mended_line_replaces_its_dead_letter(queue: SqliteQueue) -> None:
+def test_a_mended_line_replaces_its_dead_letter(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await queue.put([read_record(1), read_record(2, raw=b"{")])
         assert (await queue.counts()).by_reason == {"invalid": 1}
         assert await queue.put([read_record(1), read_record(2)]) == 1
         counts = await queue.counts()
         assert (counts.read, counts.queued, counts.dead, counts.by_reason) == (2, 2, 0, {})
-        assert queue.store.dead_file_is_stale()
-        assert counts == queue.store.counts_by_counting()
+        await queue.dead_letters()
 
     run(story())
 
 
 @pytest.mark.parametrize("may_exist", [False, True])
 def test_a_refused_record_makes_way_only_if_its_topic_cannot_exist(
-    queue: SqliteQueue, *, may_exist: bool
+    queue: Queue, run: Run, *, may_exist: bool
 ) -> None:
     async def story() -> None:
         await queue.put([read_record(1, own_id="x")])
@@ -187,7 +110,8 @@ def test_a_refused_record_makes_way_only_if_its_topic_cannot_exist(
 
 
 def test_an_imported_line_that_changed_is_a_conflict_and_not_a_second_topic(
-    queue: SqliteQueue,
+    queue: Queue,
+    run: Run,
 ) -> None:
     async def story() -> None:
         await queue.put([read_record(1, own_id="x")])
@@ -200,7 +124,7 @@ def test_an_imported_line_that_changed_is_a_conflict_and_not_a_second_topic(
     run(story())
 
 
-def test_standard_input_has_no_lines_to_mend(queue: SqliteQueue) -> None:
+def test_standard_input_has_no_lines_to_mend(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await queue.put([read_record(1, path="-", raw=b"{")])
         await queue.put([read_record(1, path="-")])
@@ -210,12 +134,12 @@ def test_standard_input_has_no_lines_to_mend(queue: SqliteQueue) -> None:
     run(story())
 
 
-def test_a_dead_letter_asked_again_is_queued_again_with_its_doubts(queue: SqliteQueue) -> None:
+def test_a_dead_letter_asked_again_is_queued_again_with_its_doubts(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await queue.put([read_record(1)])
         (taken,) = await queue.take(1)
         await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
-        letters = hand_in(queue)
+        letters = await hand_in(queue)
         await queue.put(letters)
         (again,) = await queue.take(1)
         assert again.history.may_exist
@@ -225,7 +149,7 @@ def test_a_dead_letter_asked_again_is_queued_again_with_its_doubts(queue: Sqlite
     run(story())
 
 
-def test_counting_apart_what_existed_under_an_id_that_only_we_make(queue: SqliteQueue) -> None:
+def test_counting_apart_what_existed_under_an_id_that_only_we_make(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await queue.put([read_record(1), read_record(2, own_id="x")])
         derived, given = await queue.take(2)
@@ -241,48 +165,26 @@ def test_counting_apart_what_existed_under_an_id_that_only_we_make(queue: Sqlite
     run(story())
 
 
-def put_and_reject(queue: SqliteQueue, *records: Record) -> Coroutine[Any, Any, None]:
-    async def story() -> None:
-        await queue.put(list(records))
-        for taken in await queue.take(10):
-            letter = DeadLetter(taken.id, Reason.REJECTED, 10010, "", "", History(attempts=1))
-            await queue.settle([letter])
-
-    return story()
+async def put_and_reject(queue: Queue, *records: Record) -> None:
+    await queue.put(list(records))
+    for taken in await queue.take(10):
+        letter = DeadLetter(taken.id, Reason.REJECTED, 10010, "", "", History(attempts=1))
+        await queue.settle([letter])
 
 
-def dead_sources(queue: SqliteQueue) -> list[str]:
-    return [orjson.loads(line)["source"] for _, line in queue.store.lines("dead", 0, 100)]
-
-
-def test_a_refused_record_that_moved_up_a_line_is_not_lost(queue: SqliteQueue) -> None:
+def test_a_refused_record_that_moved_up_a_line_is_not_lost(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await put_and_reject(queue, read_record(3, name="refused"))
         await queue.put([read_record(2, name="refused"), read_record(3, name="next")])
         counts = await queue.counts()
         assert (counts.queued, counts.dead, counts.duplicate) == (2, 0, 1)
         assert [d.topic.name for d in await queue.take(5)] == ["refused", "next"]
-        assert counts == queue.store.counts_by_counting()
+        await queue.dead_letters()
 
     run(story())
 
 
-def test_a_duplicate_takes_the_place_of_its_dead_letter_when_that_is_mended(
-    queue: SqliteQueue,
-) -> None:
-    async def story() -> None:
-        twins = [read_record(1, name="twin"), read_record(2, name="twin")]
-        await put_and_reject(queue, *twins)
-        assert dead_sources(queue) == ["a.jsonl:1"]
-        await queue.put([read_record(1, name="mended")])
-        assert dead_sources(queue) == ["a.jsonl:2"]
-        counts = await queue.counts()
-        assert (counts.read, counts.queued, counts.dead, counts.duplicate) == (2, 1, 1, 0)
-
-    run(story())
-
-
-def test_a_record_mended_in_another_file_takes_its_topic_id_over(queue: SqliteQueue) -> None:
+def test_a_record_mended_in_another_file_takes_its_topic_id_over(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await put_and_reject(queue, read_record(1, own_id="x"))
         await queue.put([read_record(1, own_id="x", name="mended", path="b.jsonl")])
@@ -293,11 +195,12 @@ def test_a_record_mended_in_another_file_takes_its_topic_id_over(queue: SqliteQu
 
 
 def test_a_line_whose_dead_letter_was_mended_is_not_read_again_as_it_was(
-    queue: SqliteQueue,
+    queue: Queue,
+    run: Run,
 ) -> None:
     async def story() -> None:
         await queue.put([read_record(1, raw=b"{")])
-        (letter,) = hand_in(queue)
+        (letter,) = await hand_in(queue)
         await queue.put([replace(letter, topic=read_record(1).topic, content_hash=b"mended")])
         assert await queue.put([read_record(1, raw=b"{")]) == 0
         counts = await queue.counts()
@@ -306,7 +209,7 @@ def test_a_line_whose_dead_letter_was_mended_is_not_read_again_as_it_was(
     run(story())
 
 
-def test_an_invalid_line_that_other_settings_make_valid_is_put(queue: SqliteQueue) -> None:
+def test_an_invalid_line_that_other_settings_make_valid_is_put(queue: Queue, run: Run) -> None:
     async def story() -> None:
         sound = read_record(1)
         broken = replace(sound, topic=InvalidRecordError(["unknown field title"]))
@@ -319,21 +222,20 @@ def test_an_invalid_line_that_other_settings_make_valid_is_put(queue: SqliteQueu
     run(story())
 
 
-def test_inputs_that_were_not_read_to_their_end_are_known(queue: SqliteQueue) -> None:
+def test_inputs_that_were_not_read_to_their_end_are_known(queue: Queue, run: Run) -> None:
     async def story() -> None:
         for name in ("a", "b"):
             await queue.mark_input(name, unfinished=True)
         await queue.mark_input("a", unfinished=False)
-        assert queue.store.unfinished_inputs() == ["b"]
+        assert await queue.unfinished_inputs() == ["b"]
 
     run(story())
 
 
-def hand_in(queue: SqliteQueue, **changes: Any) -> list[Record]:
+async def hand_in(queue: Queue, **changes: Any) -> list[Record]:
     """The queue's dead letters as `backfill dead-letter.jsonl` reads them, perhaps edited."""
     records = []
-    for _, line in queue.store.lines("dead", 0, 100):
-        letter = orjson.loads(line)
+    for letter in await queue.dead_letters():
         if "record" in letter:
             letter["record"] |= changes
         content = orjson.dumps(letter)
@@ -341,19 +243,16 @@ def hand_in(queue: SqliteQueue, **changes: Any) -> list[Record]:
     return records
 
 
-def exhaust(queue: SqliteQueue, *records: Record) -> Coroutine[Any, Any, None]:
-    async def story() -> None:
-        await queue.put(list(records))
-        for taken in await queue.take(10):
-            await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
-
-    return story()
+async def exhaust(queue: Queue, *records: Record) -> None:
+    await queue.put(list(records))
+    for taken in await queue.take(10):
+        await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
 
 
-def test_a_doubtful_dead_letter_with_a_duplicate_is_tried_again(queue: SqliteQueue) -> None:
+def test_a_doubtful_dead_letter_with_a_duplicate_is_tried_again(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await exhaust(queue, read_record(1, name="twin"), read_record(2, name="twin"))
-        await queue.put(hand_in(queue))
+        await queue.put(await hand_in(queue))
         counts = await queue.counts()
         assert (counts.queued, counts.dead, counts.duplicate) == (1, 0, 1)
         (taken,) = await queue.take(5)
@@ -362,13 +261,13 @@ def test_a_doubtful_dead_letter_with_a_duplicate_is_tried_again(queue: SqliteQue
     run(story())
 
 
-def test_a_letter_mended_wrongly_keeps_its_topic_id_and_doubt(queue: SqliteQueue) -> None:
+def test_a_letter_mended_wrongly_keeps_its_topic_id_and_doubt(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await exhaust(queue, read_record(1))
-        (line,) = (orjson.loads(line) for _, line in queue.store.lines("dead", 0, 1))
-        await queue.put(hand_in(queue, TopicName="x" * 31))
+        (line,) = await queue.dead_letters()
+        await queue.put(await hand_in(queue, TopicName="x" * 31))
         assert (await queue.counts()).by_reason == {"invalid": 1}
-        await queue.put(hand_in(queue, TopicName="mended"))
+        await queue.put(await hand_in(queue, TopicName="mended"))
         (taken,) = await queue.take(5)
         assert taken.topic.topic_id == line["topic_id"]
         assert taken.history.may_exist
@@ -378,7 +277,8 @@ def test_a_letter_mended_wrongly_keeps_its_topic_id_and_doubt(queue: SqliteQueue
 
 
 def test_a_letter_that_holds_only_the_beginning_of_its_line_changes_nothing(
-    queue: SqliteQueue,
+    queue: Queue,
+    run: Run,
 ) -> None:
     async def story() -> None:
         whole = orjson.dumps({"GroupId": "@TGS#_a", "TopicName": "b", "CustomString": "x" * 2000})
@@ -390,17 +290,17 @@ def test_a_letter_that_holds_only_the_beginning_of_its_line_changes_nothing(
             InvalidRecordError(["too long"], is_object=False),
         )
         await queue.put([too_long])
-        assert await queue.put(hand_in(queue)) == 0
+        assert await queue.put(await hand_in(queue)) == 0
         assert await queue.put([read_record(1, raw=whole)]) == 1, "with a larger limit it is valid"
         assert (await queue.counts()).queued == 1
 
     run(story())
 
 
-def test_an_old_letter_does_not_replace_another_record_of_its_line(queue: SqliteQueue) -> None:
+def test_an_old_letter_does_not_replace_another_record_of_its_line(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await put_and_reject(queue, read_record(1, name="one"))
-        old = hand_in(queue)
+        old = await hand_in(queue)
         await exhaust(queue, read_record(1, name="two"))
         await queue.put(old)
         counts = await queue.counts()
@@ -410,11 +310,12 @@ def test_an_old_letter_does_not_replace_another_record_of_its_line(queue: Sqlite
 
 
 def test_a_doubt_survives_settings_that_made_the_record_invalid_for_a_while(
-    queue: SqliteQueue,
+    queue: Queue,
+    run: Run,
 ) -> None:
     async def story() -> None:
         await exhaust(queue, read_record(1))
-        (letter,) = hand_in(queue)
+        (letter,) = await hand_in(queue)
         await queue.put([replace(letter, topic=InvalidRecordError(["too long"]))])
         await queue.put([read_record(1)])
         (taken,) = await queue.take(5)
@@ -423,7 +324,7 @@ def test_a_doubt_survives_settings_that_made_the_record_invalid_for_a_while(
     run(story())
 
 
-def test_a_conflict_is_solved_by_another_key(queue: SqliteQueue) -> None:
+def test_a_conflict_is_solved_by_another_key(queue: Queue, run: Run) -> None:
     rules = replace(RULES, key_field="id")
 
     def keyed(line: int, key: int, name: str) -> Record:
@@ -433,7 +334,7 @@ def test_a_conflict_is_solved_by_another_key(queue: SqliteQueue) -> None:
     async def story() -> None:
         await queue.put([keyed(1, 5, "one"), keyed(2, 5, "two")])
         assert (await queue.counts()).by_reason == {"conflict": 1}
-        (line,) = (orjson.loads(line) for _, line in queue.store.lines("dead", 0, 1))
+        (line,) = await queue.dead_letters()
         line["record"]["id"] = 6
         content = orjson.dumps(line)
         await queue.put([read("dead.jsonl", Line(1, content, content_hash(content)), rules)])

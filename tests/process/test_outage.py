@@ -31,7 +31,13 @@ def wait_for_created(service: Simulator, count: int) -> list[dict[str, Any]]:
 def test_a_service_that_goes_away_costs_no_record_and_few_calls(tmp_path: Path) -> None:
     port = free_port()
     job = Job(tmp_path, f"http://127.0.0.1:{port}")
-    words = ["backfill", job.write(records(1000)), "--base-url", job.url, "--no-progress"]
+    words: list[str | Path] = [
+        "backfill",
+        job.write(records(1000)),
+        "--base-url",
+        job.url,
+        "--no-progress",
+    ]
     options = ("--port", str(port), "--latency", "0.02")
     with simulator(*options) as service:
         running = job.start(*words, RETRY__MAX_ATTEMPTS="2")
@@ -56,7 +62,13 @@ def test_a_service_that_goes_away_costs_no_record_and_few_calls(tmp_path: Path) 
 def test_a_wrong_key_halts_at_once_and_says_what_to_do(tmp_path: Path) -> None:
     with simulator("--latency", "0.1") as service:
         job = Job(tmp_path, service.url)
-        words = ["backfill", job.write(records(500)), "--base-url", job.url, "--no-progress"]
+        words: list[str | Path] = [
+            "backfill",
+            job.write(records(500)),
+            "--base-url",
+            job.url,
+            "--no-progress",
+        ]
         done = job.run(*words, APP__SECRET_KEY="f" * 64)
         assert done.returncode == 3
         said = done.stdout.decode()

@@ -48,6 +48,20 @@ class Outage:
 
 
 @dataclass(frozen=True)
+class Bad:
+    """Records that always fail: every so many of a range, and how."""
+
+    from_record: int
+    to_record: int
+    kind: str
+    every: int = 1
+
+    def is_bad(self, body: bytes) -> bool:
+        number = int(body.split(b'"topic ')[1].split(b'"')[0])
+        return self.from_record <= number < self.to_record and number % self.every == 0
+
+
+@dataclass(frozen=True)
 class Description:
     """A service: times in seconds, shares in [0, 1].
 
@@ -70,6 +84,7 @@ class Description:
     always: int = 0
     faults: dict[str, float] = field(default_factory=dict)
     outages: tuple[Outage, ...] = ()
+    bad: Bad | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +137,8 @@ class Network:
             self.open_at_outage.setdefault(outage, self.in_flight - 1)
             self.called_in_outage[outage] += 1
             return await self._fail(outage.kind)
+        if described.bad and described.bad.is_bad(body):
+            return await self._fail(described.bad.kind)
         if described.jitter_s:
             await asyncio.sleep(self._chance.uniform(0, described.jitter_s))
         loop = asyncio.get_running_loop()
@@ -215,7 +232,7 @@ class Result:
             "quota_used": self._used(0.0, self.seconds, 0.0),
             "rest_used": self._used(20.0, self.seconds, self.service.other_per_s),
             "others_lost": others["refused"] / max(1, others.total()),
-            "halted": int(self.halted or 0),
+            "halted": self.halted if isinstance(self.halted, int) else int(self.halted is not None),
         }
         for outage in self.service.outages:
             figures["wasted_in_outage"] = max(
@@ -243,6 +260,11 @@ class Result:
             if last - first <= 1.0:
                 return first - outage.to_s
         return 0.0 if len(starts) < enough else float("inf")
+
+
+def _as_number(halted: int | str | None) -> float:
+    """Write a code as itself, a halt without one as 1, none as 0."""
+    return halted if isinstance(halted, int) else float(halted is not None)
 
 
 def _most_in_a_second(starts: list[float]) -> int:
@@ -313,9 +335,10 @@ def read(path: Path) -> Scenario:
     content: dict[str, Any] = tomllib.loads(path.read_text())
     described = content.pop("service", {})
     outages = tuple(Outage(**outage) for outage in described.pop("outages", []))
+    bad = Bad(**described.pop("bad")) if "bad" in described else None
     return Scenario(
         title=content.pop("title"),
-        service=Description(**described, outages=outages),
+        service=Description(**described, outages=outages, bad=bad),
         job=Job(**content.pop("job", {})),
         expect={name: (low, high) for name, (low, high) in content.pop("expect").items()},
     )

@@ -12,7 +12,9 @@ FILES = sorted((Path(__file__).parent / "scenarios").glob("*.toml"))
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 def test_a_scenario_stays_within_its_ranges(path: Path) -> None:
     scenario = read(path)
-    assert not misses(scenario, play(scenario.service, scenario.job).figures())
+    figures = play(scenario.service, scenario.job).figures()
+    assert not misses(scenario, figures)
+    assert figures["most_in_a_second"] <= scenario.job.calls_per_s, "the quota holds in all of them"
 
 
 def test_there_are_scenarios() -> None:

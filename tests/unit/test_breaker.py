@@ -32,6 +32,12 @@ def probe(breaker: Breaker, now_s: float, *, lasts_s: float = 0.1) -> float:
     return now_s
 
 
+def look_until(breaker: Breaker, from_s: float, to_s: float) -> None:
+    """Look ten times a second, as those do who wait for a turn."""
+    for tenth in range(round((to_s - from_s) * 10) + 1):
+        breaker.wait_s(from_s + tenth / 10)
+
+
 def test_ten_distinct_records_failing_in_a_row_open_it() -> None:
     breaker = Breaker()
     for record in range(OUTAGE_RECORDS - 1):
@@ -47,16 +53,44 @@ def test_a_success_between_begins_the_count_anew() -> None:
     for record in range(100):
         breaker.failed(record, 0.0)
         if record % 5 == 0:
-            assert not breaker.succeeded(), "there was no outage"
+            assert not breaker.succeeded(0.0, started_s=0.0), "there was no outage"
     assert not breaker.is_open
 
 
 def test_a_success_closes_it_at_once_and_says_that_an_outage_ended() -> None:
     breaker = opened()
     assert breaker.wait_s(0.0) > 0
-    assert breaker.succeeded()
-    assert breaker.wait_s(0.0) == 0
+    assert breaker.succeeded(0.5, started_s=0.3)
+    assert breaker.wait_s(0.5) == 0
     assert not breaker.is_open
+    assert breaker.closed_at_s == 0.5
+
+
+def test_a_success_of_a_call_from_before_the_outage_says_nothing_of_now() -> None:
+    breaker = opened(at_s=10.0)
+    assert not breaker.succeeded(10.1, started_s=9.9)
+    assert breaker.is_outage
+
+
+def test_one_record_fails_beside_others() -> None:
+    breaker = Breaker()
+    breaker.failed(1, 0.0)
+    assert not breaker.fails_beside(1)
+    assert breaker.fails_beside(2)
+
+
+def test_a_standstill_of_the_process_itself_is_no_silence() -> None:
+    breaker = Breaker()
+    breaker.started(0.0)
+    breaker.ended(0.0, 0.1, answered=True)
+    for _ in range(OUTAGE_RECORDS):
+        breaker.started(0.2)
+    assert breaker.wait_s(0.2) == 0
+    assert breaker.wait_s(60.0) == 0, "nobody looked for a minute, and the replies are unread"
+    assert breaker.wait_s(60.1) == 0
+    for look in range(10):
+        breaker.wait_s(60.1 + look / 10)
+    assert breaker.is_outage
 
 
 @given(st.floats(10.0, 3600.0), st.floats(0.0, 2.0))
@@ -86,7 +120,8 @@ def test_open_calls_that_all_stay_silent_are_an_outage() -> None:
     breaker.ended(0.0, 0.1, answered=True)
     for number in range(OUTAGE_RECORDS):
         breaker.started(1.0 + number / 100)
-    assert breaker.wait_s(1.0 + SILENCE_MIN_S) == 0
+    look_until(breaker, 1.0, 1.0 + SILENCE_MIN_S)
+    assert not breaker.is_open
     assert breaker.wait_s(1.01 + SILENCE_MIN_S) > 0
     assert breaker.is_outage
 
@@ -95,13 +130,15 @@ def test_a_few_open_calls_and_a_slow_service_are_none() -> None:
     breaker = Breaker()
     for _ in range(OUTAGE_RECORDS - 1):
         breaker.started(0.0)
-    assert breaker.wait_s(1000.0) == 0
+    look_until(breaker, 0.0, 1000.0)
+    assert not breaker.is_open
     slow = Breaker()
     slow.started(0.0)
     slow.ended(0.0, 3.0, answered=True)
     for _ in range(600):
         slow.started(3.0)
-    assert slow.wait_s(3.0 + 4 * 3.0) == 0
+    look_until(slow, 3.0, 3.0 + 4 * 3.0)
+    assert not slow.is_open
     assert slow.wait_s(3.1 + 4 * 3.0) > 0
 
 
@@ -109,7 +146,8 @@ def test_before_the_first_answer_more_patience_is_had() -> None:
     breaker = Breaker()
     for _ in range(100):
         breaker.started(0.0)
-    assert breaker.wait_s(SILENCE_AT_FIRST_S) == 0
+    look_until(breaker, 0.0, SILENCE_AT_FIRST_S)
+    assert not breaker.is_open
     assert breaker.wait_s(SILENCE_AT_FIRST_S + 0.1) > 0
 
 
@@ -119,31 +157,41 @@ def test_a_call_that_fails_without_an_answer_breaks_no_silence() -> None:
         breaker.started(0.0)
     for _ in range(50):
         breaker.ended(0.0, 5.0, answered=False)
-    assert breaker.wait_s(5.1) > 0
+    look_until(breaker, 0.0, 5.1)
+    assert breaker.is_open
 
 
 def test_a_throttle_holds_all_calls_and_is_no_outage() -> None:
     breaker = Breaker()
-    assert breaker.hold(10.0, (1.0, 5.0), started_s=9.9) == 1
+    assert breaker.hold(10.0, 60011, (1.0, 5.0), started_s=9.9) == 1
     assert breaker.is_open
     assert not breaker.is_outage
     assert breaker.wait_s(10.0) == 1.0
-    assert breaker.hold(10.1, (1.0, 5.0), started_s=9.95) == 0, "under way at the time"
+    assert breaker.hold(10.1, 60011, (1.0, 5.0), started_s=9.95) == 0, "under way at the time"
     breaker.started(11.0)
-    assert breaker.hold(11.1, (1.0, 5.0), started_s=11.0) == 2
+    assert breaker.hold(11.1, 60011, (1.0, 5.0), started_s=11.0) == 2
     breaker.ended(11.0, 11.1, answered=True)
     assert abs(breaker.wait_s(11.1) - 5.0) < 1e-9
-    assert not breaker.succeeded()
-    assert breaker.wait_s(11.1) == 0
+    assert not breaker.succeeded(11.2, started_s=9.9)
+    assert breaker.wait_s(11.2) > 0, "that call began before the pause"
+    assert not breaker.succeeded(16.3, started_s=16.2), "it was no outage"
+    assert breaker.wait_s(16.3) == 0
+
+
+def test_throttles_of_another_kind_begin_their_pauses_anew() -> None:
+    breaker = Breaker()
+    for n in range(5):
+        breaker.hold(10.0 * n, 60011, (1.0, 2.0), started_s=10.0 * n - 1)
+    assert breaker.hold(60.0, 70050, (60.0,), started_s=59.0) == 1
 
 
 def test_failures_during_a_hold_make_it_an_outage() -> None:
     breaker = Breaker()
-    breaker.hold(0.0, (60.0,), started_s=-1.0)
+    breaker.hold(0.0, 70050, (60.0,), started_s=-1.0)
     for record in range(OUTAGE_RECORDS):
         breaker.failed(record, 1.0)
     assert breaker.is_outage
     assert breaker.wait_s(1.0) == 59.0
     assert breaker.open_for_s(60.0) == 60.0
-    breaker.succeeded()
-    assert breaker.open_for_s(60.0) == 0.0
+    breaker.succeeded(60.1, started_s=60.0)
+    assert breaker.open_for_s(60.2) == 0.0

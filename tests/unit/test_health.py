@@ -1,5 +1,7 @@
 """Whose fault a failure is, and when the run stops."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,9 +13,47 @@ from worker.health import (
     Health,
 )
 from worker.retry import RetryPolicy, backoff_s
-from worker.verdict import Throttled
+from worker.verdict import Halt, Throttled
 
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=0.5, max_delay_s=30, patience_s=600)
+
+
+def answer(health: Health, at_s: float = 0.0) -> None:
+    health.imported(at_s, started_s=at_s)
+
+
+def failed(
+    health: Health,
+    record: int,
+    before: Failures | None,
+    at_s: float,
+    *,
+    started_s: float | None = None,
+    answered_at_start: int | None = None,
+    code: int | None = None,
+    **reply: Any,
+) -> Failures:
+    """Fail at once, unless the call is said to have begun earlier."""
+    return health.failed(
+        record,
+        before,
+        at_s,
+        started_s=at_s if started_s is None else started_s,
+        answered_at_start=health.answered if answered_at_start is None else answered_at_start,
+        code=code,
+        **reply,
+    )
+
+
+def is_over(
+    health: Health,
+    failures: Failures,
+    at_s: float,
+    *,
+    fresh_waiting: bool = False,
+    is_coded: bool = True,
+) -> bool | Halt:
+    return health.is_exhausted(0, failures, at_s, is_coded=is_coded, fresh_waiting=fresh_waiting)
 
 
 def fail(
@@ -21,114 +61,148 @@ def fail(
 ) -> Failures:
     failures: Failures | None = None
     for _ in range(times):
-        failures = health.failed(record, failures, at_s, code=code, status=200)
+        failures = failed(health, record, failures, at_s, code=code, status=200)
     assert failures is not None
     return failures
 
 
 def test_a_record_that_fails_while_another_is_answered_is_exhausted() -> None:
     health = Health(POLICY)
-    first = health.failed(1, None, 0.0, code=10002, status=200)
-    health.imported()
-    second = health.failed(1, first, 1.0, code=10002, status=200)
-    assert not health.is_exhausted(second, 1.0, fresh_waiting=True)
-    third = health.failed(1, second, 2.0, code=10002, status=200)
-    assert health.is_exhausted(third, 2.0, fresh_waiting=True)
+    first = failed(health, 1, None, 0.0, code=10002, status=200)
+    answer(health)
+    second = failed(health, 1, first, 1.0, code=10002, status=200)
+    assert not is_over(health, second, 1.0, fresh_waiting=True)
+    third = failed(health, 1, second, 2.0, code=10002, status=200)
+    assert is_over(health, third, 2.0, fresh_waiting=True)
 
 
 def test_in_an_outage_nobody_s_attempts_run_out() -> None:
     health = Health(POLICY)
     failures = [fail(health, record, 50, code=None, at_s=1e6) for record in range(100)]
     assert health.breaker.is_outage
-    assert not any(health.is_exhausted(f, 1e9, fresh_waiting=True) for f in failures)
+    assert not any(is_over(health, f, 1e9, fresh_waiting=True) for f in failures)
 
 
 def test_failures_of_an_outage_are_forgiven_when_it_ends() -> None:
     health = Health(POLICY)
     failures = [fail(health, record, 50) for record in range(OUTAGE_RECORDS)]
-    health.imported()
-    again = health.failed(0, failures[0], 100.0, code=10002, status=200)
+    answer(health)
+    again = failed(health, 0, failures[0], 100.0, code=10002, status=200)
     assert again.count == 1
-    assert not health.is_exhausted(again, 100.0, fresh_waiting=False)
+    assert not is_over(health, again, 100.0, fresh_waiting=False)
 
 
 def test_a_failure_from_before_an_outage_does_not_condemn_while_it_lasts() -> None:
     health = Health(POLICY)
-    early = health.failed(0, None, 0.0, code=10002, status=200)
-    health.imported()
+    early = failed(health, 0, None, 0.0, code=10002, status=200)
+    answer(health)
     for record in range(1, OUTAGE_RECORDS + 1):
         fail(health, record, 1)
-    early = health.failed(0, early, 1.0, code=10002, status=200)
-    early = health.failed(0, early, 2.0, code=10002, status=200)
-    assert not health.is_exhausted(early, 599.0, fresh_waiting=False)
-    assert not health.is_exhausted(early, 600.0, fresh_waiting=True)
-    assert health.is_exhausted(early, 600.0, fresh_waiting=False), "nobody is left to ask with"
+    early = failed(health, 0, early, 1.0, code=10002, status=200)
+    early = failed(health, 0, early, 2.0, code=10002, status=200)
+    assert not is_over(health, early, 599.0, fresh_waiting=False)
+    assert not is_over(health, early, 600.0, fresh_waiting=True)
+    assert is_over(health, early, 600.0, fresh_waiting=False), "nobody is left to ask with"
 
 
 def test_many_bad_records_at_the_end_are_no_outage() -> None:
     health = Health(POLICY)
-    first = [health.failed(record, None, 0.0, code=80005) for record in range(9)]
-    health.imported()
-    first += [health.failed(record, None, 0.0, code=80005) for record in range(9, 18)]
-    health.imported()
-    again = [health.failed(n, failures, 1.0, code=80005) for n, failures in enumerate(first)]
-    again = [health.failed(n, failures, 2.0, code=80005) for n, failures in enumerate(again)]
+    first = [failed(health, record, None, 0.0, code=80005) for record in range(9)]
+    answer(health)
+    first += [failed(health, record, None, 0.0, code=80005) for record in range(9, 18)]
+    answer(health)
+    again = [failed(health, n, failures, 1.0, code=80005) for n, failures in enumerate(first)]
+    again = [failed(health, n, failures, 2.0, code=80005) for n, failures in enumerate(again)]
     assert not health.breaker.is_open, "each failed while others were answered"
-    assert all(health.is_exhausted(f, 2.0, fresh_waiting=False) for f in again)
+    assert all(is_over(health, f, 2.0, fresh_waiting=False) for f in again)
 
 
 def test_a_line_that_is_cut_for_them_too_is_an_outage() -> None:
     health = Health(POLICY)
-    first = [health.failed(record, None, 0.0, code=80005) for record in range(9)]
-    health.imported()
-    first += [health.failed(9, None, 0.0, code=80005)]
-    health.imported()
+    first = [failed(health, record, None, 0.0, code=80005) for record in range(9)]
+    answer(health)
+    first += [failed(health, 9, None, 0.0, code=80005)]
+    answer(health)
     for number, failures in enumerate(first):
-        health.failed(number, failures, 1.0, code=None, status=502)
+        failed(health, number, failures, 1.0, code=None, status=502)
     assert health.breaker.is_outage
 
 
 def test_codes_that_nobody_knows_are_no_outage() -> None:
     health = Health(POLICY)
     for record in range(100):
-        health.failed(record, None, 0.0, code=99999, status=200, no_record_s_fault=False)
+        failed(health, record, None, 0.0, code=99999, status=200, no_record_s_fault=False)
     assert not health.breaker.is_open
 
 
 def test_a_record_alone_is_given_patience_if_the_service_itself_refuses_it() -> None:
     health = Health(POLICY)
     refused = fail(health, 1, 5)
-    assert not health.is_exhausted(refused, 599.0, fresh_waiting=False)
-    assert health.is_exhausted(refused, 600.0, fresh_waiting=False)
-    cut = fail(Health(POLICY), 1, 5, code=None)
-    assert not health.is_exhausted(cut, 1e9, fresh_waiting=False)
+    assert not is_over(health, refused, 599.0, fresh_waiting=False)
+    assert is_over(health, refused, 600.0, fresh_waiting=False) is True
+
+
+def test_what_fails_with_nobody_answered_ends_in_a_halt_and_in_no_dead_letter() -> None:
+    health = Health(POLICY)
+    cut = fail(health, 1, 5, code=None)
+    assert is_over(health, cut, 599.0, is_coded=False) is False
+    assert isinstance(is_over(health, cut, 600.0, is_coded=False), Halt)
 
 
 def test_an_outage_may_last_longer_than_the_patience() -> None:
     health = Health(POLICY)
-    health.imported()
+    answer(health)
     failures = [fail(health, record, 50) for record in range(OUTAGE_RECORDS)]
-    for fresh_waiting in (True, False):
-        assert not any(
-            health.is_exhausted(f, 1e9, fresh_waiting=fresh_waiting) for f in failures
-        ), "no answer since their first failure"
+    assert not any(is_over(health, f, 1e9, fresh_waiting=True) for f in failures)
+    at_the_end = [is_over(health, f, 1e9) for f in failures]
+    assert all(isinstance(over, Halt) for over in at_the_end), "nobody is left to ask with"
+
+
+def test_attempts_made_in_an_outage_too_small_to_be_seen_do_not_count() -> None:
+    """Two records are left, both failed once while others were answered, then all is quiet."""
+    health = Health(POLICY)
+    pair = [failed(health, n, None, 0.0, code=502) for n in range(2)]
+    answer(health)
+    for at_s in range(1, 50):
+        pair = [failed(health, n, f, at_s, code=None, status=502) for n, f in enumerate(pair)]
+    assert [f.confirmed for f in pair] == [1, 1]
+    assert not any(is_over(health, f, 50.0, is_coded=False) for f in pair)
+
+
+def test_a_call_that_ends_after_an_outage_in_which_it_began_is_no_attempt() -> None:
+    health = Health(POLICY)
+    for record in range(OUTAGE_RECORDS):
+        failed(health, record, None, 10.0)
+    answer(health, 20.0)
+    echo = failed(health, 3, None, 25.0, started_s=15.0)
+    assert (echo.tries, echo.count) == (1, 0)
+
+
+def test_an_answer_during_a_long_call_does_not_confirm_the_attempt_before() -> None:
+    health = Health(POLICY)
+    first = failed(health, 3, None, 10.0)
+    answer(health, 15.0)
+    hung = failed(health, 3, first, 20.0, started_s=11.0, answered_at_start=0)
+    assert (hung.count, hung.confirmed) == (2, 0)
 
 
 def test_a_line_that_is_dead_says_nothing_about_a_record() -> None:
     health = Health(POLICY)
     failures: Failures | None = None
     for _ in range(50):
-        failures = health.failed(1, failures, 0.0, code=None, reached=False)
-        health.imported()
+        failures = failed(health, 1, failures, 0.0, code=None, reached=False)
+        answer(health)
     assert failures is not None
     assert (failures.tries, failures.count) == (50, 0)
-    assert not health.is_exhausted(failures, 1e9, fresh_waiting=False)
+    assert not is_over(health, failures, 1e9, fresh_waiting=False)
 
 
 def test_the_same_rejection_many_times_over_two_communities_halts() -> None:
     health = Health(POLICY, same_rejection=5)
-    assert [health.rejected(10004, "a") for _ in range(9)] == [None] * 9, "one community"
-    halt = health.rejected(10004, "b")
+    assert [health.rejected(10004, "a", 0.0, started_s=0.0) for _ in range(9)] == [None] * 9, (
+        "one community"
+    )
+    halt = health.rejected(10004, "b", 0.0, started_s=0.0)
     assert halt is not None
     assert "10004" in halt.message
 
@@ -136,14 +210,14 @@ def test_the_same_rejection_many_times_over_two_communities_halts() -> None:
 def test_a_success_or_another_code_begins_the_count_anew() -> None:
     health = Health(POLICY, same_rejection=3)
     for code in (10004, 10004, 10010, 10004, 10004):
-        assert health.rejected(code, f"community of {code}") is None
-    health.imported()
-    assert health.rejected(10004, "b") is None
+        assert health.rejected(code, f"community of {code}", 0.0, started_s=0.0) is None
+    answer(health)
+    assert health.rejected(10004, "b", 0.0, started_s=0.0) is None
 
 
 def test_many_rejections_with_the_check_off_never_halt() -> None:
     health = Health(POLICY, same_rejection=0)
-    assert not any(health.rejected(10004, f"g{n % 5}") for n in range(5000))
+    assert not any(health.rejected(10004, f"g{n % 5}", 0.0, started_s=0.0) for n in range(5000))
 
 
 def test_records_that_run_out_of_attempts_with_one_code_halt_too_and_are_no_answer() -> None:
@@ -159,7 +233,7 @@ def test_renewals_without_success_halt_and_with_success_go_on() -> None:
     )
     assert health.renewal(70001, "expired", 1.0, once=False) is not None
     assert health.renewal(70001, "", 100.0, once=False) is None, "a minute later"
-    health.imported()
+    answer(health)
     assert health.renewal(70003, "", 100.0, once=True) is None
     assert health.renewal(70003, "", 100.0, once=True) is not None
 
@@ -167,11 +241,11 @@ def test_renewals_without_success_halt_and_with_success_go_on() -> None:
 def test_a_wrong_address_halts_after_many_answers_that_are_not_the_service_s() -> None:
     health = Health(POLICY)
     for record in range(GATEWAY_REFUSALS_MAX - 1):
-        health.failed(record, None, 0.0, code=None, status=404)
+        failed(health, record, None, 0.0, code=None, status=404)
     assert health.gateway_halt("HTTP 404") is None
-    health.failed(99, None, 0.0, code=None, status=404)
+    failed(health, 99, None, 0.0, code=None, status=404)
     assert health.gateway_halt("HTTP 404") is not None
-    health.failed(99, None, 0.0, code=10002, status=200)
+    failed(health, 99, None, 0.0, code=10002, status=200)
     assert health.gateway_halt("HTTP 404") is None
 
 
@@ -187,7 +261,7 @@ def test_a_throttle_halts_when_its_pauses_are_used_up() -> None:
     halt = health.throttled(twice, 200.0, started_s=199.9)
     assert halt is not None
     assert "3.0 minutes" in halt.message
-    health.imported()
+    answer(health, 290.0)
     assert health.throttled(twice, 300.0, started_s=299.0) is None, "it passed in between"
 
 
@@ -207,7 +281,7 @@ def test_a_throttle_without_an_end_goes_on_pausing() -> None:
 
 def test_the_state_can_be_read_off() -> None:
     health = Health(POLICY)
-    health.imported()
+    answer(health)
     fail(health, 1, 1)
     assert repr(health) == (
         "<Health answered=1 outages=0 rejections=0 <Breaker closed failing=1 in_flight=0>>"

@@ -93,7 +93,8 @@ class RedisQueue:
         self._url = url
         self._taking = taking
         self._copy = copy
-        self._redis = Redis.from_url(
+        # Its types allow for the synchronous client in every answer.
+        self._redis: Any = Redis.from_url(
             url.server,
             socket_timeout=ANSWER_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
@@ -155,12 +156,13 @@ class RedisQueue:
             "topic_ids": identity.topic_ids,
         }
         for name, value in ours.items():
-            await _done(self._redis.hsetnx(self._key("job"), name, value))
-            known = _text(await _done(self._redis.hget(self._key("job"), name)))
+            await self._redis.hsetnx(self._key("job"), name, value)
+            known = _text(await self._redis.hget(self._key("job"), name))
             if known != value:
                 raise JobMismatchError(
-                    f"the queue {self._url.stream} belongs to a job with {name} {known or 'unset'}, "
-                    f"this run has {value or 'unset'}: give it the same, or another stream"
+                    f"the queue {self._url.stream} belongs to a job with {name} "
+                    f"{known or 'unset'}, this run has {value or 'unset'}: "
+                    "give it the same, or another stream"
                 )
 
     async def _warn_of_missing_persistence(self) -> None:
@@ -177,11 +179,11 @@ class RedisQueue:
     async def mark_input(self, path: str, *, unfinished: bool) -> None:
         """Note that an input is being read, or was read to its end."""
         await self._patiently(
-            lambda: _done(self._redis.hset(self._key("inputs"), path, str(int(unfinished))))
+            lambda: self._redis.hset(self._key("inputs"), path, str(int(unfinished)))
         )
 
     async def unfinished_inputs(self) -> list[str]:
-        inputs = await _done(self._redis.hgetall(self._key("inputs")))
+        inputs = await self._redis.hgetall(self._key("inputs"))
         return sorted(_text(path) for path, unfinished in inputs.items() if unfinished == b"1")
 
     async def put(self, records: list[Record]) -> int:
@@ -206,7 +208,10 @@ class RedisQueue:
 
     async def _put(self, path: str, content: list[dict[str, Any]]) -> list[Any]:
         keys = [self._url.stream, *map(self._key, ("dead", "counts", "topics", "letters"))]
-        return await self._run("put", [*keys, self._key(f"read:{path}")], [orjson.dumps(content)])
+        answers: list[Any] = await self._run(
+            "put", [*keys, self._key(f"read:{path}")], [orjson.dumps(content)]
+        )
+        return answers
 
     # ---- taking
 
@@ -327,8 +332,8 @@ class RedisQueue:
         """Tell of an entry that somebody trimmed away while it was pending."""
         self.lost += 1
         log.error("LOST: Redis no longer holds a record that was taken", entry=entry_id.decode())
-        await _done(self._redis.xack(self._url.stream, self._url.group, entry_id))
-        await _done(self._redis.hincrby(self._key("counts"), "lost", 1))
+        await self._redis.xack(self._url.stream, self._url.group, entry_id)
+        await self._redis.hincrby(self._key("counts"), "lost", 1)
 
     async def extend_for_ever(self) -> None:
         """Refresh the hold on what is in hand, every third of the lease."""
@@ -339,7 +344,7 @@ class RedisQueue:
                 await self._extend(ids[at : at + CLAIM_AT_ONCE])
 
     async def _extend(self, ids: list[bytes]) -> None:
-        words = [self._url.group, self._taking.consumer, *ids]
+        words: list[Any] = [self._url.group, self._taking.consumer, *ids]
         with suppress(RedisError, OSError):
             await self._scripts["extend"](keys=[self._url.stream], args=words)
 
@@ -373,8 +378,8 @@ class RedisQueue:
     async def counts(self) -> Counts:
         """Tell where all records are, as Redis kept count of it."""
         kept, queued = await asyncio.gather(
-            _done(self._redis.hgetall(self._key("counts"))),
-            _done(self._redis.xlen(self._url.stream)),
+            self._redis.hgetall(self._key("counts")),
+            self._redis.xlen(self._url.stream),
         )
         n = {_text(name): int(value) for name, value in kept.items()}
         imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
@@ -393,13 +398,13 @@ class RedisQueue:
         )
 
     async def lost_ever(self) -> int:
-        return int(await _done(self._redis.hget(self._key("counts"), "lost")) or 0)
+        return int(await self._redis.hget(self._key("counts"), "lost") or 0)
 
     async def lengths(self) -> dict[str, int]:
         """Tell how many entries the streams hold."""
         names = {"queued": self._url.stream, "imported": self._key("imported"),
                  "dead": self._key("dead")}  # fmt: skip
-        return {name: await _done(self._redis.xlen(key)) for name, key in names.items()}
+        return {name: await self._redis.xlen(key) for name, key in names.items()}
 
     async def consumers(self) -> dict[str, int]:
         """Tell how many entries each consumer holds."""
@@ -468,13 +473,8 @@ def _script(name: str) -> str:
     return resources.files("worker.queues").joinpath(f"redis_{name}.lua").read_text()
 
 
-async def _done(answer: Any) -> Any:
-    """Await an answer of redis-py, whose types allow for its synchronous client too."""
-    return await answer
-
-
 def _sentence(error: Exception) -> str:
-    return f"Redis: {error or type(error).__name__}"
+    return f"Redis: {str(error) or type(error).__name__}"
 
 
 def _text(value: bytes | str | None) -> str:

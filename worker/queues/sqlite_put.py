@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from worker.outcome import DeadLetter, Subject
+from worker.outcome import DeadLetter, Subject, dead_letter_counts
 from worker.queues.sqlite_schema import State, add_to_counts, bury
 from worker.record import Record, content_hash
 from worker.topic import InvalidRecordError, Topic

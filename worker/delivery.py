@@ -80,7 +80,10 @@ class _Wait:
 
 
 class Carrier:
-    """Carries deliveries to their outcomes; what all of them share."""
+    """Carries deliveries to their outcomes; what all of them share.
+
+    `observe` is told of each reply: the name of its verdict, its code, the seconds of its call.
+    """
 
     def __init__(
         self,
@@ -96,6 +99,7 @@ class Carrier:
         chance: Callable[[], float] = random.random,
         skip_existing: bool = False,
         anything_imported: bool = False,
+        observe: Callable[[str, int | None, float], None] = lambda *_: None,
     ) -> None:
         self._chat = chat
         self._credentials = credentials
@@ -108,6 +112,7 @@ class Carrier:
         self._chance = chance
         self._skip_existing = skip_existing
         self._anything_imported = anything_imported
+        self._observe = observe
         self._repeated = RepeatedEvents(log, clock)
         self._proven_generation = -1
         self.stopping = asyncio.Event()
@@ -186,6 +191,7 @@ class Carrier:
             self._enter(delivery, Phase.WAITING)
         circumstances = Circumstances(self._anything_imported, self._skip_existing)
         decided = decide(reply, delivery.topic, before, circumstances)
+        self._observe(type(decided).__name__.lower(), reply.code, self._clock() - started_s)
         try:
             return self._react(delivery, decided, reply, signature, started_s)
         finally:

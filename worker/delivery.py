@@ -10,7 +10,7 @@ from typing import Protocol, assert_never
 
 from worker import outcome, verdict
 from worker.health import Failures, Health
-from worker.limits import Limits
+from worker.limits import Limits, Turn
 from worker.outcome import DeadLetter, Outcome, Released
 from worker.retry import RetryPolicy, backoff_s
 from worker.telemetry import Counters, RepeatedEvents, logger
@@ -152,7 +152,7 @@ class Carrier:
         self.on_phase_change()
 
     async def _attempt(self, delivery: Delivery) -> Outcome | _Wait:
-        async with self._limits.slot_and_turn() as started_s:
+        async with self._limits.slot_and_turn() as turn:
             if self.stopping.is_set():
                 return Released(delivery.id, delivery.history)
             self._enter(delivery, Phase.CALLING)
@@ -163,12 +163,12 @@ class Carrier:
             self._counters.retries += delivery.was_called
             delivery.was_called = True
             reply = await self._chat.import_topic(delivery.topic.body, signature)
-            self._limits.heard(started_s, answered=reply.status is not None)
+            self._limits.heard(turn.started_s, answered=reply.status is not None)
             self._enter(delivery, Phase.WAITING)
         circumstances = Circumstances(self._anything_imported, self._skip_existing)
         decided = decide(reply, delivery.topic, before, circumstances)
         try:
-            return self._react(delivery, decided, reply, signature, started_s)
+            return self._react(delivery, decided, reply, signature, turn)
         finally:
             self._limits.look_again()
 
@@ -178,7 +178,7 @@ class Carrier:
         decided: verdict.Verdict,
         reply: Reply,
         signature: Signature,
-        started_s: float,
+        turn: Turn,
     ) -> Outcome | _Wait:
         """Settle all state for a verdict; what is left to do comes back."""
         self._learn(decided, signature)
@@ -190,7 +190,7 @@ class Carrier:
             case verdict.Retry():
                 return self._retried(delivery, decided, reply)
             case verdict.Throttled():
-                return self._throttled(delivery, decided, started_s)
+                return self._throttled(delivery, decided, turn)
             case verdict.Renew():
                 return self._renewed(delivery, decided, signature)
             case Halt():
@@ -264,13 +264,13 @@ class Carrier:
         )
 
     def _throttled(
-        self, delivery: Delivery, throttled: verdict.Throttled, started_s: float
+        self, delivery: Delivery, throttled: verdict.Throttled, turn: Turn
     ) -> Outcome | _Wait:
         self._counters.throttled += 1
         self._repeated.warning("throttled", code=throttled.code, reason=throttled.message)
-        self._limits.throttled(started_s=started_s)
+        self._limits.throttled(turn)
         if throttled.pauses_s:
-            halt = self._health.throttled(throttled, self._clock(), started_s=started_s)
+            halt = self._health.throttled(throttled, self._clock(), started_s=turn.started_s)
             if halt:
                 return self._halted(delivery, halt)
         return _Wait(0.0)

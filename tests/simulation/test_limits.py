@@ -1,7 +1,6 @@
 """Slots, turns and the quota on a virtual clock."""
 
 import asyncio
-from bisect import bisect_left
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.memory_queue import MemoryQueue
+from tests.support.rolling_second import most_in_a_second
 from tests.support.virtual_clock import DeadlockError, VirtualLoop
 from worker.breaker import Breaker
 from worker.credentials import GivenCredentials, SigningCredentials
@@ -31,14 +31,6 @@ def play(story: Coroutine[Any, Any, None], loop: VirtualLoop) -> None:
         loop.run_until_complete(story)
     finally:
         loop.close()
-
-
-def most_in_a_second(times: list[float]) -> int:
-    """The most calls in any half-open second."""
-    return max(
-        (index + 1 - bisect_left(times, at - 1.0 + 1e-7) for index, at in enumerate(times)),
-        default=0,
-    )
 
 
 @given(st.floats(0.1, 100_000))

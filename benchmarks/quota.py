@@ -114,7 +114,7 @@ async def ours(service: Service, topics: list[Topic], quota_per_s: int) -> None:
         carrier = Carrier(
             chat=chat,
             credentials=_credentials(service),
-            limits=Limits(LocalQuota(quota_per_s), 1000, clock, health.breaker),
+            limits=Limits(LocalQuota(quota_per_s, clock), 1000, clock, health.breaker),
             health=health,
             retry=retry,
             counters=Counters(),

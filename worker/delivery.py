@@ -10,7 +10,7 @@ from typing import Protocol, assert_never
 
 from worker import outcome, verdict
 from worker.health import Failures, Health
-from worker.limits import Limits
+from worker.limits import Limits, Turn
 from worker.outcome import DeadLetter, Outcome, Released
 from worker.retry import RetryPolicy, backoff_s
 from worker.telemetry import Counters, RepeatedEvents, logger
@@ -175,7 +175,7 @@ class Carrier:
         self.on_phase_change()
 
     async def _attempt(self, delivery: Delivery) -> Outcome | _Wait:
-        async with self._limits.slot_and_turn() as started_s:
+        async with self._limits.slot_and_turn() as turn:
             if self.stopping.is_set():
                 return Released(delivery.id, delivery.history)
             self._enter(delivery, Phase.CALLING)
@@ -187,13 +187,13 @@ class Carrier:
             delivery.was_called = True
             delivery.answered_at_start = self._health.answered
             reply = await self._chat.import_topic(delivery.topic.body, signature)
-            self._limits.heard(started_s, answered=reply.status is not None)
+            self._limits.heard(turn.started_s, answered=reply.status is not None)
             self._enter(delivery, Phase.WAITING)
         circumstances = Circumstances(self._anything_imported, self._skip_existing)
         decided = decide(reply, delivery.topic, before, circumstances)
-        self._observe(type(decided).__name__.lower(), reply.code, self._clock() - started_s)
+        self._observe(type(decided).__name__.lower(), reply.code, self._clock() - turn.started_s)
         try:
-            return self._react(delivery, decided, reply, signature, started_s)
+            return self._react(delivery, decided, reply, signature, turn)
         finally:
             self._limits.look_again()
 
@@ -203,21 +203,21 @@ class Carrier:
         decided: verdict.Verdict,
         reply: Reply,
         signature: Signature,
-        started_s: float,
+        turn: Turn,
     ) -> Outcome | _Wait:
         """Settle all state for a verdict; what is left to do comes back."""
         self._learn(decided, signature)
         match decided:
             case verdict.Imported():
-                return self._imported(delivery, decided, started_s)
+                return self._imported(delivery, decided, turn.started_s)
             case verdict.Reject():
-                return self._rejected(delivery, decided, started_s)
+                return self._rejected(delivery, decided, turn.started_s)
             case verdict.Retry():
-                return self._retried(delivery, decided, reply, started_s)
+                return self._retried(delivery, decided, reply, turn.started_s)
             case verdict.Throttled():
-                return self._throttled(delivery, decided, started_s)
+                return self._throttled(delivery, decided, turn)
             case verdict.Renew():
-                return self._renewed(delivery, decided, signature, started_s)
+                return self._renewed(delivery, decided, signature, turn.started_s)
             case Halt():
                 return self._halted(delivery, decided)
             case _:
@@ -302,15 +302,15 @@ class Carrier:
         )
 
     def _throttled(
-        self, delivery: Delivery, throttled: verdict.Throttled, started_s: float
+        self, delivery: Delivery, throttled: verdict.Throttled, turn: Turn
     ) -> Outcome | _Wait:
         self._counters.throttled += 1
         self._repeated.warning("throttled", code=throttled.code, reason=throttled.message)
         if not self._limits.is_open:
             # What a probe meets, and what was under way before it, says nothing of the rate.
-            self._limits.throttled(started_s=started_s)
+            self._limits.throttled(turn)
         if throttled.pauses_s:
-            halt = self._health.throttled(throttled, self._clock(), started_s=started_s)
+            halt = self._health.throttled(throttled, self._clock(), started_s=turn.started_s)
             if halt:
                 return self._halted(delivery, halt)
         return _Wait(0.0)

@@ -7,25 +7,51 @@ up during a stall would go out together (after 5 s at 100/s the next second saw 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from worker.breaker import Breaker
-from worker.pace import Pace
 from worker.telemetry import logger
 
 log = logger()
 
 
 class Quota(Protocol):
-    """Permission to start calls, held in every rolling second."""
+    """Permission to start calls, held in every rolling second, at the rate that holds.
 
-    def rate_per_s(self, factor: float) -> float:
-        """Tell the turns a second at `factor` (0 to 1] of the quota; 0: no quota is kept."""
+    The pace belongs to it, not to the process: replicas that share a quota share what its
+    refusals say.
+    """
+
+    @property
+    def rate_per_s(self) -> float:
+        """Calls a second that go out now; 0: no quota is kept."""
         ...
 
-    async def acquire(self, factor: float) -> None:
-        """Wait for one turn at `factor` of the quota."""
+    @property
+    def is_reachable(self) -> bool:
+        """Whether turns come from where the quota is kept."""
         ...
+
+    async def acquire(self) -> float:
+        """Wait for one turn; its time on the quota's own clock names it to `throttled`."""
+        ...
+
+    def throttled(self, turn: float) -> None:
+        """Slow down: the call that had this turn was refused for its frequency."""
+        ...
+
+    def not_throttled(self) -> None:
+        """Note a call that was not refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Permission that was given: when on the process's clock, and by what name at the quota."""
+
+    started_s: float
+    quota_turn: float
 
 
 class Limits:
@@ -39,14 +65,13 @@ class Limits:
         self._clock = clock
         self._breaker = breaker
         self._was_outage = False
-        self._pace = Pace()
         # One waiter at a time asks for the turn: aiolimiter lets newcomers overtake.
         self._first_in_line = asyncio.Lock()
         self._something_changed = asyncio.Event()
         self._all_may_call = asyncio.Event()
 
     def __repr__(self) -> str:
-        return f"<Limits {self._slots!r} {self._pace} {self._breaker!r}>"
+        return f"<Limits {self._slots!r} {self._quota!r} {self._breaker!r}>"
 
     @property
     def is_open(self) -> bool:
@@ -56,7 +81,7 @@ class Limits:
     @property
     def rate_per_s(self) -> float:
         """Calls a second that go out now; 0: no quota is kept."""
-        return self._quota.rate_per_s(self._pace.factor(self._clock()))
+        return self._quota.rate_per_s
 
     @property
     def probing_for_s(self) -> float:
@@ -64,29 +89,28 @@ class Limits:
         return self._breaker.open_for_s(self._clock())
 
     @asynccontextmanager
-    async def slot_and_turn(self) -> AsyncIterator[float]:
-        """Hold a slot for one call, entered when its turn has come, with the time of it."""
+    async def slot_and_turn(self) -> AsyncIterator[Turn]:
+        """Hold a slot for one call, entered when its turn has come."""
         async with self._slots:
             async with self._first_in_line:
-                await self._turn()
-                started_s = self._clock()
-                self._breaker.started(started_s)
-            yield started_s
+                turn = await self._turn()
+                self._breaker.started(turn.started_s)
+            yield turn
 
-    async def _turn(self) -> None:
+    async def _turn(self) -> Turn:
         while True:
             while (wait_s := self._wait_s()) > 0:
                 self._something_changed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await self._something_changed.wait()
-            await self._quota.acquire(self._pace.factor(self._clock()))
+            quota_turn = await self._quota.acquire()
+            # The breaker may have opened meanwhile: then the turn is lost.
             if self._wait_s() <= 0:
-                return
+                return Turn(self._clock(), quota_turn)
 
     def _wait_s(self) -> float:
-        now_s = self._clock()
-        wait_s = max(self._pace.paused_until_s - now_s, self._breaker.wait_s(now_s))
+        wait_s = self._breaker.wait_s(self._clock())
         self._tell()
         return wait_s
 
@@ -102,15 +126,12 @@ class Limits:
         self._something_changed.set()
         self._tell()
 
-    def throttled(self, *, started_s: float) -> None:
-        """Slow down: the call started at `started_s` was refused for its frequency."""
-        rate_per_s = self.rate_per_s
-        self._pace = self._pace.throttled(
-            self._clock(), started_s=started_s, interval_s=1 / rate_per_s if rate_per_s else 0.0
-        )
+    def throttled(self, turn: Turn) -> None:
+        """Slow down: the call that had this turn was refused for its frequency."""
+        self._quota.throttled(turn.quota_turn)
 
     def not_throttled(self) -> None:
-        self._pace = self._pace.answered()
+        self._quota.not_throttled()
 
     def heard(self, started_s: float, *, answered: bool) -> None:
         """Note the end of a call, with an answer or without."""

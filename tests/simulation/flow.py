@@ -261,7 +261,7 @@ class Process:
         schedule, network, queue = story.schedule, story.network, story.queue
         queue.recover()
         clock = self.loop.time
-        quota = LocalQuota(schedule.quota_per_s, closed_for_s=0.0 if is_first else 1.0)
+        quota = LocalQuota(schedule.quota_per_s, clock, closed_for_s=0.0 if is_first else 1.0)
         self._counters = Counters()
         health = Health(schedule.retry, same_rejection=1000)
         self._carrier = Carrier(

@@ -294,7 +294,7 @@ def play(service: Description, job: Job) -> Result:
     carrier = Carrier(
         chat=network,
         credentials=credentials,
-        limits=Limits(LocalQuota(job.calls_per_s), job.slots, loop.time, health.breaker),
+        limits=Limits(LocalQuota(job.calls_per_s, loop.time), job.slots, loop.time, health.breaker),
         health=health,
         retry=retry,
         counters=counters,

@@ -1,7 +1,6 @@
 """Slots, turns and the quota on a virtual clock."""
 
 import asyncio
-from bisect import bisect_left
 from collections.abc import Coroutine
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.memory_queue import MemoryQueue
+from tests.support.rolling_second import most_in_a_second
 from tests.support.virtual_clock import DeadlockError, VirtualLoop
 from worker.breaker import Breaker
 from worker.credentials import GivenCredentials, SigningCredentials
@@ -17,6 +17,7 @@ from worker.delivery import Carrier, Signature
 from worker.health import Health
 from worker.limits import Limits
 from worker.outcome import Imported
+from worker.pace import PAUSE_WITHOUT_RATE_S
 from worker.pipeline import Bounds, Pipeline
 from worker.quota.local import LocalQuota, bucket_and_rate
 from worker.retry import RetryPolicy
@@ -30,14 +31,6 @@ def play(story: Coroutine[Any, Any, None], loop: VirtualLoop) -> None:
         loop.run_until_complete(story)
     finally:
         loop.close()
-
-
-def most_in_a_second(times: list[float]) -> int:
-    """The most calls in any half-open second."""
-    return max(
-        (index + 1 - bisect_left(times, at - 1.0 + 1e-7) for index, at in enumerate(times)),
-        default=0,
-    )
 
 
 @given(st.floats(0.1, 100_000))
@@ -57,12 +50,12 @@ def test_no_rolling_second_exceeds_the_quota_and_none_is_wasted(
     starts: list[float] = []
 
     async def story() -> None:
-        limits = Limits(LocalQuota(quota_per_s), 1000, loop.time, Breaker())
+        limits = Limits(LocalQuota(quota_per_s, loop.time), 1000, loop.time, Breaker())
         for _ in range(3):
             for _ in range(4 * quota_per_s):
-                async with limits.slot_and_turn() as started_s:
-                    starts.append(started_s)
-                limits.heard(started_s, answered=True)
+                async with limits.slot_and_turn() as turn:
+                    starts.append(turn.started_s)
+                limits.heard(turn.started_s, answered=True)
             await asyncio.sleep(idle_s)
 
     play(story(), loop)
@@ -71,17 +64,25 @@ def test_no_rolling_second_exceeds_the_quota_and_none_is_wasted(
     assert len(starts) >= 0.9 * quota_per_s * busy_s
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.floats(0.01, 1)), min_size=1, max_size=20))
-def test_a_rate_that_changes_never_lets_a_burst_through(steps: list[tuple[int, float]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 40), st.integers(0, 5), st.floats(0, 20)), min_size=1, max_size=20
+    )
+)
+def test_a_rate_that_changes_never_lets_a_burst_through(
+    steps: list[tuple[int, int, float]],
+) -> None:
     loop = VirtualLoop()
     starts: list[float] = []
 
     async def story() -> None:
-        quota = LocalQuota(100)
-        for count, factor in steps:
-            for _ in range(count):
-                await quota.acquire(factor)
-                starts.append(loop.time())
+        quota = LocalQuota(100, loop.time)
+        for count, refusals, rest_s in steps:
+            starts.extend([await quota.acquire() for _ in range(count)])
+            for _ in range(refusals):
+                await asyncio.sleep(0.001)
+                quota.throttled(loop.time())
+            await asyncio.sleep(rest_s)
 
     play(story(), loop)
     assert most_in_a_second(starts) <= 100
@@ -92,12 +93,12 @@ def test_after_a_stall_of_all_slots_the_saved_up_calls_do_not_go_out_together() 
     starts: list[float] = []
 
     async def story() -> None:
-        limits = Limits(LocalQuota(100), 10, loop.time, Breaker())
+        limits = Limits(LocalQuota(100, loop.time), 10, loop.time, Breaker())
 
         async def call() -> None:
-            async with limits.slot_and_turn() as started_s:
-                starts.append(started_s)
-                await asyncio.sleep(max(0.01, 5.0 - started_s))
+            async with limits.slot_and_turn() as turn:
+                starts.append(turn.started_s)
+                await asyncio.sleep(max(0.01, 5.0 - turn.started_s))
 
         await asyncio.gather(*(call() for _ in range(500)))
 
@@ -109,9 +110,23 @@ def test_a_process_that_follows_another_waits_out_its_second() -> None:
     loop = VirtualLoop()
 
     async def story() -> None:
-        quota = LocalQuota(100, closed_for_s=1.0)
+        quota = LocalQuota(100, loop.time, closed_for_s=1.0)
         await quota.acquire()
         assert loop.time() >= 1.0
+
+    play(story(), loop)
+
+
+def test_a_refusal_prolongs_the_pause_of_a_call_that_waits_in_it() -> None:
+    loop = VirtualLoop()
+
+    async def story() -> None:
+        quota = LocalQuota(0, loop.time)
+        quota.throttled(await quota.acquire())
+        waiting = asyncio.ensure_future(quota.acquire())
+        await asyncio.sleep(PAUSE_WITHOUT_RATE_S / 2)
+        quota.throttled(prolonged_at_s := loop.time())
+        assert await waiting >= prolonged_at_s + PAUSE_WITHOUT_RATE_S
 
     play(story(), loop)
 
@@ -151,7 +166,7 @@ def test_a_record_that_waits_for_its_retry_holds_no_slot() -> None:
         carrier = Carrier(
             chat=chat,
             credentials=GivenCredentials("x"),
-            limits=Limits(LocalQuota(0), 2, loop.time, health.breaker),
+            limits=Limits(LocalQuota(0, loop.time), 2, loop.time, health.breaker),
             health=health,
             retry=retry,
             counters=Counters(),
@@ -194,7 +209,7 @@ def test_throttles_and_renewals_use_up_no_attempt() -> None:
             credentials=SigningCredentials(
                 1400000000, "administrator", "key", wall_clock=loop.time, clock=loop.time
             ),
-            limits=Limits(LocalQuota(0), 1, loop.time, health.breaker),
+            limits=Limits(LocalQuota(0, loop.time), 1, loop.time, health.breaker),
             health=health,
             retry=retry,
             counters=counters,

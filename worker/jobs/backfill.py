@@ -189,7 +189,9 @@ class _Run:
         retry = parts.retry_policy(settings)
         # The run that went before may have called just now: its second counts.
         quota = LocalQuota(
-            settings.rate.calls_per_second, closed_for_s=QUOTA_WINDOW_S if was_used else 0.0
+            settings.rate.calls_per_second,
+            clock,
+            closed_for_s=QUOTA_WINDOW_S if was_used else 0.0,
         )
         health = Health(retry, same_rejection=settings.halt.same_rejection)
         limits = Limits(quota, parts.slots(settings), clock, health.breaker)

@@ -48,7 +48,7 @@ def observed(*replies: Reply) -> list[tuple[str, int | None, float]]:
             credentials=SigningCredentials(
                 1400000000, "administrator", "key", wall_clock=loop.time, clock=loop.time
             ),
-            limits=Limits(LocalQuota(0), 1, loop.time, health.breaker),
+            limits=Limits(LocalQuota(0, loop.time), 1, loop.time, health.breaker),
             health=health,
             retry=RetryPolicy(),
             counters=Counters(),

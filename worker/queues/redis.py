@@ -32,7 +32,7 @@ from worker.queues.redis_entries import (
 )
 from worker.record import Record
 from worker.telemetry import logger
-from worker.topic import RecordRules
+from worker.topic import InvalidRecordError, RecordRules
 
 log = logger()
 
@@ -190,7 +190,8 @@ class RedisQueue:
         """Put a batch with its positions; how many records were not read before."""
         by_path: defaultdict[str, list[Record]] = defaultdict(list)
         for record in records:
-            by_path[record.path].append(record)
+            if not _is_broken_letter(record):
+                by_path[record.path].append(record)
         return sum([await self._put_of(path, batch) for path, batch in by_path.items()])
 
     async def _put_of(self, path: str, records: list[Record]) -> int:
@@ -471,6 +472,12 @@ class RedisQueue:
 
 def _script(name: str) -> str:
     return resources.files("worker.queues").joinpath(f"redis_{name}.lua").read_text()
+
+
+def _is_broken_letter(record: Record) -> bool:
+    """Whether a dead letter was handed in that holds perhaps only the beginning of its line."""
+    topic = record.topic
+    return record.asked_again and isinstance(topic, InvalidRecordError) and not topic.is_object
 
 
 def _sentence(error: Exception) -> str:

@@ -141,10 +141,12 @@ def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str
     if isinstance(topic, InvalidRecordError):
         letter = DeadLetter(0, Reason.INVALID, None, str(topic), MENDING, history)
         subject = _subject_of_invalid(record.source, record.raw, topic)
+        content["topic_id"] = topic.topic_id or ""
         return content | {"reason": "invalid", "dead": _line(dead_letter_line(subject, letter))}
     subject = _subject(record.source, record.raw, topic)
     if conflict_with is not None:
         letter = _conflict(0, conflict_with, history)
+        content["topic_id"] = topic.topic_id or ""
         return content | {"reason": "conflict", "dead": _line(dead_letter_line(subject, letter))}
     return content | {
         "kind": "topic",

@@ -82,13 +82,18 @@ local function conflict(record)
   return holder.source
 end
 
-local function place(record)
+local function holder_of(topic_id)
+  local text = topic_id ~= '' and redis.call('HGET', topics, topic_id)
+  return text and cjson.decode(text)
+end
+
+local function place(record, replaced)
   if record.kind == 'dead' then return bury(record) end
-  local text = record.topic_id ~= '' and redis.call('HGET', topics, record.topic_id)
-  if not text then return enqueue(record) end
-  local holder = cjson.decode(text)
+  local holder = holder_of(record.topic_id)
+  if not holder then return enqueue(record) end
   if not holder.letter then
-    if record.asked_again then return enqueue(record) end
+    -- What was in doubt kept its ID, also from itself.
+    if replaced > 0 and holder.source == record.source then return enqueue(record) end
     return count('duplicate', 1)
   end
   if holder.content == record.content then
@@ -105,7 +110,11 @@ local function is_known(record, old)
     for _, letter in ipairs(letters_of(record.source)) do
       if letter.topic_id == record.letter_topic_id then mine = mine + 1 end
     end
-    return mine == 0 and old ~= ''
+    if mine > 0 then return false end
+    local holder = holder_of(record.topic_id)
+    local is_in_hand = holder and not holder.letter and holder.source == record.source
+                       and holder.content == record.content
+    return old == record.hash or is_in_hand
   end
   if old ~= record.hash then return false end
   if record.kind == 'dead' then return true end
@@ -136,9 +145,9 @@ for index, record in ipairs(cjson.decode(ARGV[1])) do
     if other then
       answers[index] = other
     else
-      local _, may_exist = take_back_all(record.source, is_replaced_by(record, old))
+      local replaced, may_exist = take_back_all(record.source, is_replaced_by(record, old))
       record.may_exist = record.may_exist or may_exist
-      place(record)
+      place(record, replaced)
       if not record.asked_again or old == '' then
         redis.call('SETRANGE', read, from, record.hash)
       end

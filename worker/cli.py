@@ -96,6 +96,62 @@ def backfill(
 
 
 @app.command()
+def serve(
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="Stop when the queue is empty.")
+    ] = False,
+    out: Out = Path("out"),
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Import from the queue until SIGTERM, with an endpoint for monitors (admin.listen)."""
+    settings = _settings(config, log_format, log_level)
+    from worker.jobs.service import Options
+    from worker.jobs.service import serve as run
+
+    _exit(_run(run(settings, Options(out, until_empty))))
+
+
+@app.command()
+def enqueue(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="As for backfill.")],
+    out: Out = Path("out"),
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Put the records of files into the queue; again: continue, add nothing twice."""
+    settings = _settings(config, log_format, log_level)
+    from worker.jobs.enqueue import enqueue as run
+
+    _exit(_run(run(settings, inputs, out)))
+
+
+@app.command()
+def replay(
+    reason: Annotated[
+        Literal["invalid", "rejected", "exhausted", "conflict"] | None,
+        typer.Option("--reason", help="Only those dead-lettered for this reason."),
+    ] = None,
+    code: Annotated[int | None, typer.Option("--code", help="Only those with this code.")] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="Only those of this community.")
+    ] = None,
+    out: Out = Path("out"),
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Put dead letters back into the queue after a fix."""
+    settings = _settings(config, log_format, log_level)
+    from worker.jobs.replay import Choice
+    from worker.jobs.replay import replay as run
+
+    _exit(_run(run(settings, Choice(reason, code, group), out)))
+
+
+@app.command()
 def check(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="As for backfill.")],
     as_json: AsJson = False,
@@ -118,11 +174,11 @@ def status(
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
-    """Tell what a job holds, and whether its queue and files agree."""
-    _settings(config, log_format, log_level)
+    """Tell what a job or queue holds, and whether its queue and files agree."""
+    settings = _settings(config, log_format, log_level)
     from worker.jobs.status import status as run
 
-    _exit(run(out, as_json=as_json))
+    _exit(_run(run(settings, out, as_json=as_json)))
 
 
 @app.command()

@@ -44,8 +44,13 @@ class SigningCredentials:
     def __repr__(self) -> str:
         return f"<SigningCredentials {self._admin} generation {self._generation}>"
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since the current signature was made."""
+        return self._clock() - self._signed_at_s
+
     def current(self) -> Signature:
-        age_s = self._clock() - self._signed_at_s
+        age_s = self.age_s
         jump_s = self._wall_clock() - self._signed_at_wall_s - age_s
         if abs(jump_s) > JUMP_MIN_S:
             log.warning("the wall clock jumped: a new signature is made", by_s=round(jump_s))
@@ -81,6 +86,11 @@ class GivenCredentials:
     def __init__(self, usersig: str) -> None:
         keep_secret(usersig)
         self._signature = Signature(usersig, 1)
+
+    @property
+    def age_s(self) -> float:
+        """Nobody here knows when it was made."""
+        return float("nan")
 
     def current(self) -> Signature:
         return self._signature

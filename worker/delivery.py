@@ -37,6 +37,11 @@ class Chat(Protocol):
 class Credentials(Protocol):
     """The current signature."""
 
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was made; NaN where nobody here knows."""
+        ...
+
     def current(self) -> Signature: ...
 
     def renew(self, stale: Signature) -> bool:

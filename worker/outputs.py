@@ -12,6 +12,7 @@ from worker.telemetry import logger
 log = logger()
 
 PAGE_LINES = 2000
+PAGE_BYTES = 65_536
 
 ReadLines = Callable[[int, int], list[tuple[int, bytes]]]
 """(seq above, at most so many) -> (seq, line) in the order of the outcomes."""
@@ -27,13 +28,30 @@ class Agreement(Enum):
 
 
 class ResultFile:
-    """One result file that follows the queue. Raises OSError for what the disk refuses."""
+    """One result file that follows the queue. Raises OSError for what the disk refuses.
 
-    def __init__(self, path: Path, read_lines: ReadLines) -> None:
+    `rotated_seq`: the last outcome that was rotated away, as the queue remembers it; a rotated file
+    that it does not remember yet, after a crash, tells by its name.
+    """
+
+    def __init__(self, path: Path, read_lines: ReadLines, rotated_seq: int = 0) -> None:
         self._path = path
         self._read_lines = read_lines
         self._file: BinaryIO | None = None
-        self._written_seq = 0
+        self._begin_seq = max([rotated_seq, *_rotated_seqs(path)])
+        self._written_seq = self._begin_seq
+
+    @property
+    def size_bytes(self) -> int:
+        return self._file.tell() if self._file and self._path.is_file() else 0
+
+    def rotate(self) -> int:
+        """Put the file aside and begin a new one; the last outcome that went with it."""
+        self.close()
+        self._path.rename(_rotated_path(self._path, self._written_seq))
+        self._begin_seq = self._written_seq
+        self._open()
+        return self._begin_seq
 
     def __repr__(self) -> str:
         return f"<ResultFile {self._path} up to {self._written_seq}>"
@@ -46,7 +64,7 @@ class ResultFile:
         `is_input`: it is about to be read as an input too, so that nothing in it may change.
         """
         self.close()
-        agreement, right_bytes, seq = compare(self._path, self._read_lines)
+        agreement, right_bytes, seq = compare(self._path, self._read_lines, self._begin_seq)
         if is_input and agreement is not Agreement.AGREES:
             agreement, rewrite = Agreement.OTHER, False
         if agreement is Agreement.OTHER:
@@ -97,19 +115,22 @@ class ResultFile:
         """Write beside the old file and swap, so that a crash leaves one of the two."""
         fresh = self._path.with_name(f"{self._path.name}.new")
         self._file = _open_private(fresh, os.O_TRUNC)
-        self._written_seq = 0
+        self._written_seq = self._begin_seq
         self.follow()
         fresh.replace(self._path)
 
 
-def compare(path: Path, read_lines: ReadLines) -> tuple[Agreement, int, int]:
-    """Hold a file against the queue: the agreement, the bytes that are right, their last seq."""
+def compare(path: Path, read_lines: ReadLines, begin_seq: int = 0) -> tuple[Agreement, int, int]:
+    """Hold a file against the queue: the agreement, the bytes that are right, their last seq.
+
+    `begin_seq`: the outcomes up to there were rotated away.
+    """
     right_bytes = 0
-    right_seq = 0
+    right_seq = begin_seq
     if not path.is_file():
         # None yet, or a device, which holds nothing to compare.
-        has_lines = bool(read_lines(0, 1))
-        return (Agreement.SHORTER if has_lines else Agreement.AGREES), 0, 0
+        has_lines = bool(read_lines(begin_seq, 1))
+        return (Agreement.SHORTER if has_lines else Agreement.AGREES), 0, begin_seq
     with path.open("rb") as file:
         while rows := read_lines(right_seq, PAGE_LINES):
             page = b"".join(line for _, line in rows)
@@ -127,6 +148,53 @@ def compare(path: Path, read_lines: ReadLines) -> tuple[Agreement, int, int]:
                 right_bytes, right_seq = right_bytes + len(line), seq
             return Agreement.SHORTER, right_bytes, right_seq
         return (Agreement.LONGER if file.read(1) else Agreement.AGREES), right_bytes, right_seq
+
+
+class CopiedFile:
+    """A file of lines that is only ever added to, and rotates by size. Raises OSError.
+
+    A line that a crash tore is cut off when it is opened again.
+    """
+
+    def __init__(self, path: Path, *, rotate_at_bytes: int) -> None:
+        self._path = path
+        self._rotate_at_bytes = rotate_at_bytes
+        self._file = _open_private(path)
+        self._file.truncate(_end_of_last_line(self._file))
+        self._file.seek(0, os.SEEK_END)
+
+    def append(self, lines: list[bytes]) -> None:
+        _write_all(self._file, b"".join(lines))
+        if self._file.tell() >= self._rotate_at_bytes:
+            self._file.close()
+            number = max(_rotated_seqs(self._path), default=0) + 1
+            self._path.rename(_rotated_path(self._path, number))
+            self._file = _open_private(self._path)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        begin = max(0, end - PAGE_BYTES)
+        file.seek(begin)
+        found = file.read(end - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
+
+
+def _rotated_path(path: Path, seq: int) -> Path:
+    return path.with_name(f"{path.stem}.{seq:012}{path.suffix}")
+
+
+def _rotated_seqs(path: Path) -> list[int]:
+    names = (found.name for found in path.parent.glob(f"{path.stem}.*{path.suffix}"))
+    middles = (name.removeprefix(f"{path.stem}.").removesuffix(path.suffix) for name in names)
+    return [int(middle) for middle in middles if middle.isdecimal()]
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -82,7 +82,6 @@ class Pipeline:
     def queue_was_fed(self) -> None:
         """Tell that the queue may hold more, or that nothing feeds it any longer."""
         self._may_hold_more = True
-        self._is_drained = False
         self._changed.set()
 
     async def run(self, is_feeding: Callable[[], bool]) -> None:
@@ -115,8 +114,8 @@ class Pipeline:
             self._may_hold_more = self._may_hold_more and not room
             taken = await self._queue.take(room) if room else []
             self._taken += len(taken)
-            if room and len(taken) < room and not feeding:
-                self._is_drained = True
+            if room:
+                self._is_drained = len(taken) < room
             for delivery in taken:
                 self._start(delivery)
             # Their first step makes them count as waiting, before more are taken.

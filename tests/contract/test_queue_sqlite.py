@@ -9,7 +9,8 @@ import pytest
 from tests.support.queues import read_record, run
 from worker.outcome import DeadLetter
 from worker.queues import JobIdentity, JobMismatchError, QueueTakenError
-from worker.queues.sqlite import SqliteQueue, taker_of
+from worker.queues.lock import taker_of
+from worker.queues.sqlite import SqliteQueue
 from worker.verdict import History, Reason
 
 OURS = JobIdentity("1400000000", "", "derive")

@@ -12,19 +12,16 @@ from pathlib import Path
 
 from worker import progress
 from worker.chat import ImportTopicClient
-from worker.delivery import Carrier
-from worker.health import Health
 from worker.intake.sources import InputError, Source
-from worker.jobs import Exit, UsageError, parts, say
+from worker.jobs import Exit, UsageError, assembly, parts, say
 from worker.jobs.feeding import Feeder
 from worker.jobs.signals import StopRequest, stop_signals
-from worker.limits import Limits
+from worker.limits import Limits, Quota
 from worker.outcome import Counts
 from worker.outputs import write_whole
-from worker.pipeline import Bounds, Pipeline
+from worker.pipeline import Pipeline
 from worker.queues import JobMismatchError, QueueError, QueueTakenError
 from worker.queues.sqlite import FILE_NAME, SqliteQueue
-from worker.quota.local import LocalQuota
 from worker.report import COMMUNITY_TOPICS_MAX, Report, summary
 from worker.settings import Settings, unwise
 from worker.telemetry import Counters, logger
@@ -32,10 +29,6 @@ from worker.verdict import Halt
 
 log = logger()
 
-WAITING_MAX = 100
-WAITING_SHARE = 0.1
-"""Seconds of quota that wait for their turn: few, for a taker that dies leaves each in doubt."""
-QUOTA_WINDOW_S = 1.0
 SWITCH_INTERVAL_S = 0.001
 
 
@@ -54,7 +47,7 @@ async def backfill(settings: Settings, options: Options) -> Exit:
 
     Raises UsageError where nothing was started.
     """
-    parts.require_supported(settings, options.out)
+    parts.require_embedded_queue(settings, options.out)
     sources = parts.resolve_inputs(options.inputs)
     if not sources and not (options.out / FILE_NAME).exists():
         raise UsageError(
@@ -85,7 +78,7 @@ class _Run:
         self._started = time.time()
         self._started_s = time.monotonic()
         self._halt: Halt | None = None
-        self._working: tuple[Feeder, Carrier, Pipeline] | None = None
+        self._working: tuple[Feeder, assembly.Machinery, Pipeline] | None = None
 
     async def run(self) -> Exit:
         try:
@@ -114,8 +107,13 @@ class _Run:
         with stop_signals(self._stop, self._stop_now) as request:
             try:
                 self._sources = await queue.run(lambda: files.reconcile(self._sources))
-                async with ImportTopicClient(self._endpoint) as chat:
-                    await self._import(queue, files, chat, request, was_used=was_used)
+                # The run that went before may have called just now: its second counts.
+                closed_for_s = assembly.QUOTA_WINDOW_S if was_used else 0.0
+                async with (
+                    ImportTopicClient(self._endpoint) as chat,
+                    assembly.open_quota(self._settings, closed_for_s=closed_for_s) as quota,
+                ):
+                    await self._import(queue, files, chat, quota, request)
                 await queue.run(files.finish)
             except (QueueError, OSError) as error:
                 self._halt = Halt("storage", _sentence(error))
@@ -129,17 +127,22 @@ class _Run:
         queue: SqliteQueue,
         files: parts.ResultFiles,
         chat: ImportTopicClient,
+        quota: Quota,
         request: StopRequest,
-        *,
-        was_used: bool,
     ) -> None:
         counts = await queue.counts()
-        limits, carrier = self._carrier(
-            chat, was_used=was_used, anything_imported=counts.imported > 0
+        machinery = assembly.assemble(
+            self._settings,
+            chat=chat,
+            credentials=self._credentials,
+            quota=quota,
+            counters=self._counters,
+            anything_imported=counts.imported > 0,
+            same_rejection=self._settings.halt.same_rejection,
         )
-        pipeline = Pipeline(
-            queue, carrier, self._bounds(), after_settling=lambda: queue.run(files.follow)
-        )
+        limits, carrier = machinery.limits, machinery.carrier
+        bounds = assembly.bounds(self._settings, take_max=self._options.limit)
+        pipeline = Pipeline(queue, carrier, bounds, after_settling=lambda: queue.run(files.follow))
         feeder = Feeder(
             queue,
             self._sources,
@@ -154,7 +157,7 @@ class _Run:
                 raise feeder.failure
             return feeder.feeding
 
-        self._working = (feeder, carrier, pipeline)
+        self._working = (feeder, machinery, pipeline)
         if request.exit is not None:
             self._stop()
         shown = asyncio.create_task(self._show_progress(queue, limits, feeder))
@@ -171,49 +174,15 @@ class _Run:
         """Take no more; what is in flight may finish within the time for draining."""
         if self._working is None:
             return
-        feeder, carrier, pipeline = self._working
+        feeder, machinery, pipeline = self._working
         feeder.stop()
-        carrier.stop()
+        machinery.carrier.stop()
         loop = asyncio.get_running_loop()
         loop.call_later(self._settings.drain.timeout, pipeline.abandon)
 
     def _stop_now(self) -> None:
         if self._working is not None:
             self._working[2].abandon()
-
-    def _carrier(
-        self, chat: ImportTopicClient, *, was_used: bool, anything_imported: bool
-    ) -> tuple[Limits, Carrier]:
-        settings = self._settings
-        clock = asyncio.get_running_loop().time
-        retry = parts.retry_policy(settings)
-        # The run that went before may have called just now: its second counts.
-        quota = LocalQuota(
-            settings.rate.calls_per_second,
-            clock,
-            closed_for_s=QUOTA_WINDOW_S if was_used else 0.0,
-        )
-        health = Health(retry, same_rejection=settings.halt.same_rejection)
-        limits = Limits(quota, parts.slots(settings), clock, health.breaker)
-        return limits, Carrier(
-            chat=chat,
-            credentials=self._credentials,
-            limits=limits,
-            health=health,
-            retry=retry,
-            counters=self._counters,
-            clock=clock,
-            wall_clock=time.time,
-            skip_existing=settings.records.on_existing == "skip",
-            anything_imported=anything_imported,
-        )
-
-    def _bounds(self) -> Bounds:
-        quota_per_s = self._settings.rate.calls_per_second
-        waiting = max(1, min(WAITING_MAX, int(quota_per_s * WAITING_SHARE)))
-        return Bounds(
-            waiting_max=waiting if quota_per_s else WAITING_MAX, take_max=self._options.limit
-        )
 
     async def _show_progress(self, queue: SqliteQueue, limits: Limits, feeder: Feeder) -> None:
         if self._options.show_progress:

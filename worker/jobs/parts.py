@@ -8,6 +8,7 @@ import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from worker.chat import Endpoint, proxy_from_environment
 from worker.credentials import GivenCredentials, SigningCredentials
@@ -34,6 +35,7 @@ log = logger()
 
 FILES_BESIDE_CONNECTIONS = 64
 SQLITE_URL = "sqlite:///"
+REDIS_URLS = ("redis://", "rediss://", "unix://")
 IMPORTED_NAME = "imported.jsonl"
 DEAD_LETTER_NAME = "dead-letter.jsonl"
 REPORT_NAME = "report.json"
@@ -78,16 +80,27 @@ def resolve_inputs(paths: list[str]) -> list[Source]:
     return sources
 
 
-def require_supported(settings: Settings, out: Path) -> None:
-    """Refuse what the contract has and this version has not, rather than pass over it."""
+def redis_url(settings: Settings, out: Path) -> str | None:
+    """Tell the URL of a queue in Redis; None: the embedded one in `out`."""
     url = settings.queue.url.get_secret_value() if settings.queue.url else ""
+    if url.startswith(REDIS_URLS):
+        keep_secret(urlsplit(url).password or "")
+        return url
     own = out / FILE_NAME
     if url and not url.startswith(SQLITE_URL):
-        raise UsageError(f"queue.url: this version has the embedded queue only ({SQLITE_URL}{own})")
+        raise UsageError(f"queue.url: {SQLITE_URL}{own} or redis://host:6379/0?stream=topics")
     if url and Path(url.removeprefix(SQLITE_URL)).resolve() != own.resolve():
         raise UsageError(f"queue.url: the embedded queue of this job is {SQLITE_URL}{own} (--out)")
-    if settings.rate.shared:
-        raise UsageError("rate.shared: this version cannot share a quota; leave the setting away")
+    return None
+
+
+def require_embedded_queue(settings: Settings, out: Path) -> None:
+    """Refuse a queue in Redis for a job that puts and takes at once."""
+    if redis_url(settings, out):
+        raise UsageError(
+            "queue.url: backfill keeps its queue in --out; for a queue in Redis use "
+            "`topic-import enqueue` and `topic-import serve --until-empty`"
+        )
 
 
 def credentials(settings: Settings) -> Credentials:
@@ -172,15 +185,26 @@ def prepare_directory(out: Path) -> None:
 
 
 class ResultFiles:
-    """The result files of a job; all methods for the queue's thread. Raises OSError."""
+    """The result files of a job; all methods for the queue's thread. Raises OSError.
 
-    def __init__(self, out: Path, store: SqliteStore) -> None:
+    `rotate_at_bytes`: a file that has grown beyond is put aside, under a name that tells the last
+    outcome in it, and a new one begun.
+    """
+
+    def __init__(self, out: Path, store: SqliteStore, *, rotate_at_bytes: int = 0) -> None:
         self._store = store
+        self._rotate_at_bytes = rotate_at_bytes
         self._dead_path = out / DEAD_LETTER_NAME
         self._imported = ResultFile(
-            out / IMPORTED_NAME, lambda seq, count: store.lines("imported", seq, count)
+            out / IMPORTED_NAME,
+            lambda seq, count: store.lines("imported", seq, count),
+            store.rotated("imported"),
         )
-        self._dead = ResultFile(self._dead_path, lambda seq, count: store.lines("dead", seq, count))
+        self._dead = ResultFile(
+            self._dead_path,
+            lambda seq, count: store.lines("dead", seq, count),
+            store.rotated("dead"),
+        )
 
     def reconcile(self, sources: list[Source]) -> list[Source]:
         """Make both files what the queue says; the sources, of which one may be set aside."""
@@ -203,6 +227,10 @@ class ResultFiles:
     def follow(self) -> None:
         self._imported.follow()
         self._dead.follow()
+        if self._rotate_at_bytes:
+            for kind, file in (("imported", self._imported), ("dead", self._dead)):
+                if file.size_bytes >= self._rotate_at_bytes:
+                    self._store.set_rotated(kind, file.rotate())
 
     def finish(self) -> None:
         """Bring both up to date for the last time, replaced dead letters included."""

@@ -14,10 +14,14 @@ _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 
 
 class StopRequest:
-    """Whether somebody asked to stop, and with which exit code the process then ends."""
+    """Whether somebody asked to stop, and with which exit code the process then ends.
+
+    `is_now`: asked a second time, and so to wait for nothing.
+    """
 
     def __init__(self) -> None:
         self.exit: Exit | None = None
+        self.is_now = False
 
 
 @contextmanager
@@ -35,6 +39,7 @@ def stop_signals(
             on_first()
         else:
             log.warning("stopping now")
+            request.is_now = True
             on_second()
 
     for number in _EXITS:

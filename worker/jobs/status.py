@@ -6,15 +6,63 @@ from typing import Any
 import orjson
 
 from worker.jobs import Exit, UsageError, parts, say
+from worker.jobs.engines import redis_queue
 from worker.outcome import Counts
 from worker.outputs import Agreement, compare
-from worker.queues.sqlite import FILE_NAME, taker_of
+from worker.queues.lock import taker_of
+from worker.queues.sqlite import FILE_NAME
 from worker.queues.sqlite_store import SqliteStore
 from worker.report import sums
+from worker.settings import Settings
 
 
-def status(out: Path, *, as_json: bool) -> Exit:
-    """Read the job beside its taker, if there is one. Raises UsageError where there is no job."""
+async def status(settings: Settings, out: Path, *, as_json: bool) -> Exit:
+    """Tell what the queue that the settings name holds, beside its takers.
+
+    Raises UsageError where there is no job, QueueError where the queue cannot be read.
+    """
+    url = parts.redis_url(settings, out)
+    return (
+        await _distributed(settings, url, as_json=as_json)
+        if url
+        else _embedded(out, as_json=as_json)
+    )
+
+
+async def _distributed(settings: Settings, url: str, *, as_json: bool) -> Exit:
+    """Tell of the streams: what waits, who holds how much, what came of the rest."""
+    queue = redis_queue(settings, url)
+    try:
+        counts, lengths, lost = await queue.look()
+        consumers, unfinished = await queue.consumers(), await queue.unfinished_inputs()
+        oldest_s = await queue.oldest_age_s()
+    finally:
+        await queue.close()
+    agree = lengths["dead"] == counts.dead and lost == 0
+    if as_json:
+        content = _counts_dict(counts) | {
+            "pending": consumers,
+            "streams": lengths,
+            "lost": lost,
+            "oldest_s": round(oldest_s, 1),
+            "unfinished_inputs": unfinished,
+            "agree": agree,
+        }
+        say(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+        return Exit.DONE if agree else Exit.PROBLEMS
+    say(*sums(counts), f"the oldest has been in the queue for {oldest_s:.0f} s")
+    for consumer, pending in consumers.items():
+        say(f"{consumer} holds {pending:,}")
+    if lost:
+        say(f"LOST: {lost:,} records that Redis no longer held when they were due")
+    if lengths["dead"] != counts.dead:
+        say(f"the stream of dead letters holds {lengths['dead']:,}, not {counts.dead:,}")
+    for name in unfinished:
+        say(f"{name} was not read to its end: give it again to go on with it")
+    return Exit.DONE if agree else Exit.PROBLEMS
+
+
+def _embedded(out: Path, *, as_json: bool) -> Exit:
     path = out / FILE_NAME
     if not path.exists():
         raise UsageError(f"--out {out}: there is no job ({FILE_NAME})")
@@ -47,7 +95,8 @@ def status(out: Path, *, as_json: bool) -> Exit:
 
 
 def _agreement(path: Path, store: SqliteStore, kind: Any) -> Agreement:
-    return compare(path, lambda seq, count: store.lines(kind, seq, count))[0]
+    rotated_seq = store.rotated(kind)
+    return compare(path, lambda seq, count: store.lines(kind, seq, count), rotated_seq)[0]
 
 
 def _is_fine(agreement: Agreement, taker: str | None) -> bool:
@@ -68,6 +117,16 @@ def _print_json(
     content = {
         "app": identity.get("app"),
         "taker": taker,
+        **_counts_dict(counts),
+        "files": {name: agreement.value for name, agreement in files.items()},
+        "unfinished_inputs": unfinished,
+        "agree": agree,
+    }
+    say(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+
+
+def _counts_dict(counts: Counts) -> dict[str, Any]:
+    return {
         "read": counts.read,
         "queued": counts.queued,
         "imported": counts.imported,
@@ -79,11 +138,7 @@ def _print_json(
         "duplicate": counts.duplicate,
         "by_reason": counts.by_reason,
         "by_code": counts.by_code,
-        "files": {name: agreement.value for name, agreement in files.items()},
-        "unfinished_inputs": unfinished,
-        "agree": agree,
     }
-    say(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
 
 _SAID = {

@@ -17,6 +17,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import orjson
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from worker.delivery import Delivery
@@ -99,6 +101,7 @@ class RedisQueue:
             socket_timeout=ANSWER_TIMEOUT_S,
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             max_connections=16,
+            retry=Retry(NoBackoff(), 0),
         )
         self._held: dict[int, Held] = {}
         self._next_id = 1
@@ -110,6 +113,8 @@ class RedisQueue:
         """Why Redis cannot be used now."""
         self.lost = 0
         """Entries that Redis trimmed away while they were pending."""
+        self.duplicates = 0
+        """Entries whose topic was in the queue before."""
         self._scripts = {
             name: self._redis.register_script(_script(name))
             for name in ("put", "register", "settle", "extend", "requeue")
@@ -325,6 +330,7 @@ class RedisQueue:
         for entry, answer in zip(fresh, answers, strict=True):
             if answer == 1:
                 duplicates.add(entry.id)
+                self.duplicates += 1
             elif isinstance(answer, bytes):
                 entry.conflict_with = _text(answer)
         return [entry for entry in entries if entry.id not in duplicates]
@@ -398,8 +404,16 @@ class RedisQueue:
             by_code=_with_prefix(n, "code:"),
         )
 
-    async def lost_ever(self) -> int:
-        return int(await self._redis.hget(self._key("counts"), "lost") or 0)
+    async def look(self) -> tuple[Counts, dict[str, int], int]:
+        """Look without touching: counts, lengths of the streams, records lost ever.
+
+        Raises QueueError where Redis cannot be read.
+        """
+        try:
+            lost = int(await self._redis.hget(self._key("counts"), "lost") or 0)
+            return await self.counts(), await self.lengths(), lost
+        except (RedisError, OSError) as error:
+            raise QueueError(f"queue.url: {_sentence(error)}") from None
 
     async def lengths(self) -> dict[str, int]:
         """Tell how many entries the streams hold."""
@@ -413,6 +427,11 @@ class RedisQueue:
             infos = await self._redis.xinfo_consumers(self._url.stream, self._url.group)
             return {_text(info["name"]): info["pending"] for info in infos}
         return {}
+
+    async def is_empty(self) -> bool:
+        """Whether nothing waits and no consumer holds anything."""
+        length: int = await self._patiently(lambda: self._redis.xlen(self._url.stream))
+        return length == 0
 
     async def oldest_age_s(self) -> float:
         """Tell for how many seconds the oldest record has been in the queue; 0: it is empty."""

@@ -256,6 +256,27 @@ class SqliteStore:
         with self._errors():
             return self._db.execute(_CROWDED, (topics_max,)).fetchall()
 
+    def rotated(self, kind: str) -> int:
+        """Tell the last outcome whose line went into a file that was rotated away."""
+        with self._errors():
+            row = self._db.execute(
+                "SELECT n FROM counts WHERE name = ?", (f"rotated:{kind}",)
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def set_rotated(self, kind: str, seq: int) -> None:
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = excluded.n",
+                (f"rotated:{kind}", seq),
+            )
+
+    def oldest_queued(self) -> int | None:
+        """Tell the record that has been in the queue for longest."""
+        with self._errors():
+            oldest: tuple[int | None] = self._db.execute("SELECT min(id) FROM queued").fetchone()
+        return oldest[0]
+
     def dead_file_is_stale(self) -> bool:
         """Whether dead letters were replaced since their file was last written anew."""
         with self._errors():

@@ -1,0 +1,109 @@
+"""Put the records of files into the queue; run again: continue, add nothing twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from worker.intake.sources import InputError, Source
+from worker.jobs import Exit, UsageError, parts, say
+from worker.jobs.engines import redis_queue
+from worker.jobs.feeding import Feeder, PutQueue
+from worker.jobs.signals import stop_signals
+from worker.outcome import Counts
+from worker.queues import JobMismatchError
+from worker.queues.sqlite import SqliteQueue
+from worker.record import Record
+from worker.report import sums
+from worker.settings import Settings
+from worker.topic import InvalidRecordError
+
+CountsOf = Callable[[], Awaitable[Counts]]
+
+
+class _Counting:
+    """The queue that is fed, with a count of what goes in."""
+
+    def __init__(self, queue: PutQueue) -> None:
+        self._queue = queue
+        self.read = self.new = self.invalid = 0
+
+    async def mark_input(self, path: str, *, unfinished: bool) -> None:
+        await self._queue.mark_input(path, unfinished=unfinished)
+
+    async def put(self, records: list[Record]) -> int:
+        new = await self._queue.put(records)
+        self.read += len(records)
+        self.new += new
+        self.invalid += sum(isinstance(record.topic, InvalidRecordError) for record in records)
+        return new
+
+
+async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
+    """Put all records of the inputs into the queue that the settings name.
+
+    Raises UsageError where nothing was started, QueueError where the queue cannot be used.
+    """
+    sources = parts.resolve_inputs(inputs)
+    if settings.app.sdk_app_id is None:
+        raise UsageError("app.sdk_app_id is not set: a queue belongs to one app")
+    async with _open(settings, out) as (queue, counts_of):
+        counting = _Counting(queue)
+        failure, exit_code = await _feed(settings, sources, counting)
+        counts = await counts_of()
+    say(
+        f"{counting.read:,} records read: {counting.new:,} new, "
+        f"{counting.read - counting.new:,} read before; {counting.invalid:,} invalid",
+        *sums(counts),
+    )
+    if isinstance(failure, InputError):
+        say(f"STOPPED: {failure}: mend it and run the same command again")
+        return Exit.HALTED
+    if failure:
+        raise failure
+    return exit_code or (Exit.SOME_DEAD if counting.invalid else Exit.DONE)
+
+
+@asynccontextmanager
+async def _open(settings: Settings, out: Path) -> AsyncIterator[tuple[PutQueue, CountsOf]]:
+    url, identity = parts.redis_url(settings, out), parts.job_identity(settings)
+    if url:
+        distributed = redis_queue(settings, url)
+        try:
+            await distributed.open(identity)
+            yield distributed, distributed.counts
+        finally:
+            await distributed.close()
+        return
+    parts.prepare_directory(out)
+    embedded = SqliteQueue(out)
+    try:
+        await embedded.run(lambda: embedded.store.identify(identity))
+        yield embedded, embedded.counts
+    except JobMismatchError as error:
+        raise UsageError(str(error)) from None
+    finally:
+        embedded.close()
+
+
+async def _feed(
+    settings: Settings, sources: list[Source], queue: _Counting
+) -> tuple[Exception | None, Exit | None]:
+    """Feed the queue to the end of the sources or to a stop; why it ended early, if it did."""
+    ended = asyncio.Event()
+    feeder = Feeder(
+        queue,
+        sources,
+        parts.record_rules(settings),
+        line_bytes_max=settings.records.max_line_bytes,
+        on_change=lambda: ended.set() if not feeder.feeding else None,
+    )
+
+    def stop() -> None:
+        feeder.stop()
+        ended.set()
+
+    with stop_signals(stop, stop) as request:
+        feeder.start()
+        await ended.wait()
+    return feeder.failure, request.exit

@@ -1,0 +1,95 @@
+"""Put dead letters back into the queue after a fix."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from worker.intake.lines import Line
+from worker.intake.reader import read
+from worker.jobs import Exit, UsageError, parts, say
+from worker.jobs.engines import redis_queue
+from worker.outcome import Counts
+from worker.queues.sqlite import FILE_NAME
+from worker.queues.sqlite_store import SqliteStore
+from worker.record import Record, content_hash
+from worker.report import sums
+from worker.settings import Settings
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which dead letters: those that match all that is given."""
+
+    reason: str | None = None
+    code: int | None = None
+    group: str | None = None
+
+    def matches(self, line: bytes) -> bool:
+        letter: dict[str, Any] = orjson.loads(line)
+        wanted = {"reason": self.reason, "code": self.code, "group_id": self.group}
+        return all(letter[name] == value for name, value in wanted.items() if value is not None)
+
+
+async def replay(settings: Settings, choice: Choice, out: Path) -> Exit:
+    """Put the chosen dead letters back, with their TopicIds and doubts.
+
+    Raises UsageError where there is no job, QueueError where the queue cannot be used.
+    """
+    url = parts.redis_url(settings, out)
+    if url:
+        replayed, counts = await _replay_distributed(settings, choice, url)
+    else:
+        replayed, counts = _replay_embedded(settings, choice, out)
+    matched = (
+        f"{replayed:,} dead letters put back into the queue"
+        if replayed
+        else ("no dead letter matched")
+    )
+    say(matched, *sums(counts))
+    return Exit.DONE if replayed else Exit.PROBLEMS
+
+
+async def _replay_distributed(settings: Settings, choice: Choice, url: str) -> tuple[int, Counts]:
+    queue = redis_queue(settings, url)
+    try:
+        await queue.open(parts.job_identity(settings))
+        replayed = 0
+        async for page in queue.letters():
+            chosen = [letter for letter in page if choice.matches(letter[1])]
+            replayed += await queue.requeue(chosen) if chosen else 0
+        return replayed, await queue.counts()
+    finally:
+        await queue.close()
+
+
+def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int, Counts]:
+    path = out / FILE_NAME
+    if not path.exists():
+        raise UsageError(f"--out {out}: there is no job ({FILE_NAME})")
+    store = SqliteStore(path)
+    try:
+        store.identify(parts.job_identity(settings))
+        before = store.counts().queued
+        for records in list(_chosen(store, settings, choice, out)):
+            store.put(records)
+        counts = store.counts()
+        return counts.queued - before, counts
+    finally:
+        store.close()
+
+
+def _chosen(
+    store: SqliteStore, settings: Settings, choice: Choice, out: Path
+) -> Iterator[list[Record]]:
+    """Read the chosen dead letters as `backfill out/dead-letter.jsonl` would."""
+    name, rules = str(out / parts.DEAD_LETTER_NAME), parts.record_rules(settings)
+    seq = 0
+    while rows := store.lines("dead", seq, PAGE):
+        seq = rows[-1][0]
+        lines = (line.rstrip() for _, line in rows if choice.matches(line))
+        yield [read(name, Line(1, line, content_hash(line)), rules) for line in lines]

@@ -1,0 +1,323 @@
+"""The long-lived job: import from the queue until it is asked to stop."""
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+
+from worker.admin import AdminError, AdminServer, Status
+from worker.chat import ImportTopicClient
+from worker.delivery import Delivery, Phase
+from worker.jobs import Exit, UsageError, assembly, parts, say
+from worker.jobs.engines import Engine, open_engine
+from worker.jobs.signals import stop_signals
+from worker.limits import Quota
+from worker.metrics import Gauges, Metrics
+from worker.outcome import Counts, DeadLetter, Imported, Outcome
+from worker.outputs import write_whole
+from worker.pipeline import Pipeline
+from worker.queues import JobMismatchError, QueueError, QueueTakenError
+from worker.report import Report, summary
+from worker.settings import Settings, unwise
+from worker.telemetry import Counters, logger
+from worker.verdict import Halt
+
+log = logger()
+
+POLL_S = 0.2
+COUNT_EVERY_S = 1.0
+SAY_EVERY_S = 1.0
+HALT_PAUSES_S = (5.0, 10.0, 30.0, 60.0)
+"""A halted service asks again after these, with one record: a person may have mended it."""
+SWITCH_INTERVAL_S = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says beside the settings."""
+
+    out: Path
+    until_empty: bool = False
+
+
+async def serve(settings: Settings, options: Options) -> Exit:
+    """Serve until a signal, or until the queue is empty where that was asked for.
+
+    Raises UsageError where nothing was started.
+    """
+    parts.redis_url(settings, options.out)
+    parts.credentials(settings)
+    service = _Service(settings, options)
+    for warning in unwise(settings):
+        log.warning(warning)
+    parts.prepare_directory(options.out)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.freeze()
+    try:
+        async with AdminServer(settings.admin.listen, service.status, service.metrics) as admin:
+            log.info("serving", admin=admin.url)
+            return await service.run()
+    except AdminError as error:
+        raise UsageError(str(error)) from None
+    except (JobMismatchError, QueueTakenError) as error:
+        raise UsageError(str(error)) from None
+
+
+class _Counted:
+    """The queue, with its outcomes told to the metrics."""
+
+    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self._told = {"duplicate": 0, "lost": 0}
+
+    async def take(self, count: int) -> list[Delivery]:
+        taken = await self._engine.take(count)
+        duplicates, lost = self._engine.duplicates, self._engine.lost
+        self._metrics.settled("duplicate", duplicates - self._told["duplicate"])
+        self._metrics.lost(lost - self._told["lost"])
+        self._told = {"duplicate": duplicates, "lost": lost}
+        return taken
+
+    async def settle(self, outcomes: list[Outcome]) -> None:
+        await self._engine.settle(outcomes)
+        self._metrics.settled("imported", sum(isinstance(o, Imported) for o in outcomes))
+        self._metrics.settled("dead", sum(isinstance(o, DeadLetter) for o in outcomes))
+
+
+class _Service:
+    """One process of the service: start, run, drain, stop."""
+
+    def __init__(self, settings: Settings, options: Options) -> None:
+        self._settings = settings
+        self._options = options
+        self._counters = Counters()
+        self._counts = Counts()
+        self._credentials = parts.credentials(settings)
+        self._endpoint = parts.endpoint(settings)
+        self._clock = asyncio.get_running_loop().time
+        self._started, self._started_s = time.time(), time.monotonic()
+        self._oldest_age_s = 0.0
+        self._engine: Engine | None = None
+        self._quota: Quota | None = None
+        self._machinery: assembly.Machinery | None = None
+        self._pipeline: Pipeline | None = None
+        self._halt: Halt | None = None
+        self._is_empty = False
+        self._stopping = asyncio.Event()
+        self._drain_ends_s = 0.0
+        self.metrics = Metrics(
+            self._gauges(),
+            quota_per_s=settings.rate.calls_per_second,
+            clock=self._clock,
+        )
+
+    # ---- what others see
+
+    def _gauges(self) -> Gauges:
+        return Gauges(
+            in_flight=lambda: self._phase(Phase.CALLING),
+            waiting_for_retry=lambda: self._phase(Phase.BACKING_OFF),
+            waiting_for_turn=lambda: self._phase(Phase.WAITING),
+            oldest_pending_s=lambda: self._oldest_age_s,
+            queued=lambda: self._counts.queued,
+            rate_in_force_per_s=lambda: self._quota.rate_per_s if self._quota else 0.0,
+            calls_started=lambda: self._counters.calls,
+            signature_age_s=lambda: self._credentials.age_s,
+            ready=lambda: self._why_not_ready() is None,
+            state=self._state,
+        )
+
+    def _phase(self, phase: Phase) -> int:
+        return self._machinery.carrier.phases[phase] if self._machinery else 0
+
+    def _state(self) -> str:
+        if self._stopping.is_set():
+            return "drain"
+        if self._halt:
+            return "halt"
+        return "probe" if self._machinery and self._machinery.limits.is_open else "run"
+
+    def _why_not_ready(self) -> str | None:
+        if self._stopping.is_set():
+            return self._drain_sentence()
+        if self._halt:
+            return f"halted ({self._halt.code}): {self._halt.message}"
+        if self._engine is None or self._quota is None or self._machinery is None:
+            return "starting: the queue is being opened"
+        if self._engine.trouble:
+            return f"queue: {self._engine.trouble}"
+        if not self._quota.is_reachable:
+            return "quota: the Redis of rate.shared cannot be reached"
+        if self._machinery.limits.is_open:
+            seconds = self._machinery.limits.probing_for_s
+            return f"outage: the service is unwell, asking now and then for {seconds:.0f} s"
+        return None
+
+    def _drain_sentence(self) -> str:
+        left_s = max(0.0, self._drain_ends_s - self._clock())
+        return (
+            f"draining: {self._phase(Phase.CALLING)} in flight, "
+            f"{self._phase(Phase.BACKING_OFF)} waiting for retry, {left_s:.0f} s left"
+        )
+
+    def status(self) -> Status:
+        """Tell whether the service is ready, why not, and what it does."""
+        reason, c = self._why_not_ready(), self._counts
+        facts = {
+            "state": self._state(),
+            "records": f"read {c.read:,} = queued {c.queued:,} + imported {c.imported:,} "
+            f"+ dead {c.dead:,} + duplicate {c.duplicate:,}",
+            "oldest in the queue": f"{self._oldest_age_s:.0f} s",
+            "in flight": f"{self._phase(Phase.CALLING)}",
+            "waiting for retry": f"{self._phase(Phase.BACKING_OFF)}",
+            "calls": f"{self._counters.calls:,}, {self._counters.throttled:,} throttled",
+            "rate in force": f"{self._quota.rate_per_s:.1f}/s" if self._quota else "none yet",
+        }
+        return Status(reason is None, reason or "ready", facts)
+
+    # ---- run
+
+    async def run(self) -> Exit:
+        """Work until a stop, through halts and troubles of the queue."""
+        with stop_signals(self._drain, self._stop_now) as request:
+            async with assembly.open_quota(
+                self._settings, closed_for_s=assembly.QUOTA_WINDOW_S
+            ) as self._quota:
+                pauses = _growing_pauses()
+                while not self._is_done():
+                    try:
+                        async with open_engine(self._settings, self._options.out) as self._engine:
+                            await self._import_all(self._engine, self._quota)
+                            self._counts = await self._engine.counts()
+                    except (QueueTakenError, JobMismatchError):
+                        raise
+                    except (QueueError, OSError) as error:
+                        self._halted(Halt("storage", str(error)))
+                        await self._pause(next(pauses))
+                    finally:
+                        self._engine = None
+        exit_now = request.exit if request.is_now else None
+        return self._report() or exit_now or Exit.DONE
+
+    def _is_done(self) -> bool:
+        return self._stopping.is_set() or self._is_empty
+
+    async def _import_all(self, engine: Engine, quota: Quota) -> None:
+        """Import until a stop; after a halt with one record at a time until one goes through."""
+        pauses, take_max = _growing_pauses(), None
+        while not self._is_done():
+            halt = await self._import(engine, quota, take_max)
+            if halt:
+                self._halted(halt)
+                await self._pause(next(pauses))
+                take_max = 1
+                # What a person mends may be the key.
+                with suppress(UsageError):
+                    self._credentials = parts.credentials(self._settings)
+            elif take_max:
+                self._halt, pauses, take_max = None, _growing_pauses(), None
+                log.info("the halt is over: importing again")
+
+    async def _import(self, engine: Engine, quota: Quota, take_max: int | None) -> Halt | None:
+        self._counts = await engine.counts()
+        async with ImportTopicClient(self._endpoint) as chat:
+            machinery = assembly.assemble(
+                self._settings,
+                chat=chat,
+                credentials=self._credentials,
+                quota=quota,
+                counters=self._counters,
+                anything_imported=self._counts.imported > 0,
+                observe=self.metrics.called,
+            )
+            bounds = assembly.bounds(self._settings, take_max=take_max)
+            pipeline = Pipeline(_Counted(engine, self.metrics), machinery.carrier, bounds)
+            self._machinery, self._pipeline = machinery, pipeline
+            if self._stopping.is_set():
+                machinery.carrier.stop()
+            looking = asyncio.create_task(self._look_after(engine, pipeline))
+            try:
+                await pipeline.run(lambda: not self._is_empty)
+            finally:
+                looking.cancel()
+                await asyncio.wait([looking])
+                self._pipeline = None
+        return machinery.carrier.halted
+
+    async def _look_after(self, engine: Engine, pipeline: Pipeline) -> None:
+        """Look for new records, and keep the figures for monitors fresh."""
+        counted_at_s = float("-inf")
+        while True:
+            if self._options.until_empty and await engine.is_empty():
+                self._is_empty = True
+            pipeline.queue_was_fed()
+            if self._clock() - counted_at_s >= COUNT_EVERY_S and not engine.trouble:
+                counted_at_s = self._clock()
+                with suppress(Exception):  # the queue itself tells of its troubles
+                    self._counts = await engine.counts()
+                    self._oldest_age_s = await engine.oldest_age_s()
+            await asyncio.sleep(POLL_S)
+
+    def _halted(self, halt: Halt) -> None:
+        if self._halt is None or self._halt.code != halt.code:
+            log.error("halted", code=halt.code, reason=halt.message)
+        self._halt = halt
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    # ---- stop
+
+    def _drain(self) -> None:
+        """Take no more, let what is in flight finish within the time for it."""
+        timeout_s = self._settings.drain.timeout
+        self._drain_ends_s = self._clock() + timeout_s
+        self._stopping.set()
+        if self._machinery:
+            self._machinery.carrier.stop()
+        loop = asyncio.get_running_loop()
+        loop.call_later(timeout_s, self._stop_now)
+        loop.call_soon(self._say_what_it_waits_for)
+
+    def _say_what_it_waits_for(self) -> None:
+        if self._pipeline is not None:
+            log.info(self._drain_sentence())
+            asyncio.get_running_loop().call_later(SAY_EVERY_S, self._say_what_it_waits_for)
+
+    def _stop_now(self) -> None:
+        if self._pipeline:
+            self._pipeline.abandon()
+        if self._engine:
+            self._engine.give_up()
+
+    def _report(self) -> Exit | None:
+        """Write the report; HALTED where outcomes could not be settled at the end."""
+        halted = self._halt
+        report = Report(
+            counts=self._counts,
+            counters=self._counters,
+            quota_per_s=self._settings.rate.calls_per_second,
+            seconds=time.monotonic() - self._started_s,
+            started=self._started,
+            ended=time.time(),
+            halted=halted,
+        )
+        try:
+            write_whole(self._options.out / parts.REPORT_NAME, report.as_json())
+        except OSError as error:
+            log.error("the report could not be written", reason=error.strerror)
+        say(*summary(report))
+        return Exit.HALTED if halted and halted.code == "storage" else None
+
+
+def _growing_pauses() -> Iterator[float]:
+    """Yield the pauses of a halt, the last one again and again."""
+    return chain(HALT_PAUSES_S, repeat(HALT_PAUSES_S[-1]))

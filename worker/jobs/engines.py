@@ -1,7 +1,5 @@
 """The two engines of the queue as a long-lived service works with them."""
 
-import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -146,14 +144,10 @@ async def _distributed(settings: Settings, out: Path, url: str) -> AsyncIterator
     lock = DirectoryLock(out)
     copies = Copies(out, settings.outputs.max_bytes)
     queue = redis_queue(settings, url, consumer=consumer_name(out), copies=copies)
-    holding = asyncio.ensure_future(queue.extend_for_ever())
     try:
         await queue.open(parts.job_identity(settings))
         yield queue
     finally:
-        holding.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await holding
         await queue.close()
         copies.close()
         lock.release()

@@ -199,7 +199,7 @@ class _Service:
                         raise
                     except (QueueError, OSError) as error:
                         self._halted(Halt("storage", str(error)))
-                        await self._pause(next(pauses))
+                        await _pause(next(pauses), self._stopping)
                     finally:
                         self._engine = None
         exit_now = request.exit if request.is_now else None
@@ -215,7 +215,7 @@ class _Service:
             halt = await self._import(engine, quota, take_max)
             if halt:
                 self._halted(halt)
-                await self._pause(next(pauses))
+                await _pause(next(pauses), self._stopping)
                 take_max = 1
                 # What a person mends may be the key.
                 with suppress(UsageError):
@@ -241,38 +241,35 @@ class _Service:
             self._machinery, self._pipeline = machinery, pipeline
             if self._stopping.is_set():
                 machinery.carrier.stop()
-            looking = asyncio.create_task(self._look_after(engine, pipeline))
+            ended = asyncio.Event()
+            looking = asyncio.create_task(self._look_after(engine, pipeline, ended))
             try:
                 await pipeline.run(lambda: not self._is_empty)
             finally:
-                looking.cancel()
+                # Ended by a flag: redis-py swallows most cancellations that come during a call.
+                ended.set()
                 await asyncio.wait([looking])
                 self._pipeline = None
         return machinery.carrier.halted
 
-    async def _look_after(self, engine: Engine, pipeline: Pipeline) -> None:
+    async def _look_after(self, engine: Engine, pipeline: Pipeline, ended: asyncio.Event) -> None:
         """Look for new records, and keep the figures for monitors fresh."""
         counted_at_s = float("-inf")
-        while True:
-            if self._options.until_empty and await engine.is_empty():
-                self._is_empty = True
-            pipeline.queue_was_fed()
-            if self._clock() - counted_at_s >= COUNT_EVERY_S and not engine.trouble:
-                counted_at_s = self._clock()
-                with suppress(Exception):  # the queue itself tells of its troubles
+        while not ended.is_set():
+            with suppress(Exception):  # the queue itself tells of its troubles
+                if self._options.until_empty and await engine.is_empty():
+                    self._is_empty = True
+                if self._clock() - counted_at_s >= COUNT_EVERY_S and not engine.trouble:
+                    counted_at_s = self._clock()
                     self._counts = await engine.counts()
                     self._oldest_age_s = await engine.oldest_age_s()
-            await asyncio.sleep(POLL_S)
+            pipeline.queue_was_fed()
+            await _pause(POLL_S, ended)
 
     def _halted(self, halt: Halt) -> None:
         if self._halt is None or self._halt.code != halt.code:
             log.error("halted", code=halt.code, reason=halt.message)
         self._halt = halt
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
 
     # ---- stop
 
@@ -321,3 +318,9 @@ class _Service:
 def _growing_pauses() -> Iterator[float]:
     """Yield the pauses of a halt, the last one again and again."""
     return chain(HALT_PAUSES_S, repeat(HALT_PAUSES_S[-1]))
+
+
+async def _pause(seconds: float, until: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await until.wait()

@@ -109,6 +109,8 @@ class RedisQueue:
         self._look_again_at_s = 0.0
         self._claim_cursor = b"0-0"
         self._given_up = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._holding: asyncio.Task[None] | None = None
         self.trouble: str | None = None
         """Why Redis cannot be used now."""
         self.lost = 0
@@ -139,8 +141,14 @@ class RedisQueue:
             await self._warn_of_missing_persistence()
         except (RedisError, OSError) as error:
             raise QueueError(f"queue.url: {_sentence(error)}") from None
+        self._holding = asyncio.create_task(self._hold())
 
     async def close(self) -> None:
+        """Stop refreshing what is held, and leave."""
+        # Ended by a flag: redis-py swallows most cancellations that come during a call.
+        self._closing.set()
+        if self._holding:
+            await self._holding
         await self._redis.aclose()
 
     def give_up(self) -> None:
@@ -342,10 +350,9 @@ class RedisQueue:
         await self._redis.xack(self._url.stream, self._url.group, entry_id)
         await self._redis.hincrby(self._key("counts"), "lost", 1)
 
-    async def extend_for_ever(self) -> None:
+    async def _hold(self) -> None:
         """Refresh the hold on what is in hand, every third of the lease."""
-        while True:
-            await asyncio.sleep(self._taking.lease_s / 3)
+        while not await _within(self._taking.lease_s / 3, self._closing):
             ids = [held.entry_id for held in self._held.values()]
             for at in range(0, len(ids), CLAIM_AT_ONCE):
                 await self._extend(ids[at : at + CLAIM_AT_ONCE])
@@ -430,7 +437,7 @@ class RedisQueue:
 
     async def is_empty(self) -> bool:
         """Whether nothing waits and no consumer holds anything."""
-        length: int = await self._patiently(lambda: self._redis.xlen(self._url.stream))
+        length: int = await self._redis.xlen(self._url.stream)
         return length == 0
 
     async def oldest_age_s(self) -> float:
@@ -477,9 +484,7 @@ class RedisQueue:
             log.warning("the queue cannot be used now; waiting for it", reason=sentence)
         self.trouble = sentence
         self._own_pending_unread = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RETRY_S):
-                await self._given_up.wait()
+        await _within(RETRY_S, self._given_up)
         with suppress(RedisError, OSError):
             await self._make_group()
 
@@ -497,6 +502,14 @@ def _is_broken_letter(record: Record) -> bool:
     """Whether a dead letter was handed in that holds perhaps only the beginning of its line."""
     topic = record.topic
     return record.asked_again and isinstance(topic, InvalidRecordError) and not topic.is_object
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait so long for an event; whether it came."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
 
 
 def _sentence(error: Exception) -> str:

@@ -157,7 +157,8 @@ class SharedQuota:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            # Bounded: redis-py swallows most cancellations that come during a call.
+            await asyncio.wait(self._tasks, timeout=2 * ANSWER_TIMEOUT_S)
 
     async def _next_turn(self) -> float | None:
         if self._substitute:

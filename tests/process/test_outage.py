@@ -1,6 +1,5 @@
 """An outage and a halt as a user sees them, and the warning of communities that are too full."""
 
-import socket
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,13 +10,7 @@ import pytest
 
 from tests.support.processes import Job, Simulator, simulator
 from tests.support.topics import records
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+from tests.support.waiting import free_port
 
 
 def wait_for_created(service: Simulator, count: int) -> list[dict[str, Any]]:

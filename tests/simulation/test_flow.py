@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.flow import check, play
 
-SEEDS = int(os.environ.get("SEEDS", "2000"))
+SEEDS = int(os.environ.get("SEEDS", "1000"))
 GROUPS = 20
 
 

@@ -1,0 +1,232 @@
+"""The long-lived service as processes: replicas, kills, restarts of Redis, signals, halts."""
+
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+from tests.support.processes import KEY, PATIENCE_S, Job, Simulator, simulator
+from tests.support.redis_server import RedisServer, binaries
+from tests.support.topics import records
+from tests.support.waiting import free_port, wait_until
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+LEASE_S = 2
+
+
+@dataclass
+class Replica:
+    """A running `serve` and its admin endpoint."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask the endpoint: status and text; (0, "") while nobody listens."""
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/{path}", timeout=PATIENCE_S
+            ) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def wait_ready(self) -> None:
+        wait_until(lambda: self.get("readyz")[0] == 200)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
+        """Send a signal and wait for the end: exit code, output, log."""
+        self.process.send_signal(number)
+        said, logged = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, said, logged
+
+
+Start = Callable[..., Replica]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start replicas, and see that none outlives the test."""
+    started: list[Replica] = []
+
+    def start_one(job: Job, *words: str, name: str = "out", **settings: str) -> Replica:
+        port = free_port()
+        given = {"APP__BASE_URL": job.url, "ADMIN__LISTEN": f"127.0.0.1:{port}"} | settings
+        process = job.start("serve", "--out", name, *words, **given)
+        started.append(Replica(process, port))
+        return started[-1]
+
+    yield start_one
+    for replica in started:
+        replica.process.kill()
+        replica.process.communicate(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def durable_server(tmp_path: Path) -> Iterator[RedisServer]:
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    server = RedisServer(binaries()[0], directory, *DURABLE)
+    server.start()
+    yield server
+    server.kill()
+
+
+def shared(server: RedisServer) -> dict[str, Any]:
+    """Settings of all replicas of a queue."""
+    return {
+        "QUEUE__URL": f"{server.url}?stream=topics&group=importers",
+        "QUEUE__LEASE": str(LEASE_S),
+        "RATE__SHARED": server.url,
+    }
+
+
+def results(server: RedisServer) -> list[dict[str, Any]]:
+    with redis.Redis(port=server.port) as client:
+        return [orjson.loads(f[b"line"]) for _, f in client.xrange("topics:imported")]
+
+
+def wait_for_created(service: Simulator, count: int) -> None:
+    wait_until(lambda: service.ledger()["created"] >= count)
+
+
+def audit(service: Simulator, server: RedisServer, count: int) -> None:
+    """Each record imported once, and just what the service holds."""
+    created = [topic["TopicId"] for topic in service.ledger()["topics"]]
+    told = [line["topic_id"] for line in results(server)]
+    assert Counter(told) == Counter(created)
+    assert len(created) == len(set(created)) == count
+    with redis.Redis(port=server.port) as client:
+        assert client.xlen("topics") == 0
+        assert client.xlen("topics:dead") == 0
+
+
+def test_a_replica_killed_in_mid_flight_is_replaced_by_another(
+    tmp_path: Path, start: Start, durable_server: RedisServer
+) -> None:
+    with simulator("--latency", "0.3") as service:
+        job, settings = Job(tmp_path, service.url), shared(durable_server)
+        assert job.run("enqueue", job.write(records(600)), **settings).returncode == 0
+        first = start(job, name="one", **settings)
+        wait_until(lambda: service.ledger()["created"] >= 60)
+        second = start(job, "--until-empty", name="two", **settings)
+        second.wait_ready()
+        first.process.kill()
+        said, logged = second.process.communicate(timeout=PATIENCE_S)
+        assert second.process.returncode == 0, logged
+        assert "taken over from a consumer that fell silent" in logged
+        assert "read 600 = queued 0 + imported 600 + dead 0 + duplicate 0" in said
+        audit(service, durable_server, 600)
+        assert {line["already"] for line in results(durable_server)} <= {False, "own"}
+
+
+def test_redis_restarted_under_load_costs_nothing(
+    tmp_path: Path, start: Start, durable_server: RedisServer
+) -> None:
+    with simulator("--latency", "0.05") as service:
+        job, settings = Job(tmp_path, service.url), shared(durable_server)
+        job.run("enqueue", job.write(records(800)), **settings)
+        replica = start(job, "--until-empty", **settings)
+        for made in (100, 300):
+            wait_for_created(service, made)
+            durable_server.kill()
+            wait_until(lambda: replica.get("readyz")[0] == 503)
+            assert "Redis" in replica.get("readyz")[1]
+            durable_server.start()
+            replica.wait_ready()
+        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        assert replica.process.returncode == 0, logged
+        assert "imported 800 + dead 0" in said
+        audit(service, durable_server, 800)
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "redis"])
+def test_sigterm_under_load_drains_and_loses_nothing(
+    tmp_path: Path, start: Start, engine: str, durable_server: RedisServer
+) -> None:
+    with simulator("--latency", "1.0") as service:
+        job = Job(tmp_path, service.url)
+        settings: dict[str, Any] = shared(durable_server) if engine == "redis" else {}
+        job.run("enqueue", job.write(records(900)), **settings)
+        replica = start(job, **settings)
+        wait_until(lambda: service.ledger()["calls"] >= 250)
+        replica.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: replica.get("readyz")[0] != 200)
+        status, reason = replica.get("readyz")
+        if status:
+            assert reason.startswith("draining: ")
+            assert "in flight" in reason
+        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        assert replica.process.returncode == 0, logged
+        created = service.ledger()["created"]
+        assert f"imported {created:,} " in said, "what was in flight was settled"
+        again = start(job, "--until-empty", **settings)
+        said, logged = again.process.communicate(timeout=PATIENCE_S)
+        assert "read 900 = queued 0 + imported 900 + dead 0 + duplicate 0" in said
+        ledger = service.ledger()
+        assert (ledger["created"], ledger["calls"]) == (900, 900), "nothing was called twice"
+
+
+def test_a_second_signal_ends_at_once_and_is_consistent(tmp_path: Path, start: Start) -> None:
+    with simulator("--latency", "5") as service:
+        job = Job(tmp_path, service.url)
+        job.run("enqueue", job.write(records(50)))
+        replica = start(job)
+        wait_until(lambda: service.ledger()["calls"] >= 20)
+        began_s = time.monotonic()
+        replica.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: replica.get("readyz")[1].startswith("draining"))
+        code, said, _ = replica.end()
+        assert code == 143
+        assert time.monotonic() - began_s < 5, "it waited for no answer"
+        assert "read 50 = queued 50 + imported 0" in said
+        assert job.status()["agree"]
+
+
+def test_a_halted_service_is_not_ready_and_goes_back_to_work_by_itself(
+    tmp_path: Path, start: Start
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("f" * 64)
+    with simulator() as service:
+        job = Job(tmp_path, service.url)
+        job.run("enqueue", job.write(records(100)))
+        settings = {"APP__SECRET_KEY": "", "APP__SECRET_KEY_FILE": str(key)}
+        replica = start(job, "--until-empty", **settings)
+        wait_until(lambda: "halted (70009)" in replica.get("readyz")[1])
+        assert replica.get("readyz")[0] == 503
+        assert replica.get("healthz")[0] == 200
+        assert 'topic_import_health{state="halt"} 1.0' in replica.get("metrics")[1]
+        key.write_text(KEY)
+        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        assert replica.process.returncode == 0, logged
+        assert "read 100 = queued 0 + imported 100 + dead 0 + duplicate 0" in said
+
+
+def test_result_files_of_a_service_rotate_and_hold_each_line_once(
+    tmp_path: Path, start: Start
+) -> None:
+    with simulator("--quota", "0") as service:
+        job = Job(tmp_path, service.url)
+        for part in (records(200), records(400)):
+            job.run("enqueue", job.write(part))
+            settings = {"RATE__CALLS_PER_SECOND": "0", "OUTPUTS__MAX_BYTES": "20000"}
+            replica = start(job, "--until-empty", **settings)
+            replica.process.communicate(timeout=PATIENCE_S)
+        files = sorted(job.out.glob("imported*.jsonl"))
+        assert len(files) > 2
+        lines = [orjson.loads(line) for f in files for line in f.read_bytes().splitlines()]
+        assert len({line["topic_id"] for line in lines}) == len(lines) == 400
+        assert job.status()["agree"]

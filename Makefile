@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help install run test check format bench bench-quota simulate torture lock clean
+.PHONY: help install run test check format bench bench-quota bench-replicas simulate torture lock clean
 
 help: ## list these commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: $(STAMP) ## make .venv with everything, exact versions
 
@@ -41,6 +41,9 @@ bench: $(STAMP) ## measure against a bare loop of posts, in one run
 
 bench-quota: $(STAMP) ## measure the use of the quota against common limiters, into docs/
 	@$(BIN)/python -m benchmarks.quota
+
+bench-replicas: $(STAMP) ## measure several replicas on one Redis and one quota (SOAK_MINUTES=10 adds a soak)
+	@$(BIN)/python -m benchmarks.replicas
 
 torture: $(STAMP) ## kill the real command hundreds of times
 	@$(BIN)/pytest -m torture -s --timeout 3600

@@ -96,12 +96,22 @@ class App(_Section):
         return self
 
 
+REDIS_URLS = ("redis://", "rediss://", "unix://")
+
+
 class Rate(_Section):
     """How fast."""
 
     calls_per_second: Seconds = 200.0
     shared: SecretStr | None = None
     replicas: PositiveCount | None = None
+
+    @field_validator("shared")
+    @classmethod
+    def _check_shared(cls, shared: SecretStr | None) -> SecretStr | None:
+        if shared and not shared.get_secret_value().startswith(REDIS_URLS):
+            raise ValueError("must be a URL like redis://host:6379/0")
+        return shared
 
 
 class Http(_Section):

@@ -21,6 +21,7 @@ from worker.queues.sqlite import FILE_NAME
 from worker.queues.sqlite_store import SqliteStore
 from worker.retry import RetryPolicy
 from worker.settings import (
+    REDIS_URLS,
     Settings,
     SettingsError,
     app_problems,
@@ -35,7 +36,6 @@ log = logger()
 
 FILES_BESIDE_CONNECTIONS = 64
 SQLITE_URL = "sqlite:///"
-REDIS_URLS = ("redis://", "rediss://", "unix://")
 IMPORTED_NAME = "imported.jsonl"
 DEAD_LETTER_NAME = "dead-letter.jsonl"
 REPORT_NAME = "report.json"

@@ -22,6 +22,9 @@ SLOW_DOWN_BY_SQUARE = 2.0
 SLOW_DOWN_MAX = 0.5
 REFUSED_WEIGHT = 1 / 20
 """Refusals close together lower the rate by the square of their share of the last twenty calls."""
+REFUSED_BY_OTHERS = 0.25
+"""From this share on, those refused of the calls that were under way lower the rate further: with
+3 s to an answer the first refusal alone would take minutes to find the rate."""
 RISE_PER_S = 0.003
 RISE_PER_S2 = 0.0008
 """A hundredth in two seconds, so that trying out costs few refusals; a tenth in nine and a half in
@@ -34,6 +37,7 @@ class Pace:
 
     paused_until_s: float = float("-inf")
     slowed_at_s: float = float("-inf")
+    slowed_from: float = 1.0
     slowed_to: float = 1.0
     refused: float = 0.0
 
@@ -43,15 +47,20 @@ class Pace:
         Calls that were under way when the rate was last lowered do not lower it again.
         """
         refused = self.refused + (1.0 - self.refused) * REFUSED_WEIGHT
+        by_square = min(SLOW_DOWN_MAX, SLOW_DOWN_BY_SQUARE * refused**2)
         if started_s <= self.slowed_at_s:
-            return replace(self, refused=refused)
+            if refused < REFUSED_BY_OTHERS:
+                return replace(self, refused=refused)
+            deeper = min(self.slowed_to, max(FACTOR_MIN, self.slowed_from * (1.0 - by_square)))
+            return replace(self, refused=refused, slowed_to=deeper)
         factor = self.factor(now_s)
         least = SLOW_DOWN_MIN + SLOW_DOWN_BESIDE_OTHERS * (1.0 - factor)
-        slow_down = min(SLOW_DOWN_MAX, max(least, SLOW_DOWN_BY_SQUARE * refused**2))
+        slow_down = max(least, by_square)
         pause_s = min(1.0, refused / PAUSE_AT_REFUSED) * PAUSE_INTERVALS * interval_s
         return Pace(
             paused_until_s=now_s + min(PAUSE_MAX_S, pause_s or PAUSE_WITHOUT_RATE_S),
             slowed_at_s=now_s,
+            slowed_from=factor,
             slowed_to=max(FACTOR_MIN, factor * (1.0 - slow_down)),
             refused=refused,
         )

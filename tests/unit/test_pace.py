@@ -49,6 +49,14 @@ def test_calls_under_way_when_the_rate_was_lowered_do_not_lower_it_again() -> No
     assert late.refused > pace.refused, "but it is remembered that there were more"
 
 
+def test_many_refused_of_the_calls_under_way_lower_it_further() -> None:
+    """With seconds to an answer, the first refusal alone would take minutes to find the rate."""
+    first = pace = refuse(Pace(), 10.0)
+    for n in range(300):
+        pace = refuse(pace, 10.0 + n / 100, after_s=5.0) if n % 2 else pace.answered()
+    assert 0.4 < pace.factor(13.0) < 0.8 < first.factor(13.0)
+
+
 def test_far_below_the_quota_a_refusal_lowers_the_rate_by_more() -> None:
     """There another client is refused as well, because of us."""
     whole = Pace(slowed_to=1.0, slowed_at_s=9.0)

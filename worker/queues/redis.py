@@ -275,8 +275,8 @@ class RedisQueue:
             self._look_again_at_s = asyncio.get_running_loop().time() + pause_s
         if claimed:
             log.warning("taken over from a consumer that fell silent", records=len(claimed))
-        # Redis 7 lists deleted ones apart; 6.2 answers with nothing for them and leaves them pending
-        # here, where reading the own entries finds them.
+        # Redis 7 lists deleted ones apart; 6.2 answers with nothing for them and leaves them
+        # pending here, where reading the own entries finds them.
         self._own_pending_unread = not all(entry_id for entry_id, _ in claimed)
         return await self._deliver([c for c in claimed if c[0]], may_have_called=True)
 

@@ -4,7 +4,8 @@
 -- apart, and whoever comes late may take one that has passed by no more than `catch_up_us`.
 -- The pace is worker/pace.py once more: the same formulas, its constants handed in.
 --
--- KEYS: one hash: next_at, slowed_at, paused_until (microseconds), slowed_to, refused (shares)
+-- KEYS: one hash: next_at, slowed_at, paused_until (microseconds), slowed_from, slowed_to, refused
+--       (shares)
 -- ARGV: rules as JSON {rate_per_s, catch_up_us, look_ahead_us, pace}; `reserve` or `throttled`;
 --       how many calls were not refused since the caller last asked; for `throttled` the turn;
 --       for tests the time, left empty otherwise
@@ -21,12 +22,14 @@ if not now then
 end
 
 local stored = redis.call(
-  'HMGET', KEYS[1], 'next_at', 'slowed_at', 'paused_until', 'slowed_to', 'refused')
+  'HMGET', KEYS[1], 'next_at', 'slowed_at', 'paused_until', 'slowed_to', 'refused',
+  'slowed_from')
 local next_at = tonumber(stored[1]) or 0
 local slowed_at = tonumber(stored[2]) or 0
 local paused_until = tonumber(stored[3]) or 0
 local slowed_to = tonumber(stored[4]) or 1
 local refused = tonumber(stored[5]) or 0
+local slowed_from = tonumber(stored[6]) or 1
 
 local function interval_us(factor) return math.ceil(SECOND_US / (rules.rate_per_s * factor)) end
 
@@ -48,15 +51,20 @@ end
 
 local function throttled()
   refused = refused + (1 - refused) * pace.REFUSED_WEIGHT
-  if turn <= slowed_at then return end
+  local by_square = math.min(pace.SLOW_DOWN_MAX, pace.SLOW_DOWN_BY_SQUARE * refused ^ 2)
+  if turn <= slowed_at then
+    if refused < pace.REFUSED_BY_OTHERS then return end
+    slowed_to = math.min(slowed_to, math.max(pace.FACTOR_MIN, slowed_from * (1 - by_square)))
+    return
+  end
   local factor = factor()
   local least = pace.SLOW_DOWN_MIN + pace.SLOW_DOWN_BESIDE_OTHERS * (1 - factor)
-  local slow_down = math.min(
-    pace.SLOW_DOWN_MAX, math.max(least, pace.SLOW_DOWN_BY_SQUARE * refused ^ 2))
+  local slow_down = math.max(least, by_square)
   local pause_s = math.min(1, refused / pace.PAUSE_AT_REFUSED)
     * pace.PAUSE_INTERVALS / (rules.rate_per_s * factor)
   paused_until = now + math.ceil(math.min(pace.PAUSE_MAX_S, pause_s) * SECOND_US)
   slowed_at = now
+  slowed_from = factor
   slowed_to = math.max(pace.FACTOR_MIN, factor * (1 - slow_down))
 end
 
@@ -77,6 +85,7 @@ local function whole(number) return string.format('%.0f', number) end
 local function exact(number) return string.format('%.17g', number) end
 redis.call(
   'HSET', KEYS[1], 'next_at', whole(next_at), 'slowed_at', whole(slowed_at),
-  'paused_until', whole(paused_until), 'slowed_to', exact(slowed_to), 'refused', exact(refused))
+  'paused_until', whole(paused_until), 'slowed_from', exact(slowed_from),
+  'slowed_to', exact(slowed_to), 'refused', exact(refused))
 redis.call('PEXPIRE', KEYS[1], KEEP_MS + 2 * math.ceil(slowest_us / 1000))
 return {is_reserved, at, now, exact(factor())}

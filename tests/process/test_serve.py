@@ -152,6 +152,21 @@ def test_redis_restarted_under_load_costs_nothing(
         audit(service, durable_server, 800)
 
 
+def test_a_service_waits_for_a_redis_that_comes_later(
+    tmp_path: Path, start: Start, durable_server: RedisServer
+) -> None:
+    with simulator() as service:
+        job, settings = Job(tmp_path, service.url), shared(durable_server)
+        job.run("enqueue", job.write(records(50)), **settings)
+        durable_server.kill()
+        replica = start(job, "--until-empty", **settings)
+        wait_until(lambda: "halted (storage)" in replica.get("readyz")[1])
+        durable_server.start()
+        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        assert replica.process.returncode == 0, logged
+        assert "imported 50 + dead 0" in said
+
+
 @pytest.mark.parametrize("engine", ["sqlite", "redis"])
 def test_sigterm_under_load_drains_and_loses_nothing(
     tmp_path: Path, start: Start, engine: str, durable_server: RedisServer

@@ -6,12 +6,14 @@ from worker.outcome import (
     Imported,
     Released,
     Subject,
+    dead_letter_counts,
     dead_letter_line,
+    imported_counts,
     imported_line,
     rfc3339,
 )
 from worker.record import Record, content_hash
-from worker.topic import InvalidRecordError
+from worker.topic import InvalidRecordError, Origin
 from worker.verdict import Already, History, Reason
 
 SUBJECT = Subject("in.jsonl:7", b'"k"', "@TGS#_a", "@TGS#_a@TOPIC#_b", "话题", ("TopicName",))
@@ -67,3 +69,19 @@ def test_a_record_knows_where_it_stood_and_same_content_has_the_same_hash() -> N
     assert Record("a b.jsonl", 3, b"", b"", problem).source == "a b.jsonl:3"
     assert content_hash(b"x") == content_hash(b"x") != content_hash(b"y")
     assert Released(1, History()).history == History()
+
+
+def test_an_outcome_names_the_counts_that_it_adds_to() -> None:
+    def names(already: Already, origin: Origin, *, may_exist: bool = False) -> list[str]:
+        outcome = Imported(1, already, History(may_exist=may_exist), at=0.0)
+        return imported_counts(outcome, origin)
+
+    assert names(Already.NO, Origin.GIVEN) == ["imported"]
+    assert names(Already.OWN, Origin.DERIVED, may_exist=True) == ["imported", "already_own"]
+    assert names(Already.BEFORE, Origin.GIVEN) == ["imported", "already_before"]
+    before = ["imported", "already_before", "already_before_derived"]
+    assert names(Already.BEFORE, Origin.DERIVED) == before
+    assert names(Already.NO, Origin.NONE) == ["imported"]
+    assert names(Already.NO, Origin.NONE, may_exist=True) == ["imported", "may_exist_twice"]
+    assert dead_letter_counts("rejected", 10010) == ["dead", "reason:rejected", "code:10010"]
+    assert dead_letter_counts("invalid", None) == ["dead", "reason:invalid"]

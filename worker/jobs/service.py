@@ -211,6 +211,9 @@ class _Service:
     async def _import_all(self, engine: Engine, quota: Quota) -> None:
         """Import until a stop; after a halt with one record at a time until one goes through."""
         pauses, take_max = _growing_pauses(), None
+        if self._halt:
+            log.info("the queue can be used again")
+            self._halt = None
         while not self._is_done():
             halt = await self._import(engine, quota, take_max)
             if halt:

@@ -50,7 +50,9 @@ class RedisServer:
         deadline = time.monotonic() + PATIENCE_S
         while not self._answers():
             assert self._process.poll() is None, f"{self._binary} ended at its start"
-            assert time.monotonic() < deadline, f"{self._binary} does not answer"
+            if time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"{self._binary} does not answer")
             time.sleep(0.01)
 
     def kill(self) -> None:
@@ -71,6 +73,6 @@ class RedisServer:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:
             return False

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.outputs import Agreement, ResultFile, compare
+from worker.outputs import Agreement, CopiedFile, ReadLines, ResultFile, compare
 
 
 class Outcomes:
@@ -91,3 +91,82 @@ def test_a_full_disk_is_an_error_and_never_a_silent_half_line(tmp_path: Path) ->
         file.reconcile()
     file.close()
     assert path.is_symlink(), "it is neither set aside nor replaced"
+
+
+def all_lines(directory: Path) -> list[bytes]:
+    """The lines of a file and of those that were rotated away, oldest first."""
+    files = sorted(directory.glob("imported.0*.jsonl"))
+    return [
+        line
+        for file in [*files, directory / "imported.jsonl"]
+        for line in file.read_bytes().splitlines(keepends=True)
+    ]
+
+
+def rows(count: int) -> list[tuple[int, bytes]]:
+    return [(seq, f"line {seq}\n".encode()) for seq in range(1, count + 1)]
+
+
+def reading(known: list[tuple[int, bytes]]) -> ReadLines:
+    return lambda after, count: [row for row in known if row[0] > after][:count]
+
+
+def test_a_file_that_rotates_holds_each_line_once_over_all_its_parts(tmp_path: Path) -> None:
+    known = rows(3)
+    file = ResultFile(tmp_path / "imported.jsonl", reading(known))
+    file.reconcile()
+    rotated = file.rotate()
+    known += rows(5)[3:]
+    file.follow()
+    file.close()
+    assert rotated == 3
+    assert all_lines(tmp_path) == [line for _, line in rows(5)]
+    again = ResultFile(tmp_path / "imported.jsonl", reading(known), rotated)
+    assert again.reconcile() is None, "nothing was edited"
+    again.close()
+    assert all_lines(tmp_path) == [line for _, line in rows(5)]
+
+
+def test_a_crash_before_the_queue_remembers_a_rotation_doubles_no_line(tmp_path: Path) -> None:
+    known = rows(3)
+    file = ResultFile(tmp_path / "imported.jsonl", reading(known))
+    file.reconcile()
+    file.rotate()
+    file.close()
+    (tmp_path / "imported.jsonl").unlink(missing_ok=True)
+    after_crash = ResultFile(tmp_path / "imported.jsonl", reading(rows(4)), rotated_seq=0)
+    after_crash.reconcile()
+    after_crash.close()
+    assert all_lines(tmp_path) == [line for _, line in rows(4)]
+
+
+def test_a_rotated_file_that_was_carried_away_is_not_written_anew(tmp_path: Path) -> None:
+    file = ResultFile(tmp_path / "imported.jsonl", reading(rows(3)))
+    file.reconcile()
+    rotated = file.rotate()
+    file.close()
+    next(tmp_path.glob("imported.0*.jsonl")).unlink()
+    later = ResultFile(tmp_path / "imported.jsonl", reading(rows(4)), rotated)
+    later.reconcile()
+    later.close()
+    assert all_lines(tmp_path) == [b"line 4\n"]
+
+
+def test_a_copy_cuts_a_torn_line_off_and_goes_on_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "imported.jsonl"
+    path.write_bytes(b"line 1\nli")
+    copy = CopiedFile(path, rotate_at_bytes=1000)
+    copy.append([b"line 2\n"])
+    copy.close()
+    assert path.read_bytes() == b"line 1\nline 2\n"
+
+
+def test_a_copy_rotates_by_size_and_is_nobody_else_s_to_read(tmp_path: Path) -> None:
+    copy = CopiedFile(tmp_path / "imported.jsonl", rotate_at_bytes=20)
+    for n in range(1, 8):
+        copy.append([f"line {n}\n".encode()])
+    copy.close()
+    assert all_lines(tmp_path) == [f"line {n}\n".encode() for n in range(1, 8)]
+    files = list(tmp_path.iterdir())
+    assert len(files) == 3
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)

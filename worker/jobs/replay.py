@@ -42,32 +42,36 @@ async def replay(settings: Settings, choice: Choice, out: Path) -> Exit:
     """
     url = parts.redis_url(settings, out)
     if url:
-        replayed, counts = await _replay_distributed(settings, choice, url)
+        matched, replayed, counts = await _replay_distributed(settings, choice, url)
     else:
-        replayed, counts = _replay_embedded(settings, choice, out)
-    matched = (
-        f"{replayed:,} dead letters put back into the queue"
-        if replayed
-        else ("no dead letter matched")
-    )
-    say(matched, *sums(counts))
-    return Exit.DONE if replayed else Exit.PROBLEMS
+        matched, replayed, counts = _replay_embedded(settings, choice, out)
+    if not matched:
+        say("no dead letter matched", *sums(counts))
+        return Exit.PROBLEMS
+    said = f"{replayed:,} dead letters put back into the queue"
+    if replayed < matched:
+        said += f", {matched - replayed:,} cannot be: they are invalid still"
+    say(said, *sums(counts))
+    return Exit.DONE
 
 
-async def _replay_distributed(settings: Settings, choice: Choice, url: str) -> tuple[int, Counts]:
+async def _replay_distributed(
+    settings: Settings, choice: Choice, url: str
+) -> tuple[int, int, Counts]:
     queue = redis_queue(settings, url)
     try:
         await queue.open(parts.job_identity(settings))
-        replayed = 0
+        matched = replayed = 0
         async for page in queue.letters():
             chosen = [letter for letter in page if choice.matches(letter[1])]
+            matched += len(chosen)
             replayed += await queue.requeue(chosen) if chosen else 0
-        return replayed, await queue.counts()
+        return matched, replayed, await queue.counts()
     finally:
         await queue.close()
 
 
-def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int, Counts]:
+def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int, int, Counts]:
     path = out / FILE_NAME
     if not path.exists():
         raise UsageError(f"--out {out}: there is no job ({FILE_NAME})")
@@ -75,10 +79,11 @@ def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int
     try:
         store.identify(parts.job_identity(settings))
         before = store.counts().queued
-        for records in list(_chosen(store, settings, choice, out)):
+        chosen = list(_chosen(store, settings, choice, out))
+        for records in chosen:
             store.put(records)
         counts = store.counts()
-        return counts.queued - before, counts
+        return sum(map(len, chosen)), counts.queued - before, counts
     finally:
         store.close()
 

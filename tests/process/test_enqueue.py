@@ -1,0 +1,89 @@
+"""Filling a queue, looking at it, and putting dead letters back, on both engines."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.support.processes import Job, simulator
+from tests.support.redis_server import RedisServer, binaries
+from tests.support.topics import record, records
+
+MISSING = {"GroupId": "@TGS#_missing", "TopicName": "a"}
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Settings of a queue of each kind."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    server = RedisServer(binaries()[0], directory)
+    server.start()
+    yield {"QUEUE__URL": f"{server.url}?stream=topics&group=importers"}
+    server.kill()
+
+
+def test_a_queue_is_filled_once_and_mended(lonely_job: Job, settings: dict[str, Any]) -> None:
+    path = lonely_job.write([*records(20), b"{", record(3)])
+    done = lonely_job.run("enqueue", path, **settings)
+    assert done.returncode == 1, done.stderr
+    assert b"22 records read: 22 new, 0 read before; 1 invalid" in done.stdout
+    assert b"read 22 = queued 20 + imported 0 + dead 1 + duplicate 1" in done.stdout
+    again = lonely_job.run("enqueue", path, **settings)
+    assert again.returncode == 1
+    assert b"22 records read: 0 new, 22 read before; 1 invalid" in again.stdout
+    mended = lonely_job.run(
+        "enqueue", lonely_job.write([*records(20), record(50), record(3)]), **settings
+    )
+    assert mended.returncode == 0
+    assert b"read 22 = queued 21 + imported 0 + dead 0 + duplicate 1" in mended.stdout
+
+
+def test_chosen_dead_letters_are_put_back(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with simulator("--quota", "0") as service:
+        job = Job(tmp_path, service.url)
+        forbidden = {"GroupId": "@TGS#_b", "TopicName": "forbidden"}
+        path = job.write([*records(5), MISSING, forbidden, b"{"])
+        job.run("enqueue", path, **settings)
+        serving = {"APP__BASE_URL": service.url, "ADMIN__LISTEN": "127.0.0.1:0"} | settings
+        assert job.run("serve", "--until-empty", **serving).returncode == 0
+        seen = orjson.loads(job.run("status", "--json", **settings).stdout)
+        assert (seen["imported"], seen["dead"], seen["agree"]) == (5, 3, True)
+        assert seen["by_code"] == {"10010": 1, "80001": 1}
+        assert job.run("replay", "--code", "1", **settings).returncode == 1
+        for choice in (("--code", "10010"), ("--reason", "rejected"), ("--reason", "invalid")):
+            assert job.run("replay", *choice, **settings).returncode == 0
+        assert job.run("replay", "--group", "@TGS#_missing", **settings).returncode == 1
+        job.run("serve", "--until-empty", **serving)
+        seen = orjson.loads(job.run("status", "--json", **settings).stdout)
+        assert (seen["read"], seen["imported"], seen["dead"], seen["agree"]) == (8, 5, 3, True)
+        assert service.ledger()["calls"] == 5 + 2 + 2
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "said"),
+    [
+        (["enqueue", "topics.jsonl"], {"APP__SDK_APP_ID": ""}, "app.sdk_app_id is not set"),
+        (["enqueue", "none.jsonl"], {}, "none.jsonl"),
+        (["enqueue", "topics.jsonl"], {"QUEUE__URL": "redis://127.0.0.1:9"}, "queue.url: Redis"),
+        (["status"], {"QUEUE__URL": "redis://127.0.0.1:9"}, "queue.url: Redis"),
+        (["replay"], {"QUEUE__URL": "redis://127.0.0.1:9"}, "queue.url: Redis"),
+        (["replay"], {}, "there is no job"),
+        (["serve"], {"ADMIN__LISTEN": "nowhere"}, "admin.listen"),
+        (["serve"], {"QUEUE__URL": "amqp://x"}, "queue.url"),
+        (["serve"], {"APP__SECRET_KEY": "", "APP__BASE_URL": "http://127.0.0.1:9"}, "no key"),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_exit_2(
+    lonely_job: Job, words: list[str], given: dict[str, Any], said: str
+) -> None:
+    lonely_job.write(records(1))
+    done = lonely_job.run(*words, **({"APP__BASE_URL": "http://127.0.0.1:9"} | given))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr

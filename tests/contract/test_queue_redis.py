@@ -138,6 +138,23 @@ def test_what_is_refreshed_is_not_taken_over(server: RedisServer, run: Run) -> N
     run(story())
 
 
+def test_what_a_process_has_in_hand_is_never_given_to_it_twice(
+    server: RedisServer, run: Run
+) -> None:
+    async def story() -> None:
+        queue = await open_redis(server, lease_s=SHORT_LEASE_S)
+        await queue.put([read_record(n) for n in range(1, 4)])
+        taken = await queue.take(3)
+        await fall_silent(queue)
+        queue._own_pending_unread = True
+        assert not await queue.take(3)
+        await queue.settle([imported(d.id) for d in taken])
+        assert (await queue.counts()).imported == 3
+        await queue.close()
+
+    run(story())
+
+
 def test_a_consumer_that_comes_back_goes_on_with_what_it_held(
     server: RedisServer, run: Run
 ) -> None:
@@ -182,8 +199,7 @@ def test_entries_that_somebody_trimmed_away_are_told_as_lost(server: RedisServer
         two = await open_redis(server, "two", lease_s=SHORT_LEASE_S)
         taken = [*await two.take(10), *await two.take(10)]
         assert (len(taken), two.lost) == (3, 2)
-        _, _, lost = await two.look()
-        assert lost == 2
+        assert await two.lost_ever() == 2
         await one.close()
         await two.close()
 

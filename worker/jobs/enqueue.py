@@ -73,6 +73,7 @@ async def _open(settings: Settings, out: Path) -> AsyncIterator[tuple[PutQueue, 
             await distributed.open(identity)
             yield distributed, distributed.counts
         finally:
+            distributed.give_up()
             await distributed.close()
         return
     parts.prepare_directory(out)

@@ -33,9 +33,9 @@ async def _distributed(settings: Settings, url: str, *, as_json: bool) -> Exit:
     """Tell of the streams: what waits, who holds how much, what came of the rest."""
     queue = redis_queue(settings, url)
     try:
-        counts, lengths, lost = await queue.look()
+        counts, lengths = await queue.counts(), await queue.lengths()
         consumers, unfinished = await queue.consumers(), await queue.unfinished_inputs()
-        oldest_s = await queue.oldest_age_s()
+        lost, oldest_s = await queue.lost_ever(), await queue.oldest_age_s()
     finally:
         await queue.close()
     agree = lengths["dead"] == counts.dead and lost == 0

@@ -196,7 +196,7 @@ class RedisQueue:
         )
 
     async def unfinished_inputs(self) -> list[str]:
-        inputs = await self._redis.hgetall(self._key("inputs"))
+        inputs = await self._asked(self._redis.hgetall(self._key("inputs")))
         return sorted(_text(path) for path, unfinished in inputs.items() if unfinished == b"1")
 
     async def put(self, records: list[Record]) -> int:
@@ -234,16 +234,18 @@ class RedisQueue:
 
         Nothing while Redis is away.
         """
+        taken: list[Delivery] = []
         try:
-            taken = await self._take_own(count) if self._own_pending_unread else []
+            if self._own_pending_unread:
+                taken += await self._take_own(count)
             if len(taken) < count and asyncio.get_running_loop().time() >= self._look_again_at_s:
                 taken += await self._take_over(count - len(taken))
             if len(taken) < count:
                 taken += await self._take_new(count - len(taken))
         except (RedisError, OSError) as error:
             await self._trouble(error)
-            return []
-        self._no_trouble()
+        else:
+            self._no_trouble()
         return taken
 
     async def _take_own(self, count: int) -> list[Delivery]:
@@ -251,7 +253,7 @@ class RedisQueue:
 
         An earlier process of this consumer may have called.
         """
-        after, mine = b"0", {held.entry_id for held in self._held.values()}
+        after, in_hand = b"0", self._in_hand()
         found: list[tuple[bytes, dict[bytes, bytes] | None]] = []
         while len(found) < count:
             page = await self._read_group(after, count)
@@ -259,7 +261,7 @@ class RedisQueue:
                 self._own_pending_unread = False
                 break
             after = page[-1][0]
-            found += [(entry_id, fields) for entry_id, fields in page if entry_id not in mine]
+            found += [(entry_id, fields) for entry_id, fields in page if entry_id not in in_hand]
         return await self._deliver(found, may_have_called=True)
 
     async def _take_over(self, count: int) -> list[Delivery]:
@@ -273,12 +275,19 @@ class RedisQueue:
         if self._claim_cursor == b"0-0":
             pause_s = self._taking.lease_s * LOOK_FOR_SILENT_SHARE
             self._look_again_at_s = asyncio.get_running_loop().time() + pause_s
-        if claimed:
-            log.warning("taken over from a consumer that fell silent", records=len(claimed))
         # Redis 7 lists deleted ones apart; 6.2 answers with nothing for them and leaves them
         # pending here, where reading the own entries finds them.
-        self._own_pending_unread = not all(entry_id for entry_id, _ in claimed)
-        return await self._deliver([c for c in claimed if c[0]], may_have_called=True)
+        if not all(entry_id for entry_id, _ in claimed):
+            self._own_pending_unread = True
+        # Its own are among them where they were refreshed too late.
+        in_hand = self._in_hand()
+        others = [(entry_id, f) for entry_id, f in claimed if entry_id and entry_id not in in_hand]
+        if others:
+            log.warning("taken over from a consumer that fell silent", records=len(others))
+        return await self._deliver(others, may_have_called=True)
+
+    def _in_hand(self) -> set[bytes]:
+        return {held.entry_id for held in self._held.values()}
 
     async def _take_new(self, count: int) -> list[Delivery]:
         return await self._deliver(await self._read_group(b">", count), may_have_called=False)
@@ -393,11 +402,9 @@ class RedisQueue:
 
     async def counts(self) -> Counts:
         """Tell where all records are, as Redis kept count of it."""
-        kept, queued = await asyncio.gather(
-            self._redis.hgetall(self._key("counts")),
-            self._redis.xlen(self._url.stream),
-        )
+        kept = await self._asked(self._redis.hgetall(self._key("counts")))
         n = {_text(name): int(value) for name, value in kept.items()}
+        queued = await self._asked(self._redis.xlen(self._url.stream))
         imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
         return Counts(
             read=queued + imported + dead + duplicate,
@@ -413,38 +420,31 @@ class RedisQueue:
             by_code=_with_prefix(n, "code:"),
         )
 
-    async def look(self) -> tuple[Counts, dict[str, int], int]:
-        """Look without touching: counts, lengths of the streams, records lost ever.
-
-        Raises QueueError where Redis cannot be read.
-        """
-        try:
-            lost = int(await self._redis.hget(self._key("counts"), "lost") or 0)
-            return await self.counts(), await self.lengths(), lost
-        except (RedisError, OSError) as error:
-            raise QueueError(f"queue.url: {_sentence(error)}") from None
+    async def lost_ever(self) -> int:
+        return int(await self._asked(self._redis.hget(self._key("counts"), "lost")) or 0)
 
     async def lengths(self) -> dict[str, int]:
         """Tell how many entries the streams hold."""
         names = {"queued": self._url.stream, "imported": self._key("imported"),
                  "dead": self._key("dead")}  # fmt: skip
-        return {name: await self._redis.xlen(key) for name, key in names.items()}
+        return {name: await self._asked(self._redis.xlen(key)) for name, key in names.items()}
 
     async def consumers(self) -> dict[str, int]:
-        """Tell how many entries each consumer holds."""
-        with suppress(ResponseError):
-            infos = await self._redis.xinfo_consumers(self._url.stream, self._url.group)
-            return {_text(info["name"]): info["pending"] for info in infos}
-        return {}
+        """Tell how many entries each consumer holds; none where nobody ever took any."""
+        url = self._url
+        if not await self._asked(self._redis.exists(url.stream)):
+            return {}
+        infos = await self._asked(self._redis.xinfo_consumers(url.stream, url.group))
+        return {_text(info["name"]): info["pending"] for info in infos}
 
     async def is_empty(self) -> bool:
         """Whether nothing waits and no consumer holds anything."""
-        length: int = await self._redis.xlen(self._url.stream)
+        length: int = await self._asked(self._redis.xlen(self._url.stream))
         return length == 0
 
     async def oldest_age_s(self) -> float:
         """Tell for how many seconds the oldest record has been in the queue; 0: it is empty."""
-        first = await self._redis.xrange(self._url.stream, count=1)
+        first = await self._asked(self._redis.xrange(self._url.stream, count=1))
         if not first:
             return 0.0
         return max(0.0, time.time() - int(first[0][0].split(b"-")[0]) / 1000)
@@ -452,7 +452,9 @@ class RedisQueue:
     async def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
         """Read the dead letters in pages of (entry, line)."""
         after = "-"
-        while page := await self._redis.xrange(self._key("dead"), min=after, count=LETTERS_AT_ONCE):
+        while page := await self._asked(
+            self._redis.xrange(self._key("dead"), min=after, count=LETTERS_AT_ONCE)
+        ):
             yield [(entry_id, fields[b"line"]) for entry_id, fields in page]
             after = f"({page[-1][0].decode()}"
 
@@ -464,6 +466,13 @@ class RedisQueue:
         return n
 
     # ---- Redis may be away
+
+    async def _asked(self, answer: Awaitable[Any]) -> Any:
+        """Await an answer that nobody waits for when Redis is away: raises QueueError then."""
+        try:
+            return await answer
+        except (RedisError, OSError) as error:
+            raise QueueError(f"queue.url: {_sentence(error)}") from None
 
     async def _run(self, name: str, keys: list[str], words: list[Any]) -> Any:
         return await self._patiently(lambda: self._scripts[name](keys=keys, args=words))

@@ -15,7 +15,8 @@ from tests.support.redis_server import RedisServer, binaries
 from tests.support.strategies import GROUP
 from worker.outcome import Released
 from worker.queues import JobIdentity, JobMismatchError, QueueError
-from worker.queues.redis import RedisQueue, StreamUrl, Taking
+from worker.queues.redis import RedisQueue, Taking
+from worker.queues.redis_streams import StreamUrl
 from worker.verdict import History
 
 SHORT_LEASE_S = 0.3

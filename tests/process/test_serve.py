@@ -171,7 +171,7 @@ def test_a_service_waits_for_a_redis_that_comes_later(
 def test_sigterm_under_load_drains_and_loses_nothing(
     tmp_path: Path, start: Start, engine: str, durable_server: RedisServer
 ) -> None:
-    with simulator("--latency", "1.0") as service:
+    with simulator("--quota", "0", "--latency", "1.0") as service:
         job = Job(tmp_path, service.url)
         settings: dict[str, Any] = shared(durable_server) if engine == "redis" else {}
         job.run("enqueue", job.write(records(900)), **settings)

@@ -13,7 +13,8 @@ from tests.support.redis_server import RedisServer
 from worker.delivery import Delivery
 from worker.outcome import Counts, Outcome
 from worker.queues import JobIdentity
-from worker.queues.redis import RedisQueue, StreamUrl, Taking
+from worker.queues.redis import RedisQueue, Taking
+from worker.queues.redis_streams import StreamUrl
 from worker.queues.sqlite import SqliteQueue
 from worker.record import Record
 

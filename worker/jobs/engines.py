@@ -158,7 +158,8 @@ def redis_queue(
 ) -> "RedisQueue":
     """Make a view of the queue in Redis. Raises UsageError for what is wrong with its URL."""
     try:
-        from worker.queues.redis import RedisQueue, StreamUrl, Taking  # noqa: PLC0415 - an extra
+        from worker.queues.redis import RedisQueue, Taking  # noqa: PLC0415 - an extra
+        from worker.queues.redis_streams import StreamUrl  # noqa: PLC0415
     except ImportError:
         raise UsageError(f"queue.url: {assembly.NO_REDIS}") from None
     taking = Taking(

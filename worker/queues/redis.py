@@ -6,23 +6,18 @@ lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with t
 """
 
 import asyncio
-import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import orjson
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from worker.delivery import Delivery
-from worker.outcome import Counts, Outcome
+from worker.outcome import Outcome
 from worker.queues import JobIdentity, JobMismatchError, QueueError
 from worker.queues.redis_entries import (
     Entry,
@@ -32,40 +27,20 @@ from worker.queues.redis_entries import (
     put_content,
     read_entry,
 )
+from worker.queues.redis_streams import Streams, StreamUrl, sentence, text
 from worker.record import Record
 from worker.telemetry import logger
 from worker.topic import InvalidRecordError, RecordRules
 
 log = logger()
 
-ANSWER_TIMEOUT_S = 5.0
-CONNECT_TIMEOUT_S = 2.0
 RETRY_S = 0.5
 LOOK_FOR_SILENT_SHARE = 0.25
 """Of the lease: how often what silent consumers hold is looked for; held ones are refreshed every
 third of it."""
 CLAIM_AT_ONCE = 100
-LETTERS_AT_ONCE = 500
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamUrl:
-    """`redis://host:6379/0?stream=topics&group=importers`, taken apart."""
-
-    server: str
-    stream: str
-    group: str
-
-    @classmethod
-    def parse(cls, url: str) -> "StreamUrl":
-        """Take a URL apart; the server's own options (`ssl_cert_reqs` ...) stay in it."""
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query))
-        stream = options.pop("stream", "topics")
-        group = options.pop("group", "importers")
-        return cls(urlunsplit(parts._replace(query=urlencode(options))), stream, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +60,16 @@ class Copy(Protocol):
     def append(self, kind: str, lines: list[bytes]) -> None: ...
 
 
-class RedisQueue:
+class RedisQueue(Streams):
     """One consumer's view of the queue. Use `open` first, `close` last.
 
     Taking answers with nothing while Redis is away, settling waits for it: no outcome is dropped.
     """
 
     def __init__(self, url: StreamUrl, taking: Taking, *, copy: Copy | None = None) -> None:
-        self._url = url
+        super().__init__(url)
         self._taking = taking
         self._copy = copy
-        # Its types allow for the synchronous client in every answer.
-        self._redis: Any = Redis.from_url(
-            url.server,
-            socket_timeout=ANSWER_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            max_connections=16,
-            retry=Retry(NoBackoff(), 0),
-        )
         self._held: dict[int, Held] = {}
         self._next_id = 1
         self._own_pending_unread = True
@@ -125,9 +92,6 @@ class RedisQueue:
     def __repr__(self) -> str:
         return f"<RedisQueue {self._url.stream} as {self._taking.consumer}, {len(self._held)} held>"
 
-    def _key(self, name: str) -> str:
-        return f"{self._url.stream}:{name}"
-
     # ---- the job
 
     async def open(self, identity: JobIdentity) -> None:
@@ -140,7 +104,7 @@ class RedisQueue:
             await self._identify(identity)
             await self._warn_of_missing_persistence()
         except (RedisError, OSError) as error:
-            raise QueueError(f"queue.url: {_sentence(error)}") from None
+            raise QueueError(f"queue.url: {sentence(error)}") from None
         self._holding = asyncio.create_task(self._hold())
 
     async def close(self) -> None:
@@ -170,7 +134,7 @@ class RedisQueue:
         }
         for name, value in ours.items():
             await self._redis.hsetnx(self._key("job"), name, value)
-            known = _text(await self._redis.hget(self._key("job"), name))
+            known = text(await self._redis.hget(self._key("job"), name))
             if known != value:
                 raise JobMismatchError(
                     f"the queue {self._url.stream} belongs to a job with {name} "
@@ -195,10 +159,6 @@ class RedisQueue:
             lambda: self._redis.hset(self._key("inputs"), path, str(int(unfinished)))
         )
 
-    async def unfinished_inputs(self) -> list[str]:
-        inputs = await self._asked(self._redis.hgetall(self._key("inputs")))
-        return sorted(_text(path) for path, unfinished in inputs.items() if unfinished == b"1")
-
     async def put(self, records: list[Record]) -> int:
         """Put a batch with its positions; how many records were not read before."""
         by_path: defaultdict[str, list[Record]] = defaultdict(list)
@@ -212,7 +172,7 @@ class RedisQueue:
         new = answers.count(1)
         # One at a time with its holder, so that the letter can name it.
         in_conflict = [
-            put_content(record, conflict_with=_text(answer))
+            put_content(record, conflict_with=text(answer))
             for record, answer in zip(records, answers, strict=True)
             if isinstance(answer, bytes)
         ]
@@ -351,7 +311,7 @@ class RedisQueue:
                 duplicates.add(entry.id)
                 self.duplicates += 1
             elif isinstance(answer, bytes):
-                entry.conflict_with = _text(answer)
+                entry.conflict_with = text(answer)
         return [entry for entry in entries if entry.id not in duplicates]
 
     async def _lose(self, entry_id: bytes) -> None:
@@ -398,66 +358,6 @@ class RedisQueue:
                 lines = [c["line"].encode() + b"\n" for c in settled if c["kind"] == kind]
                 self._copy.append(kind, lines)
 
-    # ---- reading
-
-    async def counts(self) -> Counts:
-        """Tell where all records are, as Redis kept count of it."""
-        kept = await self._asked(self._redis.hgetall(self._key("counts")))
-        n = {_text(name): int(value) for name, value in kept.items()}
-        queued = await self._asked(self._redis.xlen(self._url.stream))
-        imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
-        return Counts(
-            read=queued + imported + dead + duplicate,
-            queued=queued,
-            imported=imported,
-            dead=dead,
-            duplicate=duplicate,
-            already_own=n.get("already_own", 0),
-            already_before=n.get("already_before", 0),
-            already_before_derived=n.get("already_before_derived", 0),
-            may_exist_twice=n.get("may_exist_twice", 0),
-            by_reason=_with_prefix(n, "reason:"),
-            by_code=_with_prefix(n, "code:"),
-        )
-
-    async def lost_ever(self) -> int:
-        return int(await self._asked(self._redis.hget(self._key("counts"), "lost")) or 0)
-
-    async def lengths(self) -> dict[str, int]:
-        """Tell how many entries the streams hold."""
-        names = {"queued": self._url.stream, "imported": self._key("imported"),
-                 "dead": self._key("dead")}  # fmt: skip
-        return {name: await self._asked(self._redis.xlen(key)) for name, key in names.items()}
-
-    async def consumers(self) -> dict[str, int]:
-        """Tell how many entries each consumer holds; none where nobody ever took any."""
-        url = self._url
-        if not await self._asked(self._redis.exists(url.stream)):
-            return {}
-        infos = await self._asked(self._redis.xinfo_consumers(url.stream, url.group))
-        return {_text(info["name"]): info["pending"] for info in infos}
-
-    async def is_empty(self) -> bool:
-        """Whether nothing waits and no consumer holds anything."""
-        length: int = await self._asked(self._redis.xlen(self._url.stream))
-        return length == 0
-
-    async def oldest_age_s(self) -> float:
-        """Tell for how many seconds the oldest record has been in the queue; 0: it is empty."""
-        first = await self._asked(self._redis.xrange(self._url.stream, count=1))
-        if not first:
-            return 0.0
-        return max(0.0, time.time() - int(first[0][0].split(b"-")[0]) / 1000)
-
-    async def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-        """Read the dead letters in pages of (entry, line)."""
-        after = "-"
-        while page := await self._asked(
-            self._redis.xrange(self._key("dead"), min=after, count=LETTERS_AT_ONCE)
-        ):
-            yield [(entry_id, fields[b"line"]) for entry_id, fields in page]
-            after = f"({page[-1][0].decode()}"
-
     async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
         """Put a page of dead letters back, with TopicIds and doubts; how many were there still."""
         keys = [self._url.stream, *map(self._key, ("dead", "counts", "topics", "letters"))]
@@ -466,13 +366,6 @@ class RedisQueue:
         return n
 
     # ---- Redis may be away
-
-    async def _asked(self, answer: Awaitable[Any]) -> Any:
-        """Await an answer that nobody waits for when Redis is away: raises QueueError then."""
-        try:
-            return await answer
-        except (RedisError, OSError) as error:
-            raise QueueError(f"queue.url: {_sentence(error)}") from None
 
     async def _run(self, name: str, keys: list[str], words: list[Any]) -> Any:
         return await self._patiently(lambda: self._scripts[name](keys=keys, args=words))
@@ -484,16 +377,15 @@ class RedisQueue:
             except (RedisError, OSError) as error:
                 await self._trouble(error)
                 if self._given_up.is_set():
-                    raise QueueError(f"the queue: {_sentence(error)}") from None
+                    raise QueueError(f"the queue: {sentence(error)}") from None
             else:
                 self._no_trouble()
                 return result
 
     async def _trouble(self, error: Exception) -> None:
-        sentence = _sentence(error)
         if self.trouble is None:
-            log.warning("the queue cannot be used now; waiting for it", reason=sentence)
-        self.trouble = sentence
+            log.warning("the queue cannot be used now; waiting for it", reason=sentence(error))
+        self.trouble = sentence(error)
         self._own_pending_unread = True
         await _within(RETRY_S, self._given_up)
         with suppress(RedisError, OSError):
@@ -521,15 +413,3 @@ async def _within(seconds: float, event: asyncio.Event) -> bool:
         async with asyncio.timeout(seconds):
             await event.wait()
     return event.is_set()
-
-
-def _sentence(error: Exception) -> str:
-    return f"Redis: {str(error) or type(error).__name__}"
-
-
-def _text(value: bytes | str | None) -> str:
-    return value.decode() if isinstance(value, bytes) else value or ""
-
-
-def _with_prefix(counts: dict[str, int], prefix: str) -> dict[str, int]:
-    return {k.removeprefix(prefix): n for k, n in counts.items() if k.startswith(prefix) and n}

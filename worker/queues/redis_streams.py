@@ -1,0 +1,137 @@
+"""What the streams of a queue in Redis hold, read without taking anything."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from worker.outcome import Counts
+from worker.queues import QueueError
+
+ANSWER_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
+CONNECTIONS_MAX = 16
+LETTERS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StreamUrl:
+    """`redis://host:6379/0?stream=topics&group=importers`, taken apart."""
+
+    server: str
+    stream: str
+    group: str
+
+    @classmethod
+    def parse(cls, url: str) -> "StreamUrl":
+        """Take a URL apart; the server's own options (`ssl_cert_reqs` ...) stay in it."""
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query))
+        stream = options.pop("stream", "topics")
+        group = options.pop("group", "importers")
+        return cls(urlunsplit(parts._replace(query=urlencode(options))), stream, group)
+
+
+class Streams:
+    """A connection to the streams of one queue. Reading raises QueueError while Redis is away."""
+
+    def __init__(self, url: StreamUrl) -> None:
+        self._url = url
+        # Its types allow for the synchronous client in every answer.
+        self._redis: Any = Redis.from_url(
+            url.server,
+            socket_timeout=ANSWER_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            max_connections=CONNECTIONS_MAX,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def _key(self, name: str) -> str:
+        return f"{self._url.stream}:{name}"
+
+    async def counts(self) -> Counts:
+        """Tell where all records are, as Redis kept count of it."""
+        kept = await self._asked(self._redis.hgetall(self._key("counts")))
+        n = {text(name): int(value) for name, value in kept.items()}
+        queued = await self._asked(self._redis.xlen(self._url.stream))
+        imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
+        return Counts(
+            read=queued + imported + dead + duplicate,
+            queued=queued,
+            imported=imported,
+            dead=dead,
+            duplicate=duplicate,
+            already_own=n.get("already_own", 0),
+            already_before=n.get("already_before", 0),
+            already_before_derived=n.get("already_before_derived", 0),
+            may_exist_twice=n.get("may_exist_twice", 0),
+            by_reason=_with_prefix(n, "reason:"),
+            by_code=_with_prefix(n, "code:"),
+        )
+
+    async def lost_ever(self) -> int:
+        return int(await self._asked(self._redis.hget(self._key("counts"), "lost")) or 0)
+
+    async def lengths(self) -> dict[str, int]:
+        """Tell how many entries the streams hold."""
+        names = {"queued": self._url.stream, "imported": self._key("imported"),
+                 "dead": self._key("dead")}  # fmt: skip
+        return {name: await self._asked(self._redis.xlen(key)) for name, key in names.items()}
+
+    async def consumers(self) -> dict[str, int]:
+        """Tell how many entries each consumer holds; none where nobody ever took any."""
+        url = self._url
+        if not await self._asked(self._redis.exists(url.stream)):
+            return {}
+        infos = await self._asked(self._redis.xinfo_consumers(url.stream, url.group))
+        return {text(info["name"]): info["pending"] for info in infos}
+
+    async def is_empty(self) -> bool:
+        """Whether nothing waits and no consumer holds anything."""
+        length: int = await self._asked(self._redis.xlen(self._url.stream))
+        return length == 0
+
+    async def oldest_age_s(self) -> float:
+        """Tell for how many seconds the oldest record has been in the queue; 0: it is empty."""
+        first = await self._asked(self._redis.xrange(self._url.stream, count=1))
+        if not first:
+            return 0.0
+        return max(0.0, time.time() - int(first[0][0].split(b"-")[0]) / 1000)
+
+    async def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Read the dead letters in pages of (entry, line)."""
+        after = "-"
+        while page := await self._asked(
+            self._redis.xrange(self._key("dead"), min=after, count=LETTERS_AT_ONCE)
+        ):
+            yield [(entry_id, fields[b"line"]) for entry_id, fields in page]
+            after = f"({page[-1][0].decode()}"
+
+    async def unfinished_inputs(self) -> list[str]:
+        inputs = await self._asked(self._redis.hgetall(self._key("inputs")))
+        return sorted(text(path) for path, unfinished in inputs.items() if unfinished == b"1")
+
+    async def _asked(self, answer: Awaitable[Any]) -> Any:
+        """Await an answer that nobody waits for when Redis is away: raises QueueError then."""
+        try:
+            return await answer
+        except (RedisError, OSError) as error:
+            raise QueueError(f"queue.url: {sentence(error)}") from None
+
+
+def sentence(error: Exception) -> str:
+    return f"Redis: {str(error) or type(error).__name__}"
+
+
+def text(value: bytes | str | None) -> str:
+    return value.decode() if isinstance(value, bytes) else value or ""
+
+
+def _with_prefix(counts: dict[str, int], prefix: str) -> dict[str, int]:
+    return {k.removeprefix(prefix): n for k, n in counts.items() if k.startswith(prefix) and n}

@@ -69,7 +69,7 @@ def test_a_wrong_key_halts_at_once_and_says_what_to_do(tmp_path: Path) -> None:
         assert "the key is wrong, or of another SDKAppID" in said
         assert "500 records are still queued; continue with: topic-import backfill" in said
         assert job.report()["halted"]["code"] == 70009
-        assert service.ledger()["calls"] <= 0.1 * 200 + 10, "what was in flight, no more"
+        assert service.ledger()["calls"] <= 100, "what was in flight, no more"
         assert job.run(*words).returncode == 0, "the same command with the right key"
         assert b"f" * 64 not in done.stdout + done.stderr
 

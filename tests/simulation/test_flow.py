@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.flow import check, play
 
-SEEDS = int(os.environ.get("SEEDS", "1000"))
+SEEDS = int(os.environ.get("SEEDS", "600"))
 GROUPS = 20
 
 

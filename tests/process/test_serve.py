@@ -161,6 +161,9 @@ def test_a_service_waits_for_a_redis_that_comes_later(
         durable_server.kill()
         replica = start(job, "--until-empty", **settings)
         wait_until(lambda: "halted (storage)" in replica.get("readyz")[1])
+        other = start(job, name="other", **settings)
+        wait_until(lambda: "halted (storage)" in other.get("readyz")[1])
+        assert other.end()[0] == 0, "it had nothing in hand"
         durable_server.start()
         said, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged

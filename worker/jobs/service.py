@@ -109,6 +109,7 @@ class _Service:
         self._pipeline: Pipeline | None = None
         self._halt: Halt | None = None
         self._is_empty = False
+        self._left_unsettled = False
         self._stopping = asyncio.Event()
         self._drain_ends_s = 0.0
         self.metrics = Metrics(
@@ -199,6 +200,8 @@ class _Service:
                         raise
                     except (QueueError, OSError) as error:
                         self._halted(Halt("storage", str(error)))
+                        # While it stops, what was in hand could not be settled.
+                        self._left_unsettled = self._stopping.is_set()
                         await _pause(next(pauses), self._stopping)
                     finally:
                         self._engine = None
@@ -300,7 +303,6 @@ class _Service:
 
     def _report(self) -> Exit | None:
         """Write the report; HALTED where outcomes could not be settled at the end."""
-        halted = self._halt
         report = Report(
             counts=self._counts,
             counters=self._counters,
@@ -308,14 +310,14 @@ class _Service:
             seconds=time.monotonic() - self._started_s,
             started=self._started,
             ended=time.time(),
-            halted=halted,
+            halted=self._halt,
         )
         try:
             write_whole(self._options.out / parts.REPORT_NAME, report.as_json())
         except OSError as error:
             log.error("the report could not be written", reason=error.strerror)
         say(*summary(report))
-        return Exit.HALTED if halted and halted.code == "storage" else None
+        return Exit.HALTED if self._left_unsettled else None
 
 
 def _growing_pauses() -> Iterator[float]:

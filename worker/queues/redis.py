@@ -222,7 +222,7 @@ class RedisQueue(Streams):
                 break
             after = page[-1][0]
             found += [(entry_id, fields) for entry_id, fields in page if entry_id not in in_hand]
-        return await self._deliver(found, may_have_called=True)
+        return await self._deliver(found[:count], may_have_called=True)
 
     async def _take_over(self, count: int) -> list[Delivery]:
         lease_ms = int(self._taking.lease_s * 1000)
@@ -239,9 +239,9 @@ class RedisQueue(Streams):
         # pending here, where reading the own entries finds them.
         if not all(entry_id for entry_id, _ in claimed):
             self._own_pending_unread = True
-        # Its own are among them where they were refreshed too late.
+        # Its own are among them where they were refreshed too late; deleted ones are lost then too.
         in_hand = self._in_hand()
-        others = [(entry_id, f) for entry_id, f in claimed if entry_id and entry_id not in in_hand]
+        others = [(i, fields) for i, fields in claimed if i and not (fields and i in in_hand)]
         if others:
             log.warning("taken over from a consumer that fell silent", records=len(others))
         return await self._deliver(others, may_have_called=True)
@@ -297,16 +297,16 @@ class RedisQueue(Streams):
 
     async def _register(self, entries: list[Entry]) -> list[Entry]:
         """Give each topic its place in the index; duplicates end here, conflicts are marked."""
-        fresh = [entry for entry in entries if entry.is_unregistered]
-        if not fresh:
+        named = [entry for entry in entries if entry.topic_id]
+        if not named:
             return entries
         words: list[bytes | str] = [self._url.group]
-        for entry in fresh:
+        for entry in named:
             words += [entry.id, entry.topic_id, entry.content, entry.source]
         keys = [self._url.stream, self._key("counts"), self._key("topics")]
         answers = await self._scripts["register"](keys=keys, args=words)
         duplicates = set()
-        for entry, answer in zip(fresh, answers, strict=True):
+        for entry, answer in zip(named, answers, strict=True):
             if answer == 1:
                 duplicates.add(entry.id)
                 self.duplicates += 1

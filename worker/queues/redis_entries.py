@@ -35,7 +35,6 @@ class Entry:
     raw: bytes
     topic: Topic | InvalidRecordError
     history: History
-    was_registered: bool
     conflict_with: str | None = None
 
     @property
@@ -45,10 +44,6 @@ class Entry:
     @property
     def content(self) -> str:
         return "" if isinstance(self.topic, InvalidRecordError) else _content(self.topic)
-
-    @property
-    def is_unregistered(self) -> bool:
-        return bool(self.topic_id) and not self.was_registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +87,13 @@ def read_entry(
 ) -> Entry:
     """Read an entry: `record` is the producer's, the other fields are ours."""
     raw = fields.get(b"record", b"")
-    history = _history(fields.get(b"history"), may_have_called=may_have_called)
-    given_id = fields.get(b"topic_id", b"").decode() or None
-    source = fields.get(b"source", b"").decode() or f"{stream}:{entry_id.decode()}"
+    ours = _ours(fields) or (f"{stream}:{entry_id.decode()}", None, History())
+    source, given_id, history = ours
+    if may_have_called:
+        history = history.cut_off()
     topic: Topic | InvalidRecordError
     if b"record" not in fields:
+        raw = _all_fields(fields)
         topic = InvalidRecordError(["the entry has no field record"], is_object=False)
     elif len(raw) > line_bytes_max:
         problem = f"the record has {len(raw)} bytes, too long (records.max_line_bytes)"
@@ -104,7 +101,29 @@ def read_entry(
         topic = InvalidRecordError([problem], is_object=False)
     else:
         topic = _topic(raw, rules, given_id)
-    return Entry(entry_id, source, raw, topic, history, was_registered=b"topic_id" in fields)
+    return Entry(entry_id, source, raw, topic, history)
+
+
+def _ours(fields: dict[bytes, bytes]) -> tuple[str, str | None, History] | None:
+    """Read what this program wrote beside the record: source, TopicId, history.
+
+    None where a producer wrote the entry, whatever else it put in under these names.
+    """
+    try:
+        history = History(**orjson.loads(fields[b"history"]))
+        return fields[b"source"].decode(), fields[b"topic_id"].decode() or None, history
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def _all_fields(fields: dict[bytes, bytes]) -> bytes:
+    """Write an entry down whole: it leaves the stream, and nobody else may have its content."""
+    return orjson.dumps(
+        {
+            name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace")
+            for name, value in fields.items()
+        }
+    )
 
 
 def _topic(raw: bytes, rules: RecordRules, given_id: str | None) -> Topic | InvalidRecordError:
@@ -112,11 +131,6 @@ def _topic(raw: bytes, rules: RecordRules, given_id: str | None) -> Topic | Inva
         return to_topic(parse_record(raw), rules, given_id)
     except InvalidRecordError as error:
         return error
-
-
-def _history(text: bytes | None, *, may_have_called: bool) -> History:
-    known = History(**orjson.loads(text)) if text else History()
-    return known.cut_off() if may_have_called else known
 
 
 def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str, Any]:
@@ -183,7 +197,11 @@ def outcome_content(held: Held, outcome: Outcome) -> dict[str, Any]:
                 "counts": dead_letter_counts(outcome.reason.value, outcome.code),
             }
         case Released():
-            return content | {"kind": "released", "history": orjson.dumps(outcome.history).decode()}
+            return content | {
+                "kind": "released",
+                "record": held.subject.raw.decode(),
+                "history": orjson.dumps(outcome.history).decode(),
+            }
 
 
 def letter_to_requeue(entry_id: bytes, line: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
--- Gives the topics of newly delivered entries their place in the index of TopicIds. Answers for
+-- Gives the topics of delivered entries their place in the index of TopicIds. Answers for
 -- each: 0 it is the topic's first, 1 a duplicate (acknowledged and counted here), or the source of
 -- the topic that it is in conflict with.
 --

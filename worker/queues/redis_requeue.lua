@@ -1,7 +1,7 @@
 -- Puts dead letters back into the stream, each with its TopicId and its doubt; answers how many.
 --
 -- KEYS: stream, dead, counts, topics, letters
--- ARGV[1]: letters as JSON, each {id, source, topic_id, record, content, reason, code, may_exist}
+-- ARGV[1]: letters as JSON, each {id, source, topic_id, record, reason, code, may_exist}
 local stream, dead, counts, topics, letters = unpack(KEYS)
 local n = 0
 for _, letter in ipairs(cjson.decode(ARGV[1])) do

@@ -3,7 +3,7 @@
 --
 -- KEYS: stream, imported, dead, counts, topics, letters
 -- ARGV: group, consumer, keep_results, outcomes as JSON, each {id, kind, source, topic_id, content,
---       line, reason, code, may_exist, counts, history}
+--       line, reason, code, may_exist, counts, record, history}
 local stream, imported, dead, counts, topics, letters = unpack(KEYS)
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
@@ -19,23 +19,10 @@ local function acknowledge(id)
   redis.call('XDEL', stream, id)
 end
 
+-- Written from the consumer's hand: the entry itself may have been trimmed away.
 local function release(outcome)
-  local entries = redis.call('XRANGE', stream, outcome.id, outcome.id)
-  if #entries == 0 then return end
-  local fields, given = {}, entries[1][2]
-  local has_source = false
-  for at = 1, #given, 2 do
-    if given[at] ~= 'history' then
-      fields[#fields + 1] = given[at]
-      fields[#fields + 1] = given[at + 1]
-    end
-    has_source = has_source or given[at] == 'source'
-  end
-  if not has_source then
-    fields[#fields + 1] = 'source'
-    fields[#fields + 1] = outcome.source
-  end
-  redis.call('XADD', stream, '*', 'history', outcome.history, unpack(fields))
+  redis.call('XADD', stream, '*', 'record', outcome.record, 'source', outcome.source,
+             'topic_id', outcome.topic_id, 'history', outcome.history)
 end
 
 local function bury(outcome)

@@ -51,6 +51,9 @@ class Streams:
             max_connections=CONNECTIONS_MAX,
             retry=Retry(NoBackoff(), 0),
         )
+        # Made for its TypeError: an option of the URL that there is not.
+        pool = self._redis.connection_pool
+        pool.connection_class(**pool.connection_kwargs)
 
     def _key(self, name: str) -> str:
         return f"{self._url.stream}:{name}"
@@ -105,10 +108,16 @@ class Streams:
         return max(0.0, time.time() - int(first[0][0].split(b"-")[0]) / 1000)
 
     async def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
-        """Read the dead letters in pages of (entry, line)."""
-        after = "-"
-        while page := await self._asked(
-            self._redis.xrange(self._key("dead"), min=after, count=LETTERS_AT_ONCE)
+        """Read the dead letters of now in pages of (entry, line).
+
+        Not those that come meanwhile: a replay would meet its own again and never end.
+        """
+        key, after = self._key("dead"), "-"
+        last = await self._asked(self._redis.xrevrange(key, count=1))
+        while last and (
+            page := await self._asked(
+                self._redis.xrange(key, min=after, max=last[0][0], count=LETTERS_AT_ONCE)
+            )
         ):
             yield [(entry_id, fields[b"line"]) for entry_id, fields in page]
             after = f"({page[-1][0].decode()}"

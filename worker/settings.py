@@ -96,7 +96,21 @@ class App(_Section):
         return self
 
 
+SIGNS_IN_REDIS_URL = "in its password / is written %2F, ? %3F, # %23, [ %5B, @ %40"
 REDIS_URLS = ("redis://", "rediss://", "unix://")
+
+
+def _is_redis_url(url: str) -> bool:
+    """Whether a URL can be taken apart, so that no error has to show a part of its password.
+
+    One with / or # in it ends the host too early; its beginning would be told as host and port.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme == "unix" or "@" not in parts.path + parts.fragment
 
 
 class Rate(_Section):
@@ -109,8 +123,9 @@ class Rate(_Section):
     @field_validator("shared")
     @classmethod
     def _check_shared(cls, shared: SecretStr | None) -> SecretStr | None:
-        if shared and not shared.get_secret_value().startswith(REDIS_URLS):
-            raise ValueError("must be a URL like redis://host:6379/0")
+        url = shared.get_secret_value() if shared else ""
+        if shared and not (url.startswith(REDIS_URLS) and _is_redis_url(url)):
+            raise ValueError(f"must be a URL like redis://host:6379/0; {SIGNS_IN_REDIS_URL}")
         return shared
 
 
@@ -209,6 +224,14 @@ class QueueSettings(_Section):
     url: SecretStr | None = None
     lease: PositiveSeconds = 60.0
     keep_results: PositiveCount = 1_000_000
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
+        given = url.get_secret_value() if url else ""
+        if given.startswith(REDIS_URLS) and not _is_redis_url(given):
+            raise ValueError(f"must be a URL like redis://host:6379/0; {SIGNS_IN_REDIS_URL}")
+        return url
 
 
 class Outputs(_Section):

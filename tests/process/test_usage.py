@@ -60,6 +60,27 @@ def test_settings_that_cannot_work_are_named(
     assert said in refused(lonely_job, "backfill", path, *URL, **settings)
 
 
+@pytest.mark.parametrize("name", ["QUEUE__URL", "RATE__SHARED"])
+@pytest.mark.parametrize("sign", ["/", "#", "?", "["])
+def test_no_part_of_a_password_is_told_where_a_url_cannot_be_taken_apart(
+    lonely_job: Job, name: str, sign: str
+) -> None:
+    settings = {name: f"redis://:hunter2{sign}tail@127.0.0.1:9/0"}
+    said = refused(lonely_job, "enqueue", lonely_job.write([record(1)]), **settings)
+    assert "must be a URL like redis://host:6379/0; in its password / is written %2F" in said
+    assert "hunter2" not in said
+    assert "tail" not in said
+
+
+def test_an_option_of_redis_that_there_is_not_is_said(lonely_job: Job) -> None:
+    lonely_job.write([record(1)])
+    for command in (["enqueue", "topics.jsonl"], ["status"], ["replay"]):
+        said = refused(lonely_job, *command, QUEUE__URL="redis://127.0.0.1:9?foo=hunter2")
+        assert "queue.url: " in said
+        assert "foo" in said
+        assert "hunter2" not in said
+
+
 def test_no_host_is_said(lonely_job: Job) -> None:
     path = lonely_job.write([record(1)])
     assert "no host: set app.region" in refused(lonely_job, "backfill", path)

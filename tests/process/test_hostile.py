@@ -303,7 +303,8 @@ def test_an_account_at_fault_is_not_taken_for_the_signature(tmp_path: Path) -> N
     with simulator("--quota", "0", "--fault", "60004=0.1") as service:
         job = Job(tmp_path, service.url)
         path = job.write([record(n, From_Account="somebody") for n in range(200)])
-        done = job.backfill(path)
+        # Slow enough that a signature is proven by an answer before the next call goes out.
+        done = job.backfill(path, "--rate", "400")
         assert done.returncode == 1, done.stdout
         report = job.report()
         assert report["by_reason"].keys() == {"rejected"}

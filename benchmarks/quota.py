@@ -99,9 +99,12 @@ class FleetingQueue:
     def __init__(self, topics: list[Topic]) -> None:
         self._waiting = iter(enumerate(topics))
         self.imported = 0
+        self.is_drained = False
 
     async def take(self, count: int) -> list[Delivery]:
-        return [Delivery(n, topic, History()) for n, topic in islice(self._waiting, count)]
+        taken = [Delivery(n, topic, History()) for n, topic in islice(self._waiting, count)]
+        self.is_drained = len(taken) < count
+        return taken
 
     async def settle(self, outcomes: list[Outcome]) -> None:
         self.imported += sum(isinstance(outcome, Imported) for outcome in outcomes)

@@ -154,5 +154,22 @@ def dead_letter_line(subject: Subject, letter: DeadLetter) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def record_in_dead_letter(line: bytes) -> bytes:
+    """Take the record out of a dead letter as the bytes that were read, if they stand last.
+
+    Raises TypeError where somebody moved them, and they are nested too deeply to be written anew.
+    """
+    marker = b',"record":'
+    start = line.find(marker)
+    if start >= 0 and line.endswith(b"}"):
+        candidate = line[start + len(marker) : -1].strip()
+        try:
+            if orjson.loads(candidate) == orjson.loads(line)["record"]:
+                return candidate
+        except orjson.JSONDecodeError:
+            pass
+    return orjson.dumps(orjson.loads(line)["record"])
+
+
 def _key(subject: Subject) -> orjson.Fragment | None:
     return None if subject.key is None else orjson.Fragment(subject.key)

@@ -164,7 +164,14 @@ class CopiedFile:
         self._file.seek(0, os.SEEK_END)
 
     def append(self, lines: list[bytes]) -> None:
-        _write_all(self._file, b"".join(lines))
+        """Add all lines, or none where the disk refuses."""
+        end = self._file.tell()
+        try:
+            _write_all(self._file, b"".join(lines))
+        except OSError:
+            self._file.truncate(end)
+            self._file.seek(end)
+            raise
         if self._file.tell() >= self._rotate_at_bytes:
             self._file.close()
             number = max(_rotated_seqs(self._path), default=0) + 1

@@ -25,6 +25,11 @@ SETTLE_AT = 500
 class Queue(Protocol):
     """Where topics wait, durably."""
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether the last take found all that was there."""
+        ...
+
     async def take(self, count: int) -> list[Delivery]:
         """Take up to `count`; durable before it returns."""
         ...
@@ -68,7 +73,6 @@ class Pipeline:
         self._taken = 0
         self._all_carried = False
         self._may_hold_more = True
-        self._is_drained = False
         carrier.fresh_waiting = self._fresh_waiting
         carrier.on_phase_change = self.wake
 
@@ -114,13 +118,11 @@ class Pipeline:
             self._may_hold_more = self._may_hold_more and not room
             taken = await self._queue.take(room) if room else []
             self._taken += len(taken)
-            if room:
-                self._is_drained = len(taken) < room
             for delivery in taken:
                 self._start(delivery)
             # Their first step makes them count as waiting, before more are taken.
             await asyncio.sleep(0)
-            if len(taken) == room and room:
+            if room and not self._queue.is_drained:
                 self._may_hold_more = True
                 continue
             if not self._unsettled and (self._all_taken() or (room and not feeding)):
@@ -141,7 +143,7 @@ class Pipeline:
 
     def _fresh_waiting(self) -> bool:
         """Whether records wait that were not tried in this run."""
-        return not (self._is_drained or self._all_taken())
+        return not (self._queue.is_drained or self._all_taken())
 
     def _all_taken(self) -> bool:
         return self._bounds.take_max is not None and self._taken >= self._bounds.take_max

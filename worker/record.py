@@ -36,3 +36,8 @@ class Record:
 def content_hash(content: bytes) -> bytes:
     """Hash what was read or what is sent, to tell same from other (not a secret)."""
     return hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
+
+
+def on_one_line(record: bytes) -> bytes:
+    """Take the line ends out of a record; in JSON they are white space."""
+    return b" ".join(record.split(b"\n")).replace(b"\r", b" ").strip()

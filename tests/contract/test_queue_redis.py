@@ -199,7 +199,7 @@ def test_entries_that_somebody_trimmed_away_are_told_as_lost(server: RedisServer
         await fall_silent(one)
         two = await open_redis(server, "two", lease_s=SHORT_LEASE_S)
         taken = [*await two.take(10), *await two.take(10)]
-        assert (len(taken), two.lost) == (3, 2)
+        assert (len(taken), two.found["lost"]) == (3, 2)
         assert await two.lost_ever() == 2
         await one.close()
         await two.close()

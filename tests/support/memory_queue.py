@@ -18,6 +18,7 @@ class MemoryQueue:
         self._taken: set[int] = set()
         self.outcomes: dict[int, Imported | DeadLetter] = {}
         self.is_dead = False
+        self.is_drained = False
 
     def put(self, topic: Topic) -> None:
         record = len(self.topics) + 1
@@ -35,6 +36,7 @@ class MemoryQueue:
     async def take(self, count: int) -> list[Delivery]:
         taken, self._ready = self._ready[:count], self._ready[count:]
         self._taken.update(taken)
+        self.is_drained = len(taken) < count
         return [Delivery(r, self.topics[r], self._histories[r]) for r in taken]
 
     async def settle(self, outcomes: list[Outcome]) -> None:

@@ -2,9 +2,12 @@
 
 import importlib.util
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.waiting import free_port
@@ -68,6 +71,16 @@ class RedisServer:
             self._process.terminate()
             self._process.wait(timeout=PATIENCE_S)
             self._process = None
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it neither answer nor close its connections."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def _answers(self) -> bool:
         try:

@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from worker.intake.lines import Line, split
 from worker.intake.sources import Source, chunks
-from worker.record import Record, content_hash
+from worker.outcome import record_in_dead_letter
+from worker.record import Record, content_hash, on_one_line
 from worker.topic import InvalidRecordError, RecordRules, Topic, parse_record, to_topic
 
 BATCH_RECORDS = 256
@@ -124,10 +123,10 @@ def _record_in(
 ) -> tuple[bytes, Topic | InvalidRecordError]:
     record = letter.get("record")
     if not isinstance(record, dict):
-        raw = _on_one_line(str(letter.get("raw", "")).encode())
+        raw = on_one_line(str(letter.get("raw", "")).encode())
         return raw, _mended(raw, rules)
     try:
-        return _record_bytes(line), _topic(record, rules, fixed)
+        return record_in_dead_letter(line), _topic(record, rules, fixed)
     except (TypeError, RecursionError):
         # orjson reads deeper than it writes.
         problem = InvalidRecordError(["the record is nested too deeply"], topic_id=fixed)
@@ -139,22 +138,3 @@ def _mended(raw: bytes, rules: RecordRules) -> Topic | InvalidRecordError:
         return _topic(parse_record(raw), rules)
     except InvalidRecordError as error:
         return error
-
-
-def _on_one_line(raw: bytes) -> bytes:
-    """Take line ends out of what somebody mended by hand; in JSON they are white space."""
-    return b" ".join(raw.split(b"\n")).replace(b"\r", b" ").strip()
-
-
-def _record_bytes(line: bytes) -> bytes:
-    """Take the record out of a dead letter as the bytes that were read, if they stand last."""
-    marker = b',"record":'
-    start = line.find(marker)
-    if start >= 0 and line.endswith(b"}"):
-        candidate = line[start + len(marker) : -1].strip()
-        try:
-            if orjson.loads(candidate) == orjson.loads(line)["record"]:
-                return candidate
-        except orjson.JSONDecodeError:
-            pass
-    return orjson.dumps(orjson.loads(line)["record"])

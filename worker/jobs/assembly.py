@@ -20,7 +20,7 @@ WAITING_MAX = 100
 WAITING_SHARE = 0.1
 """Seconds of quota that wait for their turn: few, for a taker that dies leaves each in doubt."""
 QUOTA_WINDOW_S = 1.0
-REDIS_CONNECT_TIMEOUT_S = 1.0
+REDIS_TIMEOUT_S = 1.0
 NO_REDIS = "Redis needs the extra: pip install 'topic-import-worker[redis]'"
 
 Observe = Callable[[str, int | None, float], None]
@@ -34,20 +34,14 @@ async def open_quota(settings: Settings, *, closed_for_s: float = 0.0) -> AsyncI
         yield LocalQuota(rate.calls_per_second, clock, closed_for_s=closed_for_s)
         return
     try:
-        from redis.asyncio import Redis  # noqa: PLC0415 - an extra
-        from redis.asyncio.retry import Retry  # noqa: PLC0415
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-
-        from worker.quota.shared import SharedQuota  # noqa: PLC0415
+        from worker.quota.shared import SharedQuota  # noqa: PLC0415 - an extra
+        from worker.redis_client import redis_client  # noqa: PLC0415
     except ImportError:
         raise UsageError(f"rate.shared: {NO_REDIS}") from None
+    url = rate.shared.get_secret_value()
+    parts.keep_passwords(url)
     try:
-        client = Redis.from_url(
-            rate.shared.get_secret_value(),
-            socket_timeout=REDIS_CONNECT_TIMEOUT_S,
-            socket_connect_timeout=REDIS_CONNECT_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+        client = redis_client(url, REDIS_TIMEOUT_S, REDIS_TIMEOUT_S)
     except ValueError as error:
         raise UsageError(f"rate.shared: {error}") from None
     fallback = None

@@ -3,22 +3,25 @@
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from worker.delivery import Delivery
 from worker.jobs import UsageError, assembly, parts
 from worker.outcome import Counts, Outcome
 from worker.outputs import CopiedFile
-from worker.queues import QueueError
 from worker.queues.lock import DirectoryLock
 from worker.queues.sqlite import SqliteQueue
 from worker.settings import Settings
+from worker.telemetry import logger
 
 if TYPE_CHECKING:
     from worker.queues.redis import RedisQueue
+
+log = logger()
 
 
 class Engine(Protocol):
@@ -46,13 +49,13 @@ class Engine(Protocol):
         ...
 
     @property
-    def lost(self) -> int:
-        """Records that were in the queue and are gone, by nobody of ours."""
+    def is_drained(self) -> bool:
+        """Whether the last take found all that was there."""
         ...
 
     @property
-    def duplicates(self) -> int:
-        """Records found to be in the queue already, when they were taken."""
+    def found(self) -> Mapping[str, int]:
+        """What became of records as they were taken: `duplicate`, `dead`, `lost`."""
         ...
 
 
@@ -60,13 +63,16 @@ class EmbeddedEngine:
     """The embedded queue and the files that follow it."""
 
     trouble = None
-    lost = 0
-    duplicates = 0
+    found: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, queue: SqliteQueue, files: parts.ResultFiles) -> None:
         self._queue = queue
         self._files = files
         self._oldest: tuple[int | None, float] = (None, 0.0)
+
+    @property
+    def is_drained(self) -> bool:
+        return self._queue.is_drained
 
     async def take(self, count: int) -> list[Delivery]:
         return await self._queue.take(count)
@@ -93,25 +99,50 @@ class EmbeddedEngine:
 
 
 class Copies:
-    """A replica's copy of the results in Redis, as files."""
+    """A replica's copy of the results in Redis, as files.
+
+    Lines that the disk refuses wait in memory; `trouble` says so. Raises OSError at its making.
+    """
 
     def __init__(self, out: Path, rotate_at_bytes: int) -> None:
-        names = {"imported": parts.IMPORTED_NAME, "dead": parts.DEAD_LETTER_NAME}
-        self._files = {
-            kind: CopiedFile(out / name, rotate_at_bytes=rotate_at_bytes)
-            for kind, name in names.items()
-        }
+        self.trouble: str | None = None
+        self._waiting: dict[str, list[bytes]] = {"imported": [], "dead": []}
+        with ExitStack() as opened:
+            names = {"imported": parts.IMPORTED_NAME, "dead": parts.DEAD_LETTER_NAME}
+            self._files = {
+                kind: opened.enter_context(
+                    closing(CopiedFile(out / name, rotate_at_bytes=rotate_at_bytes))
+                )
+                for kind, name in names.items()
+            }
+            self._opened = opened.pop_all()
 
     def append(self, kind: str, lines: list[bytes]) -> None:
-        """Add lines. Raises QueueError where the disk refuses: the job waits for room."""
-        try:
-            self._files[kind].append(lines)
-        except OSError as error:
-            raise QueueError(f"a result file: {error.strerror}; make room") from None
+        """Add lines, now or when there is room again."""
+        self._waiting[kind] += lines
+        self.flush()
+
+    def flush(self) -> None:
+        """Try to write what waits."""
+        trouble = None
+        for kind, lines in self._waiting.items():
+            try:
+                self._files[kind].append(lines)
+            except OSError as error:
+                trouble = f"a result file: {error.strerror}; make room"
+            else:
+                lines.clear()
+        if trouble and not self.trouble:
+            log.error("the copy of the results cannot be written; waiting for it", reason=trouble)
+        self.trouble = trouble
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
+        """Close the files; what they lack is in the streams."""
+        self.flush()
+        lacking = sum(map(len, self._waiting.values()))
+        if lacking:
+            log.error("the copy of the results lacks what the streams hold", lines=lacking)
+        self._opened.close()
 
 
 @asynccontextmanager
@@ -142,14 +173,15 @@ async def _embedded(settings: Settings, out: Path) -> AsyncIterator[Engine]:
 @asynccontextmanager
 async def _distributed(settings: Settings, out: Path, url: str) -> AsyncIterator[Engine]:
     lock = DirectoryLock(out)
-    copies = Copies(out, settings.outputs.max_bytes)
-    queue = redis_queue(settings, url, consumer=consumer_name(out), copies=copies)
     try:
-        await queue.open(parts.job_identity(settings))
-        yield queue
+        with closing(Copies(out, settings.outputs.max_bytes)) as copies:
+            queue = redis_queue(settings, url, consumer=consumer_name(out), copies=copies)
+            try:
+                await queue.open(parts.job_identity(settings))
+                yield queue
+            finally:
+                await queue.close()
     finally:
-        await queue.close()
-        copies.close()
         lock.release()
 
 
@@ -171,7 +203,7 @@ def redis_queue(
     )
     try:
         return RedisQueue(StreamUrl.parse(url), taking, copy=copies)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UsageError(f"queue.url: {error}") from None
 
 

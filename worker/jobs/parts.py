@@ -8,7 +8,7 @@ import ssl
 import time
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from worker.chat import Endpoint, proxy_from_environment
 from worker.credentials import GivenCredentials, SigningCredentials
@@ -84,7 +84,7 @@ def redis_url(settings: Settings, out: Path) -> str | None:
     """Tell the URL of a queue in Redis; None: the embedded one in `out`."""
     url = settings.queue.url.get_secret_value() if settings.queue.url else ""
     if url.startswith(REDIS_URLS):
-        keep_secret(urlsplit(url).password or "")
+        keep_passwords(url)
         return url
     own = out / FILE_NAME
     if url and not url.startswith(SQLITE_URL):
@@ -92,6 +92,14 @@ def redis_url(settings: Settings, out: Path) -> str | None:
     if url and Path(url.removeprefix(SQLITE_URL)).resolve() != own.resolve():
         raise UsageError(f"queue.url: the embedded queue of this job is {SQLITE_URL}{own} (--out)")
     return None
+
+
+def keep_passwords(url: str) -> None:
+    """Let no log show the passwords in a URL of Redis, as they are written or as they are sent."""
+    parts = urlsplit(url)
+    written = parts.password or ""
+    for password in (written, unquote(written), dict(parse_qsl(parts.query)).get("password", "")):
+        keep_secret(password)
 
 
 def require_embedded_queue(settings: Settings, out: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,14 +75,19 @@ class _Counted:
     def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self._engine = engine
         self._metrics = metrics
-        self._told = {"duplicate": 0, "lost": 0}
+        self._told = Counter(engine.found)
+
+    @property
+    def is_drained(self) -> bool:
+        return self._engine.is_drained
 
     async def take(self, count: int) -> list[Delivery]:
         taken = await self._engine.take(count)
-        duplicates, lost = self._engine.duplicates, self._engine.lost
-        self._metrics.settled("duplicate", duplicates - self._told["duplicate"])
-        self._metrics.lost(lost - self._told["lost"])
-        self._told = {"duplicate": duplicates, "lost": lost}
+        new = Counter(self._engine.found) - self._told
+        self._metrics.settled("duplicate", new["duplicate"])
+        self._metrics.settled("dead", new["dead"])
+        self._metrics.lost(new["lost"])
+        self._told += new
         return taken
 
     async def settle(self, outcomes: list[Outcome]) -> None:
@@ -162,10 +168,12 @@ class _Service:
 
     def _drain_sentence(self) -> str:
         left_s = max(0.0, self._drain_ends_s - self._clock())
-        return (
+        sentence = (
             f"draining: {self._phase(Phase.CALLING)} in flight, "
             f"{self._phase(Phase.BACKING_OFF)} waiting for retry, {left_s:.0f} s left"
         )
+        trouble = self._engine.trouble if self._engine else None
+        return f"{sentence}; outcomes wait for the queue: {trouble}" if trouble else sentence
 
     def status(self) -> Status:
         """Tell whether the service is ready, why not, and what it does."""

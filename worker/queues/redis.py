@@ -6,8 +6,8 @@ lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with t
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -24,6 +24,7 @@ from worker.queues.redis_entries import (
     Held,
     letter_to_requeue,
     outcome_content,
+    positions_key,
     put_content,
     read_entry,
 )
@@ -55,9 +56,28 @@ class Taking:
 
 
 class Copy(Protocol):
-    """Where the lines of settled outcomes are written beside the streams."""
+    """Where the lines of settled outcomes are written beside the streams.
+
+    `trouble`: why it cannot be written now; what it was given waits in memory then.
+    """
+
+    trouble: str | None
 
     def append(self, kind: str, lines: list[bytes]) -> None: ...
+
+    def flush(self) -> None:
+        """Try again to write what waits."""
+        ...
+
+
+class NoCopy:
+    """No copy at all."""
+
+    trouble: str | None = None
+
+    def append(self, kind: str, lines: list[bytes]) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 class RedisQueue(Streams):
@@ -69,30 +89,35 @@ class RedisQueue(Streams):
     def __init__(self, url: StreamUrl, taking: Taking, *, copy: Copy | None = None) -> None:
         super().__init__(url)
         self._taking = taking
-        self._copy = copy
+        self._copy = copy or NoCopy()
         self._held: dict[int, Held] = {}
         self._next_id = 1
         self._own_pending_unread = True
+        self._last_delivered = (0, 0)
         self._look_again_at_s = 0.0
         self._claim_cursor = b"0-0"
-        self._given_up = asyncio.Event()
         self._closing = asyncio.Event()
         self._holding: asyncio.Task[None] | None = None
-        self.trouble: str | None = None
-        """Why Redis cannot be used now."""
-        self.lost = 0
-        """Entries that Redis trimmed away while they were pending."""
-        self.duplicates = 0
-        """Entries whose topic was in the queue before."""
+        self._away: str | None = None
+        self.is_drained = False
+        """Whether the last take found all that was there."""
+        self.found: Counter[str] = Counter()
+        """What became of entries as they were taken: `duplicate` (their topic was in the queue
+        before), `dead` (they cannot be sent), `lost` (trimmed away while nobody had them)."""
         self._scripts = {
             name: self._redis.register_script(_script(name))
-            for name in ("put", "register", "settle", "extend", "requeue")
+            for name in ("put", "register", "settle", "extend", "requeue", "lose", "tidy")
         }
 
     def __repr__(self) -> str:
         return f"<RedisQueue {self._url.stream} as {self._taking.consumer}, {len(self._held)} held>"
 
     # ---- the job
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the queue cannot be used now."""
+        return self._away or self._copy.trouble
 
     async def open(self, identity: JobIdentity) -> None:
         """Make the group, and see that the queue is of the same job.
@@ -103,25 +128,31 @@ class RedisQueue(Streams):
             await self._make_group()
             await self._identify(identity)
             await self._warn_of_missing_persistence()
+            await self._forget_consumers(idle_s=self._taking.lease_s)
         except (RedisError, OSError) as error:
             raise QueueError(f"queue.url: {sentence(error)}") from None
         self._holding = asyncio.create_task(self._hold())
 
     async def close(self) -> None:
-        """Stop refreshing what is held, and leave."""
+        """Stop refreshing what is held, and leave; what is still held stays pending."""
         # Ended by a flag: redis-py swallows most cancellations that come during a call.
         self._closing.set()
         if self._holding:
             await self._holding
-        await self._redis.aclose()
+            with suppress(RedisError, OSError):
+                await self._forget_consumers(self._taking.consumer)
+        await super().close()
 
-    def give_up(self) -> None:
-        """Wait for Redis no longer; what is not settled stays pending and is taken over."""
-        self._given_up.set()
+    async def _forget_consumers(self, name: str = "", *, idle_s: float = 0.0) -> None:
+        """Take consumers that hold nothing out of the group: replicas come and go."""
+        words = [self._url.group, name, int(idle_s * 1000)]
+        await self._once(self._scripts["tidy"](keys=[self._url.stream], args=words))
 
     async def _make_group(self) -> None:
         try:
-            await self._redis.xgroup_create(self._url.stream, self._url.group, "0", mkstream=True)
+            await self._once(
+                self._redis.xgroup_create(self._url.stream, self._url.group, "0", mkstream=True)
+            )
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
@@ -133,8 +164,8 @@ class RedisQueue(Streams):
             "topic_ids": identity.topic_ids,
         }
         for name, value in ours.items():
-            await self._redis.hsetnx(self._key("job"), name, value)
-            known = text(await self._redis.hget(self._key("job"), name))
+            await self._once(self._redis.hsetnx(self._key("job"), name, value))
+            known = text(await self._once(self._redis.hget(self._key("job"), name)))
             if known != value:
                 raise JobMismatchError(
                     f"the queue {self._url.stream} belongs to a job with {name} "
@@ -144,7 +175,7 @@ class RedisQueue(Streams):
 
     async def _warn_of_missing_persistence(self) -> None:
         with suppress(ResponseError):  # not everybody may ask
-            config = await self._redis.config_get("appendonly", "save")
+            config = await self._once(self._redis.config_get("appendonly", "save"))
             if config.get("appendonly") == "no" and not config.get("save"):
                 log.warning(
                     "Redis keeps nothing on disk: what it holds is lost when it stops "
@@ -161,14 +192,14 @@ class RedisQueue(Streams):
 
     async def put(self, records: list[Record]) -> int:
         """Put a batch with its positions; how many records were not read before."""
-        by_path: defaultdict[str, list[Record]] = defaultdict(list)
+        by_chunk: defaultdict[str, list[Record]] = defaultdict(list)
         for record in records:
             if not _is_broken_letter(record):
-                by_path[record.path].append(record)
-        return sum([await self._put_of(path, batch) for path, batch in by_path.items()])
+                by_chunk[positions_key(record)].append(record)
+        return sum([await self._put_of(key, batch) for key, batch in by_chunk.items()])
 
-    async def _put_of(self, path: str, records: list[Record]) -> int:
-        answers = await self._put(path, [put_content(record) for record in records])
+    async def _put_of(self, positions: str, records: list[Record]) -> int:
+        answers = await self._put(positions, [put_content(record) for record in records])
         new = answers.count(1)
         # One at a time with its holder, so that the letter can name it.
         in_conflict = [
@@ -177,14 +208,13 @@ class RedisQueue(Streams):
             if isinstance(answer, bytes)
         ]
         if in_conflict:
-            new += (await self._put(path, in_conflict)).count(1)
+            new += (await self._put(positions, in_conflict)).count(1)
         return new
 
-    async def _put(self, path: str, content: list[dict[str, Any]]) -> list[Any]:
-        keys = [self._url.stream, *map(self._key, ("dead", "counts", "topics", "letters"))]
-        answers: list[Any] = await self._run(
-            "put", [*keys, self._key(f"read:{path}")], [orjson.dumps(content)]
-        )
+    async def _put(self, positions: str, content: list[dict[str, Any]]) -> list[Any]:
+        names = ("dead", "counts", "topics", "letters", positions)
+        keys = [self._url.stream, *map(self._key, names)]
+        answers: list[Any] = await self._run("put", keys, [orjson.dumps(content)])
         return answers
 
     # ---- taking
@@ -192,14 +222,19 @@ class RedisQueue(Streams):
     async def take(self, count: int) -> list[Delivery]:
         """Take up to `count`: what this consumer held before, what silent ones hold, then new.
 
-        Nothing while Redis is away.
+        Nothing while Redis is away, or while the copy cannot be written.
         """
+        self._copy.flush()
+        if self._copy.trouble:
+            await self._pause()
+            return []
         taken: list[Delivery] = []
         try:
             if self._own_pending_unread:
                 taken += await self._take_own(count)
             if len(taken) < count and asyncio.get_running_loop().time() >= self._look_again_at_s:
                 taken += await self._take_over(count - len(taken))
+            self.is_drained = False
             if len(taken) < count:
                 taken += await self._take_new(count - len(taken))
         except (RedisError, OSError) as error:
@@ -226,9 +261,13 @@ class RedisQueue(Streams):
 
     async def _take_over(self, count: int) -> list[Delivery]:
         lease_ms = int(self._taking.lease_s * 1000)
-        answer = await self._redis.xautoclaim(
-            self._url.stream, self._url.group, self._taking.consumer, lease_ms,
-            self._claim_cursor, count=min(count, CLAIM_AT_ONCE),
+        # Before the claim: what is settled while it is under way must not come back with it.
+        in_hand = self._in_hand()
+        answer = await self._once(
+            self._redis.xautoclaim(
+                self._url.stream, self._url.group, self._taking.consumer, lease_ms,
+                self._claim_cursor, count=min(count, CLAIM_AT_ONCE),
+            )
         )  # fmt: skip
         self._claim_cursor, claimed = answer[0], list(answer[1])
         claimed += [(gone, None) for gone in (answer[2] if len(answer) > 2 else ())]  # noqa: PLR2004
@@ -239,9 +278,10 @@ class RedisQueue(Streams):
         # pending here, where reading the own entries finds them.
         if not all(entry_id for entry_id, _ in claimed):
             self._own_pending_unread = True
-        # Its own are among them where they were refreshed too late; deleted ones are lost then too.
-        in_hand = self._in_hand()
-        others = [(i, fields) for i, fields in claimed if i and not (fields and i in in_hand)]
+        # Its own are among them where they were refreshed too late.
+        mine = [entry_id for entry_id, fields in claimed if entry_id in in_hand and not fields]
+        await self._note_as_gone(mine)
+        others = [(i, fields) for i, fields in claimed if i and i not in in_hand]
         if others:
             log.warning("taken over from a consumer that fell silent", records=len(others))
         return await self._deliver(others, may_have_called=True)
@@ -250,37 +290,46 @@ class RedisQueue(Streams):
         return {held.entry_id for held in self._held.values()}
 
     async def _take_new(self, count: int) -> list[Delivery]:
-        return await self._deliver(await self._read_group(b">", count), may_have_called=False)
+        in_hand = self._in_hand()
+        found = await self._read_group(b">", count)
+        self.is_drained = len(found) < count and not self._own_pending_unread
+        # A Redis that forgot its last second delivers entries anew: some are still in hand, others
+        # were called already.
+        again = [e for e in found if e[0] not in in_hand and _order(e[0]) <= self._last_delivered]
+        new = [e for e in found if _order(e[0]) > self._last_delivered]
+        if new:
+            self._last_delivered = _order(new[-1][0])
+        taken = await self._deliver(again, may_have_called=True)
+        return taken + await self._deliver(new, may_have_called=False)
 
     async def _read_group(
         self, after: bytes, count: int
     ) -> list[tuple[bytes, dict[bytes, bytes] | None]]:
-        answer = await self._redis.xreadgroup(
-            self._url.group, self._taking.consumer, {self._url.stream: after.decode()}, count=count
+        streams = {self._url.stream: after.decode()}
+        answer = await self._once(
+            self._redis.xreadgroup(self._url.group, self._taking.consumer, streams, count=count)
         )
-        streams = list(answer.values()) if isinstance(answer, dict) else [s[1] for s in answer]
-        entries = streams[0] if streams else []
+        pages = list(answer.values()) if isinstance(answer, dict) else [s[1] for s in answer]
+        entries = pages[0] if pages else []
         # redis-py nests the entries once more where a stream was asked for by the new protocol.
         return list(entries[0] if entries and isinstance(entries[0], list) else entries)
 
     async def _deliver(
-        self, found: Iterable[tuple[bytes, dict[bytes, bytes] | None]], *, may_have_called: bool
+        self, found: list[tuple[bytes, dict[bytes, bytes] | None]], *, may_have_called: bool
     ) -> list[Delivery]:
-        entries = []
-        for entry_id, fields in found:
-            if not fields:
-                await self._lose(entry_id)
-                continue
-            entries.append(
-                read_entry(
-                    self._url.stream,
-                    entry_id,
-                    fields,
-                    self._taking.rules,
-                    self._taking.line_bytes_max,
-                    may_have_called=may_have_called,
-                )
+        there = [(entry_id, fields) for entry_id, fields in found if fields]
+        await self._lose([entry_id for entry_id, fields in found if not fields])
+        entries = [
+            read_entry(
+                self._url.stream,
+                entry_id,
+                fields,
+                self._taking.rules,
+                self._taking.line_bytes_max,
+                may_have_called=may_have_called,
             )
+            for entry_id, fields in there
+        ]
         letters: list[Outcome] = []
         deliveries: list[Delivery] = []
         for entry in await self._register(entries):
@@ -293,6 +342,7 @@ class RedisQueue(Streams):
                 deliveries.append(held.delivery)
         if letters:
             await self.settle(letters)
+            self.found["dead"] += len(letters)
         return deliveries
 
     async def _register(self, entries: list[Entry]) -> list[Entry]:
@@ -304,34 +354,46 @@ class RedisQueue(Streams):
         for entry in named:
             words += [entry.id, entry.topic_id, entry.content, entry.source]
         keys = [self._url.stream, self._key("counts"), self._key("topics")]
-        answers = await self._scripts["register"](keys=keys, args=words)
+        answers = await self._once(self._scripts["register"](keys=keys, args=words))
         duplicates = set()
         for entry, answer in zip(named, answers, strict=True):
             if answer == 1:
                 duplicates.add(entry.id)
-                self.duplicates += 1
+                self.found["duplicate"] += 1
             elif isinstance(answer, bytes):
                 entry.conflict_with = text(answer)
         return [entry for entry in entries if entry.id not in duplicates]
 
-    async def _lose(self, entry_id: bytes) -> None:
-        """Tell of an entry that somebody trimmed away while it was pending."""
-        self.lost += 1
-        log.error("LOST: Redis no longer holds a record that was taken", entry=entry_id.decode())
-        await self._redis.xack(self._url.stream, self._url.group, entry_id)
-        await self._redis.hincrby(self._key("counts"), "lost", 1)
+    async def _lose(self, entry_ids: list[bytes]) -> None:
+        """Tell of entries that somebody trimmed away while they were pending."""
+        if not entry_ids:
+            return
+        await self._note_as_gone(entry_ids)
+        self.found["lost"] += len(entry_ids)
+        for entry_id in entry_ids:
+            log.error(
+                "LOST: Redis no longer holds a record that was taken", entry=entry_id.decode()
+            )
+
+    async def _note_as_gone(self, entry_ids: list[bytes]) -> None:
+        """Note which are lost, unless who has them in hand settles them after all."""
+        if entry_ids:
+            keys = [self._url.stream, self._key("lost")]
+            await self._once(self._scripts["lose"](keys=keys, args=[self._url.group, *entry_ids]))
 
     async def _hold(self) -> None:
         """Refresh the hold on what is in hand, every third of the lease."""
         while not await _within(self._taking.lease_s / 3, self._closing):
             ids = [held.entry_id for held in self._held.values()]
-            for at in range(0, len(ids), CLAIM_AT_ONCE):
-                await self._extend(ids[at : at + CLAIM_AT_ONCE])
+            with suppress(RedisError, OSError):
+                for at in range(0, len(ids), CLAIM_AT_ONCE):
+                    if self._closing.is_set():
+                        break
+                    await self._extend(ids[at : at + CLAIM_AT_ONCE])
 
     async def _extend(self, ids: list[bytes]) -> None:
         words: list[Any] = [self._url.group, self._taking.consumer, *ids]
-        with suppress(RedisError, OSError):
-            await self._scripts["extend"](keys=[self._url.stream], args=words)
+        await self._once(self._scripts["extend"](keys=[self._url.stream], args=words))
 
     # ---- settling
 
@@ -344,7 +406,7 @@ class RedisQueue(Streams):
         contents = [outcome_content(h, outcome) for h, outcome in zip(held, outcomes, strict=True)]
         keys = [
             self._url.stream,
-            *map(self._key, ("imported", "dead", "counts", "topics", "letters")),
+            *map(self._key, ("imported", "dead", "counts", "topics", "letters", "lost")),
         ]
         words = [self._url.group, self._taking.consumer, self._taking.keep_results]
         answers = await self._run("settle", keys, [*words, orjson.dumps(contents)])
@@ -352,11 +414,10 @@ class RedisQueue(Streams):
             del self._held[outcome.id]
         if passed_over := answers.count(0):
             log.warning("settled by another consumer, which took them over", records=passed_over)
-        if self._copy:
-            settled = [c for c, answer in zip(contents, answers, strict=True) if answer]
-            for kind in ("imported", "dead"):
-                lines = [c["line"].encode() + b"\n" for c in settled if c["kind"] == kind]
-                self._copy.append(kind, lines)
+        settled = [c for c, answer in zip(contents, answers, strict=True) if answer]
+        for kind in ("imported", "dead"):
+            lines = [c["line"].encode() + b"\n" for c in settled if c["kind"] == kind]
+            self._copy.append(kind, lines)
 
     async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
         """Put a page of dead letters back, with TopicIds and doubts; how many were there still."""
@@ -373,32 +434,42 @@ class RedisQueue(Streams):
     async def _patiently(self, job: Callable[[], Awaitable[Result]]) -> Result:
         while True:
             try:
-                result = await job()
+                result = await self._once(job())
             except (RedisError, OSError) as error:
                 await self._trouble(error)
-                if self._given_up.is_set():
+                if self._given_up.done():
                     raise QueueError(f"the queue: {sentence(error)}") from None
             else:
                 self._no_trouble()
                 return result
 
     async def _trouble(self, error: Exception) -> None:
-        if self.trouble is None:
+        if self._away is None:
             log.warning("the queue cannot be used now; waiting for it", reason=sentence(error))
-        self.trouble = sentence(error)
+        self._away = sentence(error)
         self._own_pending_unread = True
-        await _within(RETRY_S, self._given_up)
-        with suppress(RedisError, OSError):
-            await self._make_group()
+        await self._pause()
+        if not self._given_up.done():
+            with suppress(RedisError, OSError):
+                await self._make_group()
+
+    async def _pause(self) -> None:
+        await asyncio.wait({self._given_up}, timeout=RETRY_S)
 
     def _no_trouble(self) -> None:
-        if self.trouble is not None:
+        if self._away is not None:
             log.info("the queue can be used again")
-        self.trouble = None
+        self._away = None
 
 
 def _script(name: str) -> str:
     return resources.files("worker.queues").joinpath(f"redis_{name}.lua").read_text()
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    """Tell where an entry stands in its stream."""
+    milliseconds, _, number = entry_id.partition(b"-")
+    return int(milliseconds), int(number)
 
 
 def _is_broken_letter(record: Record) -> bool:

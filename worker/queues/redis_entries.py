@@ -1,9 +1,10 @@
 """Entries of the stream as deliveries, and outcomes as the scripts want them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from worker.delivery import Delivery
 from worker.outcome import (
@@ -16,14 +17,36 @@ from worker.outcome import (
     dead_letter_line,
     imported_counts,
     imported_line,
+    record_in_dead_letter,
 )
-from worker.record import Record, content_hash
+from worker.record import Record, content_hash, on_one_line
+from worker.telemetry import logger
 from worker.topic import InvalidRecordError, Origin, RecordRules, Topic, parse_record, to_topic
 from worker.verdict import History, Reason
 
+log = logger()
+
 HASH_DIGITS = 12
+POSITIONS_LINES = 1_000_000
+"""Lines of an input whose hashes are kept in one string: Redis holds no longer one than 512 MB."""
+OUR_FIELD = b"topic-import"
+"""The one field beside `record` that this program writes; no other name means anything to it."""
 MENDING = "mend this line, or the settings, and run the same command again"
+MENDING_A_PRODUCER = "add it again, mended; or mend the settings and give it to `replay`"
 ANOTHER_ID = "give one of them another TopicId (or key) and run again"
+DEFECT = "the record cannot be read, by a defect of the program: please report it"
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What this program knows of a record in the stream: where it first came from, its TopicId."""
+
+    source: str
+    topic_id: str = ""
+    history: History = field(default_factory=History)
+
+
+OURS = TypeAdapter(Ours)
 
 
 @dataclass(slots=True)
@@ -66,7 +89,8 @@ class Held:
         """Take an entry in hand under a number of this process."""
         topic, history = entry.topic, entry.history
         if isinstance(topic, InvalidRecordError):
-            letter = DeadLetter(number, Reason.INVALID, None, str(topic), MENDING, history)
+            hint = MENDING_A_PRODUCER
+            letter = DeadLetter(number, Reason.INVALID, None, str(topic), hint, history)
             subject = _subject_of_invalid(entry.source, entry.raw, topic)
             return cls(number, entry.id, subject, "", Origin.NONE, letter=letter)
         subject = _subject(entry.source, entry.raw, topic)
@@ -85,12 +109,10 @@ def read_entry(
     *,
     may_have_called: bool,
 ) -> Entry:
-    """Read an entry: `record` is the producer's, the other fields are ours."""
+    """Read an entry; what is in it raises nothing, for it would come back for ever."""
     raw = fields.get(b"record", b"")
-    ours = _ours(fields) or (f"{stream}:{entry_id.decode()}", None, History())
-    source, given_id, history = ours
-    if may_have_called:
-        history = history.cut_off()
+    ours = _ours(f"{stream}:{entry_id.decode()}", fields.get(OUR_FIELD))
+    history = ours.history.cut_off() if may_have_called else ours.history
     topic: Topic | InvalidRecordError
     if b"record" not in fields:
         raw = _all_fields(fields)
@@ -100,20 +122,21 @@ def read_entry(
         raw = raw[:line_bytes_max]
         topic = InvalidRecordError([problem], is_object=False)
     else:
-        topic = _topic(raw, rules, given_id)
-    return Entry(entry_id, source, raw, topic, history)
+        topic = _topic(raw, rules, ours.topic_id or None)
+    if isinstance(topic, Topic) or topic.is_object:
+        raw = on_one_line(raw)
+    return Entry(entry_id, ours.source, raw, topic, history)
 
 
-def _ours(fields: dict[bytes, bytes]) -> tuple[str, str | None, History] | None:
-    """Read what this program wrote beside the record: source, TopicId, history.
-
-    None where a producer wrote the entry, whatever else it put in under these names.
-    """
+def _ours(source: str, text: bytes | None) -> Ours:
+    """Read what this program wrote beside the record, if it did; `source`: where it came from."""
+    if text is None:
+        return Ours(source)
     try:
-        history = History(**orjson.loads(fields[b"history"]))
-        return fields[b"source"].decode(), fields[b"topic_id"].decode() or None, history
-    except (KeyError, ValueError, TypeError):
-        return None
+        return OURS.validate_json(text)
+    except ValidationError:
+        # Another version's, perhaps: what is not known of it is in doubt.
+        return Ours(source, history=History(may_exist=True))
 
 
 def _all_fields(fields: dict[bytes, bytes]) -> bytes:
@@ -131,6 +154,15 @@ def _topic(raw: bytes, rules: RecordRules, given_id: str | None) -> Topic | Inva
         return to_topic(parse_record(raw), rules, given_id)
     except InvalidRecordError as error:
         return error
+    except Exception as error:
+        # It would end every replica, one after the other.
+        log.exception("a record cannot be read")
+        return InvalidRecordError([f"{DEFECT}: {error!r}"], is_object=False)
+
+
+def positions_key(record: Record) -> str:
+    """Name the string that holds the hashes of the lines read of an input, around this one."""
+    return f"read:{(record.line - 1) // POSITIONS_LINES}:{record.path}"
 
 
 def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str, Any]:
@@ -138,7 +170,7 @@ def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str
     topic = record.topic
     content: dict[str, Any] = {
         "path": record.path,
-        "line": record.line,
+        "position": (record.line - 1) % POSITIONS_LINES,
         "hash": record.content_hash.hex()[:HASH_DIGITS],
         "source": record.source,
         "raw": "",
@@ -197,17 +229,18 @@ def outcome_content(held: Held, outcome: Outcome) -> dict[str, Any]:
                 "counts": dead_letter_counts(outcome.reason.value, outcome.code),
             }
         case Released():
+            ours = Ours(held.subject.source, held.subject.topic_id or "", outcome.history)
             return content | {
                 "kind": "released",
                 "record": held.subject.raw.decode(),
-                "history": orjson.dumps(outcome.history).decode(),
+                "ours": orjson.dumps(ours).decode(),
             }
 
 
 def letter_to_requeue(entry_id: bytes, line: bytes) -> dict[str, Any]:
     """Write a dead letter as the script that requeues wants it."""
     letter = orjson.loads(line)
-    record = orjson.dumps(letter["record"]).decode() if "record" in letter else letter["raw"]
+    record = record_in_dead_letter(line).decode() if "record" in letter else letter["raw"]
     keeps_id = letter["reason"] != Reason.CONFLICT or letter["may_exist"]
     return {
         "id": entry_id.decode(),

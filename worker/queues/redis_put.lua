@@ -3,7 +3,7 @@
 -- the topic that it is in conflict with (nothing was changed then).
 --
 -- KEYS: stream, dead, counts, topics, letters, read
--- ARGV[1]: records as JSON, each {line, hash, source, raw, kind, topic_id, content, dead, reason,
+-- ARGV[1]: records as JSON, each {position, hash, source, raw, kind, topic_id, content, dead, reason,
 --          may_exist, asked_again, letter_topic_id}
 local stream, dead, counts, topics, letters, read = unpack(KEYS)
 local HASH_DIGITS = 12
@@ -62,9 +62,9 @@ local function bury(record)
 end
 
 local function enqueue(record)
-  local history = record.may_exist and '{"may_exist":true}' or '{}'
-  redis.call('XADD', stream, '*', 'record', record.raw, 'source', record.source,
-             'topic_id', record.topic_id, 'history', history)
+  local ours = {source = record.source, topic_id = record.topic_id,
+                history = {may_exist = record.may_exist}}
+  redis.call('XADD', stream, '*', 'record', record.raw, 'topic-import', cjson.encode(ours))
   if record.topic_id ~= '' then
     redis.call('HSET', topics, record.topic_id,
                cjson.encode({content = record.content, source = record.source}))
@@ -135,7 +135,7 @@ end
 
 local answers = {}
 for index, record in ipairs(cjson.decode(ARGV[1])) do
-  local from = (record.line - 1) * HASH_DIGITS
+  local from = record.position * HASH_DIGITS
   local old = redis.call('GETRANGE', read, from, from + HASH_DIGITS - 1)
   if string.byte(old, 1) == 0 then old = '' end
   if is_known(record, old) then

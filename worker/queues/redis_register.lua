@@ -11,7 +11,9 @@ for at = 2, #ARGV, 4 do
   local id, topic_id, content, source = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local text = redis.call('HGET', topics, topic_id)
   local holder = text and cjson.decode(text)
-  if not holder or holder.letter or holder.source == source then
+  if holder and not holder.letter and holder.source == source and holder.content == content then
+    answers[#answers + 1] = 0
+  elseif not holder or holder.letter or holder.source == source then
     redis.call('HSET', topics, topic_id, cjson.encode({content = content, source = source}))
     answers[#answers + 1] = 0
   elseif holder.content == content then

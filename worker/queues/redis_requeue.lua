@@ -23,9 +23,9 @@ for _, letter in ipairs(cjson.decode(ARGV[1])) do
     if holder and cjson.decode(holder).letter == letter.id then
       redis.call('HDEL', topics, letter.topic_id)
     end
-    redis.call('XADD', stream, '*', 'record', letter.record, 'source', letter.source,
-               'topic_id', letter.topic_id,
-               'history', letter.may_exist and '{"may_exist":true}' or '{}')
+    local ours = {source = letter.source, topic_id = letter.topic_id,
+                  history = {may_exist = letter.may_exist}}
+    redis.call('XADD', stream, '*', 'record', letter.record, 'topic-import', cjson.encode(ours))
     n = n + 1
   end
 end

@@ -1,17 +1,20 @@
 -- Settles outcomes atomically with the acknowledgement and the counts. An entry that another
 -- consumer has taken over, or that is gone, is passed over: answers 1 for each settled, else 0.
 --
--- KEYS: stream, imported, dead, counts, topics, letters
+-- KEYS: stream, imported, dead, counts, topics, letters, lost
 -- ARGV: group, consumer, keep_results, outcomes as JSON, each {id, kind, source, topic_id, content,
---       line, reason, code, may_exist, counts, record, history}
-local stream, imported, dead, counts, topics, letters = unpack(KEYS)
+--       line, reason, code, may_exist, counts, record, ours}
+local stream, imported, dead, counts, topics, letters, lost = unpack(KEYS)
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local FORGOTTEN_AT_ONCE = 1000
 
 local function is_mine(id)
   local pending = redis.call('XPENDING', stream, group, id, id, 1)
   if #pending > 0 then return pending[1][2] == consumer end
   -- Redis may have forgotten, in a crash, to whom it gave the entry.
-  return #redis.call('XRANGE', stream, id, id) > 0
+  if #redis.call('XRANGE', stream, id, id) > 0 then return true end
+  -- Trimmed away, and noted as lost by who looked for it; but it was in hand here.
+  return redis.call('SREM', lost, id) == 1
 end
 
 local function acknowledge(id)
@@ -21,8 +24,14 @@ end
 
 -- Written from the consumer's hand: the entry itself may have been trimmed away.
 local function release(outcome)
-  redis.call('XADD', stream, '*', 'record', outcome.record, 'source', outcome.source,
-             'topic_id', outcome.topic_id, 'history', outcome.history)
+  redis.call('XADD', stream, '*', 'record', outcome.record, 'topic-import', outcome.ours)
+end
+
+-- Whether nobody holds the ID, or this record does: one that is invalid may name another's.
+local function may_hold(outcome)
+  local text = redis.call('HGET', topics, outcome.topic_id)
+  local holder = text and cjson.decode(text)
+  return not holder or holder.letter or holder.source == outcome.source
 end
 
 local function bury(outcome)
@@ -32,7 +41,8 @@ local function bury(outcome)
   kept[#kept + 1] = {id = id, topic_id = outcome.topic_id, reason = outcome.reason,
                      code = outcome.code, may_exist = outcome.may_exist}
   redis.call('HSET', letters, outcome.source, cjson.encode(kept))
-  if outcome.topic_id ~= '' and outcome.reason ~= 'conflict' and not outcome.may_exist then
+  if outcome.topic_id ~= '' and outcome.reason ~= 'conflict' and not outcome.may_exist
+     and may_hold(outcome) then
     -- It cannot exist, and so holds its ID from nobody.
     redis.call('HSET', topics, outcome.topic_id,
                cjson.encode({content = outcome.content, source = outcome.source, letter = id}))
@@ -40,12 +50,13 @@ local function bury(outcome)
 end
 
 local function forget_the_oldest()
-  local surplus = redis.call('XLEN', imported) - keep
+  local length = redis.call('XLEN', imported)
+  local surplus = math.min(length - keep, FORGOTTEN_AT_ONCE)
   if surplus <= 0 then return end
   for _, entry in ipairs(redis.call('XRANGE', imported, '-', '+', 'COUNT', surplus)) do
     redis.call('HDEL', topics, entry[2][4])
   end
-  redis.call('XTRIM', imported, 'MAXLEN', keep)
+  redis.call('XTRIM', imported, 'MAXLEN', length - surplus)
 end
 
 local answers = {}

@@ -29,6 +29,8 @@ class SqliteQueue:
         self._store = SqliteStore(directory / FILE_NAME)
         self._directory = directory
         self._lock: DirectoryLock | None = None
+        self.is_drained = False
+        """Whether the last take found all that was there."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue")
 
     def __repr__(self) -> str:
@@ -64,6 +66,7 @@ class SqliteQueue:
     async def take(self, count: int) -> list[Delivery]:
         """Take up to `count` topics in the order in which they were put."""
         taken = await self.run(lambda: self._store.take(count))
+        self.is_drained = len(taken) < count
         return [Delivery(row.id, row.topic, row.history) for row in taken]
 
     async def settle(self, outcomes: list[Outcome]) -> None:

@@ -1,0 +1,13 @@
+-- Takes consumers that hold nothing out of the group: the one of a name, or all that are idle.
+--
+-- KEYS: stream
+-- ARGV: group, name or '', idle for milliseconds
+local group, name, idle_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
+for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
+  local consumer = {}
+  for at = 1, #flat, 2 do consumer[flat[at]] = flat[at + 1] end
+  if consumer.pending == 0 and consumer.idle >= idle_ms
+     and (name == '' or consumer.name == name) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], group, consumer.name)
+  end
+end

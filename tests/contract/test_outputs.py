@@ -1,5 +1,6 @@
 """Result files follow the queue, whatever happened to them meanwhile."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,23 @@ def test_a_copy_cuts_a_torn_line_off_and_goes_on_behind_it(tmp_path: Path) -> No
     path = tmp_path / "imported.jsonl"
     path.write_bytes(b"line 1\nli")
     copy = CopiedFile(path, rotate_at_bytes=1000)
+    copy.append([b"line 2\n"])
+    copy.close()
+    assert path.read_bytes() == b"line 1\nline 2\n"
+
+
+def test_a_copy_that_the_disk_refuses_holds_no_part_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "imported.jsonl"
+    copy = CopiedFile(path, rotate_at_bytes=1000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        copy.append([b"line 1\n"])
+        with pytest.raises(OSError, match="File too large"):
+            copy.append([b"line 2\n"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"line 1\n"
     copy.append([b"line 2\n"])
     copy.close()
     assert path.read_bytes() == b"line 1\nline 2\n"

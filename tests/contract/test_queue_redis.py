@@ -10,12 +10,11 @@ import redis
 
 from tests.contract.conftest import Run
 from tests.support.engines import RedisUnderTest, open_redis, running
-from tests.support.queues import DEAD, RULES, imported, read_record
+from tests.support.queues import DEAD, imported, read_record
 from tests.support.redis_server import RedisServer, binaries
 from tests.support.strategies import GROUP
 from worker.outcome import Released
-from worker.queues import JobIdentity, JobMismatchError, QueueError
-from worker.queues.redis import RedisQueue, Taking
+from worker.queues import QueueError
 from worker.queues.redis_streams import StreamUrl
 from worker.verdict import History
 
@@ -174,39 +173,6 @@ def test_a_consumer_that_comes_back_goes_on_with_what_it_held(
     run(story())
 
 
-def test_settling_once_more_after_a_lost_reply_counts_once(server: RedisServer, run: Run) -> None:
-    async def story() -> None:
-        queue = await open_redis(server)
-        await queue.put([read_record(1)])
-        (taken,) = await queue.take(1)
-        held = dict(queue._held)
-        for _ in range(2):
-            queue._held = dict(held)
-            await queue.settle([imported(taken.id)])
-        assert (await queue.counts()).imported == len(lines(server, "topics:imported")) == 1
-        await queue.close()
-
-    run(story())
-
-
-def test_entries_that_somebody_trimmed_away_are_told_as_lost(server: RedisServer, run: Run) -> None:
-    async def story() -> None:
-        one = await open_redis(server, "one", lease_s=SHORT_LEASE_S)
-        await one.put([read_record(n) for n in range(1, 6)])
-        await one.take(5)
-        with redis.Redis(port=server.port) as client:
-            client.xtrim("topics", maxlen=3, approximate=False)
-        await fall_silent(one)
-        two = await open_redis(server, "two", lease_s=SHORT_LEASE_S)
-        taken = [*await two.take(10), *await two.take(10)]
-        assert (len(taken), two.found["lost"]) == (3, 2)
-        assert await two.lost_ever() == 2
-        await one.close()
-        await two.close()
-
-    run(story())
-
-
 def test_results_are_trimmed_and_dead_letters_never(server: RedisServer, run: Run) -> None:
     async def story() -> None:
         queue = await open_redis(server, keep=5)
@@ -241,16 +207,6 @@ def test_dead_letters_are_put_back_with_their_ids_and_doubts(server: RedisServer
         assert [d.history.may_exist for d in again] == [True, False]
         counts = await queue.counts()
         assert (counts.read, counts.dead, counts.by_reason, counts.by_code) == (2, 0, {}, {})
-        await queue.close()
-
-    run(story())
-
-
-def test_the_queue_of_another_job_is_refused(server: RedisServer, run: Run) -> None:
-    async def story() -> None:
-        queue = await open_redis(server)
-        with pytest.raises(JobMismatchError, match="app 1400000000"):
-            await queue.open(JobIdentity("1400000001", "", "derive"))
         await queue.close()
 
     run(story())
@@ -292,24 +248,6 @@ def test_who_gives_up_waits_no_longer(tmp_path: Path, run: Run) -> None:
 
     with running(binaries()[0], tmp_path) as server:
         run(story(server))
-
-
-def test_a_password_in_the_url_is_told_to_nobody(
-    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async def story(server: RedisServer) -> str:
-        url = StreamUrl.parse(f"redis://:hunter2hunter2@127.0.0.1:{server.port}/0?stream=t")
-        queue = RedisQueue(url, Taking("one", 60.0, 10, RULES, 1 << 20))
-        with pytest.raises(QueueError) as error:
-            await queue.open(JobIdentity("1", "", "derive"))
-        assert await queue.take(1) == []
-        await queue.close()
-        return f"{error.value} {queue.trouble} {queue!r}"
-
-    # A server without a password refuses one.
-    with running(binaries()[0], tmp_path, "--requirepass", "another") as server:
-        said = run(story(server))
-    assert "hunter2" not in said + "".join(capsys.readouterr())
 
 
 def test_a_url_is_taken_apart() -> None:

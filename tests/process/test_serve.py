@@ -1,5 +1,6 @@
 """The long-lived service as processes: replicas, kills, restarts of Redis, signals, halts."""
 
+import resource
 import signal
 import subprocess
 import time
@@ -168,6 +169,52 @@ def test_a_service_waits_for_a_redis_that_comes_later(
         said, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
         assert "imported 50 + dead 0" in said
+
+
+def test_a_full_disk_under_a_replica_stops_it_until_there_is_room(
+    tmp_path: Path, start: Start, durable_server: RedisServer
+) -> None:
+    with simulator("--latency", "0.05") as service:
+        job, settings = Job(tmp_path, service.url), shared(durable_server)
+        job.run("enqueue", job.write(records(400)), **settings)
+        replica = start(job, "--until-empty", **settings)
+        wait_for_created(service, 50)
+        unlimited = resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE)
+        full = (job.out / "imported.jsonl").stat().st_size + 1000
+        resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE, (full, unlimited[1]))
+        wait_until(lambda: "a result file: File too large; make room" in replica.get("readyz")[1])
+        resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE, unlimited)
+        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        assert replica.process.returncode == 0, logged
+        assert "Traceback" not in logged
+        assert "imported 400 + dead 0" in said
+        audit(service, durable_server, 400)
+        copied = [line["topic_id"] for line in job.imported()]
+        assert Counter(copied) == Counter(line["topic_id"] for line in results(durable_server))
+
+
+def test_a_second_signal_ends_a_replica_though_its_redis_hangs(
+    tmp_path: Path, start: Start, durable_server: RedisServer
+) -> None:
+    with simulator("--latency", "0.05") as service:
+        job, settings = Job(tmp_path, service.url), shared(durable_server)
+        job.run("enqueue", job.write(records(400)), **settings)
+        replica = start(job, **settings)
+        wait_for_created(service, 50)
+        with durable_server.hanging():
+            wait_until(lambda: replica.get("readyz")[0] == 503)
+            replica.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "outcomes wait for the queue" in replica.get("readyz")[1])
+            began_s = time.monotonic()
+            code, _, logged = replica.end()
+            assert time.monotonic() - began_s < 5, "it waited for nobody"
+            assert code == 3, "outcomes could not be settled"
+            assert "Traceback" not in logged
+        other = start(job, "--until-empty", **settings)
+        said, logged = other.process.communicate(timeout=PATIENCE_S)
+        assert other.process.returncode == 0, logged
+        assert "imported 400 + dead 0" in said
+        audit(service, durable_server, 400)
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "redis"])

@@ -73,8 +73,8 @@ class _Run:
         self._options = options
         self._sources = sources
         self._counters = Counters()
-        self._credentials = parts.credentials(settings)
-        self._endpoint = parts.endpoint(settings)
+        self._credentials = assembly.credentials(settings)
+        self._endpoint = assembly.endpoint(settings)
         self._started = time.time()
         self._started_s = time.monotonic()
         self._halt: Halt | None = None

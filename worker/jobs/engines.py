@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from worker.delivery import Delivery
-from worker.jobs import UsageError, assembly, parts
+from worker.jobs import UsageError, parts
 from worker.outcome import Counts, Outcome
 from worker.outputs import CopiedFile
 from worker.queues.lock import DirectoryLock
@@ -193,7 +193,7 @@ def redis_queue(
         from worker.queues.redis import RedisQueue, Taking  # noqa: PLC0415 - an extra
         from worker.queues.redis_streams import StreamUrl  # noqa: PLC0415
     except ImportError:
-        raise UsageError(f"queue.url: {assembly.NO_REDIS}") from None
+        raise UsageError(f"queue.url: {parts.NO_REDIS}") from None
     taking = Taking(
         consumer=consumer,
         lease_s=settings.queue.lease,

@@ -1,44 +1,29 @@
 """From settings to parts: what more than one job is built from."""
 
-import asyncio
 import errno
 import os
-import resource
-import ssl
-import time
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from worker.chat import Endpoint, proxy_from_environment
-from worker.credentials import GivenCredentials, SigningCredentials
-from worker.delivery import Credentials
 from worker.intake.sources import InputError, Source, resolve
 from worker.jobs import UsageError
 from worker.outputs import ResultFile
 from worker.queues import JobIdentity
 from worker.queues.sqlite import FILE_NAME
 from worker.queues.sqlite_store import SqliteStore
-from worker.retry import RetryPolicy
 from worker.settings import (
     REDIS_URLS,
     Settings,
-    SettingsError,
-    app_problems,
-    base_url,
-    is_proxy_url,
-    secret_key,
 )
-from worker.telemetry import keep_secret, logger
+from worker.telemetry import keep_secret
 from worker.topic import FieldLimits, RecordRules
 
-log = logger()
-
-FILES_BESIDE_CONNECTIONS = 64
 SQLITE_URL = "sqlite:///"
 IMPORTED_NAME = "imported.jsonl"
 DEAD_LETTER_NAME = "dead-letter.jsonl"
 REPORT_NAME = "report.json"
+NO_REDIS = "Redis needs the extra: pip install 'topic-import-worker[redis]'"
 OUT_OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
@@ -52,11 +37,6 @@ def record_rules(settings: Settings) -> RecordRules:
         fields=records.fields,
         key_field=records.key_field,
     )
-
-
-def retry_policy(settings: Settings) -> RetryPolicy:
-    retry = settings.retry
-    return RetryPolicy(retry.max_attempts, retry.base_delay, retry.max_delay, retry.patience)
 
 
 def job_identity(settings: Settings) -> JobIdentity:
@@ -109,74 +89,6 @@ def require_embedded_queue(settings: Settings, out: Path) -> None:
             "queue.url: backfill keeps its queue in --out; for a queue in Redis use "
             "`topic-import enqueue` and `topic-import serve --until-empty`"
         )
-
-
-def credentials(settings: Settings) -> Credentials:
-    """Make the credentials, or say all that is missing."""
-    app = settings.app
-    problems = list(app_problems(app))
-    if problems:
-        raise UsageError("\n".join(problems))
-    try:
-        key = secret_key(app)
-    except SettingsError as error:
-        raise UsageError(str(error)) from None
-    if key is None:
-        assert app.usersig is not None  # noqa: S101 - app_problems saw to it
-        return GivenCredentials(app.usersig.get_secret_value())
-    return SigningCredentials(
-        app.sdk_app_id or 0,
-        app.admin,
-        key,
-        wall_clock=time.time,
-        clock=asyncio.get_running_loop().time,
-    )
-
-
-def endpoint(settings: Settings) -> Endpoint:
-    app, http = settings.app, settings.http
-    proxy = http.proxy.get_secret_value() if http.proxy else None
-    proxy = proxy or proxy_from_environment(base_url(app))
-    if proxy and not is_proxy_url(proxy):
-        raise UsageError("the proxy of the environment (HTTPS_PROXY) is no URL like http://x:3128")
-    keep_secret(proxy or "")
-    if http.ca_file:
-        try:
-            ssl.create_default_context(cafile=http.ca_file)
-        except OSError as error:
-            reason = "no certificates in it" if isinstance(error, ssl.SSLError) else error.strerror
-            raise UsageError(f"http.ca_file {http.ca_file}: {reason}") from None
-    return Endpoint(
-        base_url=base_url(app),
-        path=app.path,
-        sdk_app_id=app.sdk_app_id or 0,
-        admin=app.admin,
-        connect_timeout_s=http.connect_timeout,
-        total_timeout_s=http.total_timeout,
-        proxy=proxy,
-        ca_file=str(http.ca_file) if http.ca_file else None,
-    )
-
-
-def slots(settings: Settings) -> int:
-    """Bound the open calls by what the system lets this process open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft not in {hard, resource.RLIM_INFINITY}:
-        wanted = settings.http.max_in_flight + FILES_BESIDE_CONNECTIONS
-        soft = max(soft, wanted if hard == resource.RLIM_INFINITY else min(hard, wanted))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY:
-        return settings.http.max_in_flight
-    room = max(
-        1, soft - FILES_BESIDE_CONNECTIONS if soft > 2 * FILES_BESIDE_CONNECTIONS else soft // 2
-    )
-    if room < settings.http.max_in_flight:
-        log.warning(
-            "fewer calls at once than http.max_in_flight: raise ulimit -n",
-            calls=room,
-            open_files=soft,
-        )
-    return min(room, settings.http.max_in_flight)
 
 
 def prepare_directory(out: Path) -> None:

@@ -52,7 +52,7 @@ async def serve(settings: Settings, options: Options) -> Exit:
     Raises UsageError where nothing was started.
     """
     parts.redis_url(settings, options.out)
-    parts.credentials(settings)
+    assembly.credentials(settings)
     service = _Service(settings, options)
     for warning in unwise(settings):
         log.warning(warning)
@@ -104,8 +104,8 @@ class _Service:
         self._options = options
         self._counters = Counters()
         self._counts = Counts()
-        self._credentials = parts.credentials(settings)
-        self._endpoint = parts.endpoint(settings)
+        self._credentials = assembly.credentials(settings)
+        self._endpoint = assembly.endpoint(settings)
         self._clock = asyncio.get_running_loop().time
         self._started, self._started_s = time.time(), time.monotonic()
         self._oldest_age_s = 0.0
@@ -233,7 +233,7 @@ class _Service:
                 take_max = 1
                 # What a person mends may be the key.
                 with suppress(UsageError):
-                    self._credentials = parts.credentials(self._settings)
+                    self._credentials = assembly.credentials(self._settings)
             elif take_max:
                 self._halt, pauses, take_max = None, _growing_pauses(), None
                 log.info("the halt is over: importing again")

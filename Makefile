@@ -21,7 +21,7 @@ run: $(STAMP) ## import the sample from an empty folder against the simulator
 	@$(BIN)/python -m benchmarks.demo
 
 test: $(STAMP) ## run all tests
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 4 --dist worksteal
 
 check: $(STAMP) ## format, lint, types, floors, tests with coverage
 	$(BIN)/ruff format --check .
@@ -30,7 +30,7 @@ check: $(STAMP) ## format, lint, types, floors, tests with coverage
 	$(BIN)/lint-imports
 	$(BIN)/coverage run -m pytest tests/unit
 	$(BIN)/coverage report --fail-under=100 --include='worker/topic.py,worker/codes.py,worker/verdict.py,worker/retry.py,worker/pace.py,worker/breaker.py,worker/health.py,worker/usersig.py,worker/record.py,worker/outcome.py'
-	$(BIN)/pytest -n 2 tests/contract tests/simulation tests/process
+	$(BIN)/pytest -n 4 --dist worksteal tests/contract tests/simulation tests/process
 
 format: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .

@@ -153,7 +153,7 @@ _ALL = (
     _reject(
         10010,
         "group missing or deleted",
-        "create the community, then give dead-letter.jsonl to backfill",
+        "create the community, then put the dead letters back: topic-import replay --code 10010",
     ),
     _reject(10011, "JSON parse failure", "look for odd characters in this record"),
     _reject(10012, "invalid operator", "check From_Account"),

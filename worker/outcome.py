@@ -63,11 +63,12 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Where all records are; `read = queued + imported + dead + duplicate`.
+    """Where all records are; `read = queued + imported + dead + duplicate + lost`.
 
-    `by_reason`, `by_code`: dead letters. `already_before_derived`: topics that existed before our
-    first call under an ID that only we should make. `may_exist_twice`: calls without a TopicId
-    that were repeated after an ambiguous answer.
+    `lost`: taken, then thrown away by a Redis; on any other day 0. `by_reason`, `by_code`: dead
+    letters. `already_before_derived`: topics that existed before our first call under an ID that
+    only we should make. `may_exist_twice`: calls without a TopicId that were repeated after an
+    ambiguous answer.
     """
 
     read: int = 0
@@ -75,6 +76,7 @@ class Counts:
     imported: int = 0
     dead: int = 0
     duplicate: int = 0
+    lost: int = 0
     already_own: int = 0
     already_before: int = 0
     already_before_derived: int = 0
@@ -84,7 +86,8 @@ class Counts:
 
     @property
     def add_up(self) -> bool:
-        return self.read == self.queued + self.imported + self.dead + self.duplicate
+        found = self.queued + self.imported + self.dead + self.duplicate
+        return self.read == found + self.lost
 
 
 def imported_counts(outcome: Imported, origin: Origin) -> list[str]:

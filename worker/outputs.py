@@ -157,7 +157,7 @@ class CopiedFile:
     """
 
     def __init__(self, path: Path, *, rotate_at_bytes: int) -> None:
-        self._path = path
+        self.path = path
         self._rotate_at_bytes = rotate_at_bytes
         self._file = _open_private(path)
         self._file.truncate(_end_of_last_line(self._file))
@@ -174,9 +174,9 @@ class CopiedFile:
             raise
         if self._file.tell() >= self._rotate_at_bytes:
             self._file.close()
-            number = max(_rotated_seqs(self._path), default=0) + 1
-            self._path.rename(_rotated_path(self._path, number))
-            self._file = _open_private(self._path)
+            number = max(_rotated_seqs(self.path), default=0) + 1
+            self.path.rename(_rotated_path(self.path, number))
+            self._file = _open_private(self.path)
 
     def close(self) -> None:
         self._file.close()

@@ -80,16 +80,20 @@ def _speed(calls_per_s: float, limits: Limits) -> str:
 async def _in_log(read_counts: ReadCounts, counters: Counters, limits: Limits) -> None:
     while True:
         await asyncio.sleep(LOG_EVERY_S)
-        counts = await read_counts()
-        log.info(
-            "progress",
-            read=counts.read,
-            queued=counts.queued,
-            imported=counts.imported,
-            dead=counts.dead,
-            duplicate=counts.duplicate,
-            calls=counters.calls,
-            throttled=counters.throttled,
-            rate_in_force=round(limits.rate_per_s, 1),
-            **({"probing_for_s": round(limits.probing_for_s)} if limits.is_open else {}),
-        )
+        tell(await read_counts(), counters, limits)
+
+
+def tell(counts: Counts, counters: Counters, limits: Limits) -> None:
+    """Log where all records are and how fast it goes."""
+    log.info(
+        "progress",
+        read=counts.read,
+        queued=counts.queued,
+        imported=counts.imported,
+        dead=counts.dead,
+        duplicate=counts.duplicate,
+        calls=counters.calls,
+        throttled=counters.throttled,
+        rate_in_force=round(limits.rate_per_s, 1),
+        **({"probing_for_s": round(limits.probing_for_s)} if limits.is_open else {}),
+    )

@@ -82,7 +82,7 @@ def sums(counts: Counts) -> list[str]:
     verb = "=" if c.add_up else "IS NOT"
     lines = [
         f"read {c.read:,} {verb} queued {c.queued:,} + imported {c.imported:,} "
-        f"+ dead {c.dead:,} + duplicate {c.duplicate:,}"
+        f"+ dead {c.dead:,} + duplicate {c.duplicate:,}" + (f" + LOST {c.lost:,}" if c.lost else "")
     ]
     if c.already_own or c.already_before:
         lines.append(

@@ -14,7 +14,7 @@ from worker.jobs import UsageError, parts
 from worker.outcome import Counts, Outcome
 from worker.outputs import CopiedFile
 from worker.queues.lock import DirectoryLock
-from worker.queues.sqlite import SqliteQueue
+from worker.queues.sqlite import FILE_NAME, SqliteQueue
 from worker.settings import Settings
 from worker.telemetry import logger
 
@@ -26,6 +26,11 @@ log = logger()
 
 class Engine(Protocol):
     """A queue, and what a service tells of it."""
+
+    @property
+    def name(self) -> str:
+        """Which queue it is, for people."""
+        ...
 
     async def take(self, count: int) -> list[Delivery]: ...
 
@@ -65,7 +70,8 @@ class EmbeddedEngine:
     trouble = None
     found: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, queue: SqliteQueue, files: parts.ResultFiles) -> None:
+    def __init__(self, name: str, queue: SqliteQueue, files: parts.ResultFiles) -> None:
+        self.name = name
         self._queue = queue
         self._files = files
         self._oldest: tuple[int | None, float] = (None, 0.0)
@@ -82,6 +88,8 @@ class EmbeddedEngine:
         await self._queue.run(self._files.follow)
 
     async def counts(self) -> Counts:
+        # Letters that somebody replays leave their file at the next look.
+        await self._queue.run(self._files.finish)
         return await self._queue.counts()
 
     async def is_empty(self) -> bool:
@@ -129,7 +137,7 @@ class Copies:
             try:
                 self._files[kind].append(lines)
             except OSError as error:
-                trouble = f"a result file: {error.strerror}; make room"
+                trouble = f"{self._files[kind].path}: {error.strerror}; make room"
             else:
                 lines.clear()
         if trouble and not self.trouble:
@@ -162,7 +170,7 @@ async def _embedded(settings: Settings, out: Path) -> AsyncIterator[Engine]:
         files = parts.ResultFiles(out, queue.store, rotate_at_bytes=settings.outputs.max_bytes)
         try:
             await queue.run(lambda: files.reconcile([]))
-            yield EmbeddedEngine(queue, files)
+            yield EmbeddedEngine(str(out / FILE_NAME), queue, files)
             await queue.run(files.finish)
         finally:
             files.close()

@@ -1,6 +1,7 @@
 """Put the records of files into the queue; run again: continue, add nothing twice."""
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from worker.jobs.engines import redis_queue
 from worker.jobs.feeding import Feeder, PutQueue
 from worker.jobs.signals import stop_signals
 from worker.outcome import Counts
-from worker.queues import JobMismatchError
+from worker.queues import JobMismatchError, QueueError
 from worker.queues.sqlite import SqliteQueue
 from worker.record import Record
 from worker.report import sums
@@ -46,7 +47,10 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
     """
     sources = parts.resolve_inputs(inputs)
     if settings.app.sdk_app_id is None:
-        raise UsageError("app.sdk_app_id is not set: a queue belongs to one app")
+        raise UsageError(
+            "app.sdk_app_id is not set, and a queue belongs to one app: set it, for example as "
+            "TOPIC_IMPORT_APP__SDK_APP_ID"
+        )
     async with _open(settings, out) as (queue, counts_of):
         counting = _Counting(queue)
         failure, exit_code = await _feed(settings, sources, counting)
@@ -56,8 +60,12 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
         f"{counting.read - counting.new:,} read before; {counting.invalid:,} invalid",
         *sums(counts),
     )
-    if isinstance(failure, InputError):
-        say(f"STOPPED: {failure}: mend it and run the same command again")
+    if counting.invalid:
+        say("what is wrong with the invalid ones: topic-import check " + shlex.join(inputs))
+    if exit_code:
+        say("the inputs were not read to their end: the same command goes on with them")
+    if isinstance(failure, (InputError, QueueError)):
+        say(f"STOPPED: {failure}", "mend it and run the same command again: it continues")
         return Exit.HALTED
     if failure:
         raise failure

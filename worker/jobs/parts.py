@@ -60,6 +60,14 @@ def resolve_inputs(paths: list[str]) -> list[Source]:
     return sources
 
 
+def no_job(out: Path) -> str:
+    """Say that there is nothing in a directory, and what may be meant."""
+    return (
+        f"--out {out}: there is no job ({FILE_NAME}): name the --out that it was begun with, "
+        "or for a queue in Redis set queue.url"
+    )
+
+
 def redis_url(settings: Settings, out: Path) -> str | None:
     """Tell the URL of a queue in Redis; None: the embedded one in `out`."""
     url = settings.queue.url.get_secret_value() if settings.queue.url else ""

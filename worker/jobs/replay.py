@@ -1,6 +1,7 @@
 """Put dead letters back into the queue after a fix."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from worker.intake.reader import read
 from worker.jobs import Exit, UsageError, parts, say
 from worker.jobs.engines import redis_queue
 from worker.outcome import Counts
+from worker.queues import QueueTakenError
+from worker.queues.lock import DirectoryLock
 from worker.queues.sqlite import FILE_NAME
 from worker.queues.sqlite_store import SqliteStore
 from worker.record import Record, content_hash
@@ -74,18 +77,27 @@ async def _replay_distributed(
 def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int, int, Counts]:
     path = out / FILE_NAME
     if not path.exists():
-        raise UsageError(f"--out {out}: there is no job ({FILE_NAME})")
-    store = SqliteStore(path)
-    try:
+        raise UsageError(parts.no_job(out))
+    is_alone, files = False, None
+    with ExitStack() as held:
+        with suppress(QueueTakenError):  # then its taker keeps the files
+            held.callback(DirectoryLock(out).release)
+            is_alone = True
+        store = SqliteStore(path)
+        held.callback(store.close)
         store.identify(parts.job_identity(settings))
+        if is_alone:
+            files = parts.ResultFiles(out, store)
+            held.callback(files.close)
+            files.reconcile([])
         before = store.counts().queued
         chosen = list(_chosen(store, settings, choice, out))
         for records in chosen:
             store.put(records)
+        if files:
+            files.finish()
         counts = store.counts()
         return sum(map(len, chosen)), counts.queued - before, counts
-    finally:
-        store.close()
 
 
 def _chosen(

@@ -17,21 +17,24 @@ from worker.delivery import Delivery, Phase
 from worker.jobs import Exit, UsageError, assembly, parts, say
 from worker.jobs.engines import Engine, open_engine
 from worker.jobs.signals import stop_signals
-from worker.limits import Quota
+from worker.limits import Limits, Quota
 from worker.metrics import Gauges, Metrics
 from worker.outcome import Counts, DeadLetter, Imported, Outcome
 from worker.outputs import write_whole
 from worker.pipeline import Pipeline
-from worker.queues import JobMismatchError, QueueError, QueueTakenError
+from worker.progress import tell
+from worker.queues import JobMismatchError, QueueAwayError, QueueError, QueueTakenError
 from worker.report import Report, summary
-from worker.settings import Settings, unwise
-from worker.telemetry import Counters, logger
+from worker.settings import Settings, base_url, unwise
+from worker.telemetry import Counters, RepeatedEvents, logger
 from worker.verdict import Halt
 
 log = logger()
 
 POLL_S = 0.2
+AWAY_PAUSE_S = 1.0
 COUNT_EVERY_S = 1.0
+TELL_EVERY_S = 60.0
 SAY_EVERY_S = 1.0
 HALT_PAUSES_S = (5.0, 10.0, 30.0, 60.0)
 """A halted service asks again after these, with one record: a person may have mended it."""
@@ -61,7 +64,13 @@ async def serve(settings: Settings, options: Options) -> Exit:
     gc.freeze()
     try:
         async with AdminServer(settings.admin.listen, service.status, service.metrics) as admin:
-            log.info("serving", admin=admin.url)
+            log.info(
+                "serving",
+                admin=admin.url,
+                app=settings.app.sdk_app_id,
+                service=base_url(settings.app),
+                out=str(options.out),
+            )
             return await service.run()
     except AdminError as error:
         raise UsageError(str(error)) from None
@@ -76,6 +85,7 @@ class _Counted:
         self._engine = engine
         self._metrics = metrics
         self._told = Counter(engine.found)
+        self._dead_letters = RepeatedEvents(log, asyncio.get_running_loop().time)
 
     @property
     def is_drained(self) -> bool:
@@ -93,7 +103,12 @@ class _Counted:
     async def settle(self, outcomes: list[Outcome]) -> None:
         await self._engine.settle(outcomes)
         self._metrics.settled("imported", sum(isinstance(o, Imported) for o in outcomes))
-        self._metrics.settled("dead", sum(isinstance(o, DeadLetter) for o in outcomes))
+        letters = [outcome for outcome in outcomes if isinstance(outcome, DeadLetter)]
+        self._metrics.settled("dead", len(letters))
+        for letter in letters:
+            self._dead_letters.warning(
+                "dead-lettered", reason=letter.reason.value, code=letter.code, hint=letter.hint
+            )
 
 
 class _Service:
@@ -114,6 +129,8 @@ class _Service:
         self._machinery: assembly.Machinery | None = None
         self._pipeline: Pipeline | None = None
         self._halt: Halt | None = None
+        self._queue_away: str | None = None
+        self._is_counted = False
         self._is_empty = False
         self._left_unsettled = False
         self._stopping = asyncio.Event()
@@ -155,6 +172,8 @@ class _Service:
             return self._drain_sentence()
         if self._halt:
             return f"halted ({self._halt.code}): {self._halt.message}"
+        if self._queue_away:
+            return f"queue: {self._queue_away}"
         if self._engine is None or self._quota is None or self._machinery is None:
             return "starting: the queue is being opened"
         if self._engine.trouble:
@@ -203,18 +222,23 @@ class _Service:
                     try:
                         async with open_engine(self._settings, self._options.out) as self._engine:
                             await self._import_all(self._engine, self._quota)
-                            self._counts = await self._engine.counts()
                     except (QueueTakenError, JobMismatchError):
                         raise
+                    except QueueAwayError as error:
+                        self._lost_sight_of_queue(str(error))
+                        await _pause(AWAY_PAUSE_S, self._stopping)
                     except (QueueError, OSError) as error:
                         self._halted(Halt("storage", str(error)))
-                        # While it stops, what was in hand could not be settled.
-                        self._left_unsettled = self._stopping.is_set()
                         await _pause(next(pauses), self._stopping)
                     finally:
                         self._engine = None
         exit_now = request.exit if request.is_now else None
         return self._report() or exit_now or Exit.DONE
+
+    def _lost_sight_of_queue(self, reason: str) -> None:
+        if self._queue_away is None:
+            log.warning("the queue cannot be reached; waiting for it", reason=reason)
+        self._queue_away = reason
 
     def _is_done(self) -> bool:
         return self._stopping.is_set() or self._is_empty
@@ -222,9 +246,11 @@ class _Service:
     async def _import_all(self, engine: Engine, quota: Quota) -> None:
         """Import until a stop; after a halt with one record at a time until one goes through."""
         pauses, take_max = _growing_pauses(), None
-        if self._halt:
+        self._counts = await engine.counts()
+        if self._halt or self._queue_away:
             log.info("the queue can be used again")
-            self._halt = None
+        self._halt = self._queue_away = None
+        log.info("importing", queue=engine.name, queued=self._counts.queued)
         while not self._is_done():
             halt = await self._import(engine, quota, take_max)
             if halt:
@@ -237,9 +263,10 @@ class _Service:
             elif take_max:
                 self._halt, pauses, take_max = None, _growing_pauses(), None
                 log.info("the halt is over: importing again")
+        with suppress(QueueError):  # what was settled is settled
+            self._counts, self._is_counted = await engine.counts(), True
 
     async def _import(self, engine: Engine, quota: Quota, take_max: int | None) -> Halt | None:
-        self._counts = await engine.counts()
         async with ImportTopicClient(self._endpoint) as chat:
             machinery = assembly.assemble(
                 self._settings,
@@ -252,13 +279,18 @@ class _Service:
             )
             bounds = assembly.bounds(self._settings, take_max=take_max)
             pipeline = Pipeline(_Counted(engine, self.metrics), machinery.carrier, bounds)
+            limits = machinery.limits
             self._machinery, self._pipeline = machinery, pipeline
             if self._stopping.is_set():
                 machinery.carrier.stop()
             ended = asyncio.Event()
-            looking = asyncio.create_task(self._look_after(engine, pipeline, ended))
+            looking = asyncio.create_task(self._look_after(engine, pipeline, limits, ended))
             try:
                 await pipeline.run(lambda: not self._is_empty)
+            except (QueueError, OSError):
+                # While it stops, what was in hand could not be settled.
+                self._left_unsettled = self._stopping.is_set()
+                raise
             finally:
                 # Ended by a flag: redis-py swallows most cancellations that come during a call.
                 ended.set()
@@ -266,9 +298,11 @@ class _Service:
                 self._pipeline = None
         return machinery.carrier.halted
 
-    async def _look_after(self, engine: Engine, pipeline: Pipeline, ended: asyncio.Event) -> None:
-        """Look for new records, and keep the figures for monitors fresh."""
-        counted_at_s = float("-inf")
+    async def _look_after(
+        self, engine: Engine, pipeline: Pipeline, limits: Limits, ended: asyncio.Event
+    ) -> None:
+        """Look for new records, keep the figures for monitors fresh, tell of the progress."""
+        counted_at_s, told_at_s, calls = float("-inf"), self._clock(), self._counters.calls
         while not ended.is_set():
             with suppress(Exception):  # the queue itself tells of its troubles
                 if self._options.until_empty and await engine.is_empty():
@@ -277,6 +311,9 @@ class _Service:
                     counted_at_s = self._clock()
                     self._counts = await engine.counts()
                     self._oldest_age_s = await engine.oldest_age_s()
+            if self._clock() - told_at_s >= TELL_EVERY_S and self._counters.calls > calls:
+                told_at_s, calls = self._clock(), self._counters.calls
+                tell(self._counts, self._counters, limits)
             pipeline.queue_was_fed()
             await _pause(POLL_S, ended)
 
@@ -324,6 +361,8 @@ class _Service:
             write_whole(self._options.out / parts.REPORT_NAME, report.as_json())
         except OSError as error:
             log.error("the report could not be written", reason=error.strerror)
+        if not self._is_counted:
+            say("the queue could not be asked at the end: these sums are the last it told, if any")
         say(*summary(report))
         return Exit.HALTED if self._left_unsettled else None
 

@@ -35,7 +35,7 @@ def stop_signals(
     def stop(number: signal.Signals) -> None:
         if request.exit is None:
             request.exit = _EXITS[number]
-            log.info("stopping: calls in flight may finish; once more to stop now")
+            log.info("stopping: what is under way may finish; once more to stop now")
             on_first()
         else:
             log.warning("stopping now")

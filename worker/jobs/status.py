@@ -35,26 +35,28 @@ async def _distributed(settings: Settings, url: str, *, as_json: bool) -> Exit:
     try:
         counts, lengths = await queue.counts(), await queue.lengths()
         consumers, unfinished = await queue.consumers(), await queue.unfinished_inputs()
-        lost, oldest_s = await queue.lost_ever(), await queue.oldest_age_s()
+        oldest_s = await queue.oldest_age_s()
     finally:
         await queue.close()
-    agree = lengths["dead"] == counts.dead and lost == 0
+    agree = lengths["dead"] == counts.dead and not counts.lost
     if as_json:
         content = _counts_dict(counts) | {
             "pending": consumers,
             "streams": lengths,
-            "lost": lost,
+            "lost": counts.lost,
             "oldest_s": round(oldest_s, 1),
             "unfinished_inputs": unfinished,
             "agree": agree,
         }
         say(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
         return Exit.DONE if agree else Exit.PROBLEMS
-    say(*sums(counts), f"the oldest has been in the queue for {oldest_s:.0f} s")
+    say(queue.name, *sums(counts))
+    if counts.queued:
+        say(f"the oldest has been in the queue for {oldest_s:.0f} s")
     for consumer, pending in consumers.items():
         say(f"{consumer} holds {pending:,}")
-    if lost:
-        say(f"LOST: {lost:,} records that Redis no longer held when they were due")
+    if counts.lost:
+        say("LOST: records that were taken, and that Redis no longer held when they were due")
     if lengths["dead"] != counts.dead:
         say(f"the stream of dead letters holds {lengths['dead']:,}, not {counts.dead:,}")
     for name in unfinished:
@@ -65,7 +67,7 @@ async def _distributed(settings: Settings, url: str, *, as_json: bool) -> Exit:
 def _embedded(out: Path, *, as_json: bool) -> Exit:
     path = out / FILE_NAME
     if not path.exists():
-        raise UsageError(f"--out {out}: there is no job ({FILE_NAME})")
+        raise UsageError(parts.no_job(out))
     taker = taker_of(out)
     store = SqliteStore(path, read_only=True)
     try:

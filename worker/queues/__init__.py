@@ -7,6 +7,10 @@ class QueueError(Exception):
     """The queue cannot be read or written now; the sentence says why and what to do."""
 
 
+class QueueAwayError(QueueError):
+    """The queue's server cannot be reached now; it may come back by itself."""
+
+
 class QueueTakenError(QueueError):
     """Another process takes from this queue."""
 

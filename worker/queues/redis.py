@@ -6,6 +6,7 @@ lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with t
 """
 
 import asyncio
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -28,7 +29,7 @@ from worker.queues.redis_entries import (
     put_content,
     read_entry,
 )
-from worker.queues.redis_streams import Streams, StreamUrl, sentence, text
+from worker.queues.redis_streams import Streams, StreamUrl, queue_error, sentence, text
 from worker.record import Record
 from worker.telemetry import logger
 from worker.topic import InvalidRecordError, RecordRules
@@ -40,6 +41,7 @@ LOOK_FOR_SILENT_SHARE = 0.25
 """Of the lease: how often what silent consumers hold is looked for; held ones are refreshed every
 third of it."""
 CLAIM_AT_ONCE = 100
+LOST_SHOWN = 10
 
 Result = TypeVar("Result")
 
@@ -98,7 +100,9 @@ class RedisQueue(Streams):
         self._claim_cursor = b"0-0"
         self._closing = asyncio.Event()
         self._holding: asyncio.Task[None] | None = None
-        self._away: str | None = None
+        self._was_opened = False
+        self._settling = asyncio.Lock()
+        self._troubles: dict[str, str] = {}
         self.is_drained = False
         """Whether the last take found all that was there."""
         self.found: Counter[str] = Counter()
@@ -115,22 +119,29 @@ class RedisQueue(Streams):
     # ---- the job
 
     @property
+    def name(self) -> str:
+        """Which queue it is, for people; no part of it is secret."""
+        return str(self._url)
+
+    @property
     def trouble(self) -> str | None:
         """Why the queue cannot be used now."""
-        return self._away or self._copy.trouble
+        return next(iter(self._troubles.values()), self._copy.trouble)
 
     async def open(self, identity: JobIdentity) -> None:
         """Make the group, and see that the queue is of the same job.
 
-        Raises QueueError where Redis cannot be reached or used, JobMismatchError for another job.
+        Raises QueueAwayError where Redis cannot be reached, QueueError where it cannot be used,
+        JobMismatchError for another job.
         """
         try:
             await self._make_group()
             await self._identify(identity)
-            await self._warn_of_missing_persistence()
+            await self._warn_of_what_may_be_lost()
             await self._forget_consumers(idle_s=self._taking.lease_s)
         except (RedisError, OSError) as error:
-            raise QueueError(f"queue.url: {sentence(error)}") from None
+            raise queue_error(error) from None
+        self._was_opened = True
         self._holding = asyncio.create_task(self._hold())
 
     async def close(self) -> None:
@@ -139,14 +150,16 @@ class RedisQueue(Streams):
         self._closing.set()
         if self._holding:
             await self._holding
-            with suppress(RedisError, OSError):
-                await self._forget_consumers(self._taking.consumer)
+            if self._taking.consumer:
+                with suppress(RedisError, OSError):
+                    await self._forget_consumers(self._taking.consumer)
         await super().close()
 
     async def _forget_consumers(self, name: str = "", *, idle_s: float = 0.0) -> None:
         """Take consumers that hold nothing out of the group: replicas come and go."""
         words = [self._url.group, name, int(idle_s * 1000)]
-        await self._once(self._scripts["tidy"](keys=[self._url.stream], args=words))
+        keys = [self._url.stream, self._key("batches")]
+        await self._once(self._scripts["tidy"](keys=keys, args=words))
 
     async def _make_group(self) -> None:
         try:
@@ -156,6 +169,12 @@ class RedisQueue(Streams):
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
+        else:
+            if self._was_opened:
+                log.error(
+                    "the queue in Redis was gone and is made anew: enqueue again what it held",
+                    stream=self._url.stream,
+                )
 
     async def _identify(self, identity: JobIdentity) -> None:
         ours = {
@@ -173,9 +192,16 @@ class RedisQueue(Streams):
                     "give it the same, or another stream"
                 )
 
-    async def _warn_of_missing_persistence(self) -> None:
+    async def _warn_of_what_may_be_lost(self) -> None:
         with suppress(ResponseError):  # not everybody may ask
-            config = await self._once(self._redis.config_get("appendonly", "save"))
+            config = await self._once(
+                self._redis.config_get("appendonly", "save", "maxmemory", "maxmemory-policy")
+            )
+            if config.get("maxmemory") != "0" and config.get("maxmemory-policy") != "noeviction":
+                log.warning(
+                    "Redis throws away what it has no room for, this queue too: "
+                    "set maxmemory-policy noeviction"
+                )
             if config.get("appendonly") == "no" and not config.get("save"):
                 log.warning(
                     "Redis keeps nothing on disk: what it holds is lost when it stops "
@@ -187,7 +213,7 @@ class RedisQueue(Streams):
     async def mark_input(self, path: str, *, unfinished: bool) -> None:
         """Note that an input is being read, or was read to its end."""
         await self._patiently(
-            lambda: self._redis.hset(self._key("inputs"), path, str(int(unfinished)))
+            "put", lambda: self._redis.hset(self._key("inputs"), path, str(int(unfinished)))
         )
 
     async def put(self, records: list[Record]) -> int:
@@ -238,9 +264,9 @@ class RedisQueue(Streams):
             if len(taken) < count:
                 taken += await self._take_new(count - len(taken))
         except (RedisError, OSError) as error:
-            await self._trouble(error)
+            await self._trouble("take", error)
         else:
-            self._no_trouble()
+            self._no_trouble("take")
         return taken
 
     async def _take_own(self, count: int) -> list[Delivery]:
@@ -370,10 +396,12 @@ class RedisQueue(Streams):
             return
         await self._note_as_gone(entry_ids)
         self.found["lost"] += len(entry_ids)
-        for entry_id in entry_ids:
-            log.error(
-                "LOST: Redis no longer holds a record that was taken", entry=entry_id.decode()
-            )
+        log.error(
+            "LOST: Redis no longer holds records that were taken; look at who trims or deletes "
+            "entries of the stream, and enqueue again what is missing",
+            records=len(entry_ids),
+            entries=[entry_id.decode() for entry_id in entry_ids[:LOST_SHOWN]],
+        )
 
     async def _note_as_gone(self, entry_ids: list[bytes]) -> None:
         """Note which are lost, unless who has them in hand settles them after all."""
@@ -402,18 +430,25 @@ class RedisQueue(Streams):
 
         Waits while Redis is away, until `give_up`: raises QueueError then.
         """
+        # One batch at a time: Redis remembers the last one, to answer it again.
+        async with self._settling:
+            await self._settle(outcomes)
+
+    async def _settle(self, outcomes: list[Outcome]) -> None:
         held = [self._held[outcome.id] for outcome in outcomes]
         contents = [outcome_content(h, outcome) for h, outcome in zip(held, outcomes, strict=True)]
-        keys = [
-            self._url.stream,
-            *map(self._key, ("imported", "dead", "counts", "topics", "letters", "lost")),
-        ]
-        words = [self._url.group, self._taking.consumer, self._taking.keep_results]
+        names = ("imported", "dead", "counts", "topics", "letters", "lost", "batches")
+        keys = [self._url.stream, *map(self._key, names)]
+        taking = self._taking
+        words = [self._url.group, taking.consumer, taking.keep_results, uuid.uuid4().hex]
         answers = await self._run("settle", keys, [*words, orjson.dumps(contents)])
         for outcome in outcomes:
             del self._held[outcome.id]
         if passed_over := answers.count(0):
-            log.warning("settled by another consumer, which took them over", records=passed_over)
+            log.warning(
+                "outcomes passed over: another consumer took the records over, or Redis lost them",
+                records=passed_over,
+            )
         settled = [c for c, answer in zip(contents, answers, strict=True) if answer]
         for kind in ("imported", "dead"):
             lines = [c["line"].encode() + b"\n" for c in settled if c["kind"] == kind]
@@ -429,37 +464,39 @@ class RedisQueue(Streams):
     # ---- Redis may be away
 
     async def _run(self, name: str, keys: list[str], words: list[Any]) -> Any:
-        return await self._patiently(lambda: self._scripts[name](keys=keys, args=words))
+        return await self._patiently(name, lambda: self._scripts[name](keys=keys, args=words))
 
-    async def _patiently(self, job: Callable[[], Awaitable[Result]]) -> Result:
+    async def _patiently(self, name: str, job: Callable[[], Awaitable[Result]]) -> Result:
         while True:
             try:
                 result = await self._once(job())
             except (RedisError, OSError) as error:
-                await self._trouble(error)
+                await self._trouble(name, error)
                 if self._given_up.done():
                     raise QueueError(f"the queue: {sentence(error)}") from None
             else:
-                self._no_trouble()
+                self._no_trouble(name)
                 return result
 
-    async def _trouble(self, error: Exception) -> None:
-        if self._away is None:
+    async def _trouble(self, name: str, error: Exception) -> None:
+        """Note that this kind of call fails, and wait; the others may still work."""
+        if not self._troubles:
             log.warning("the queue cannot be used now; waiting for it", reason=sentence(error))
-        self._away = sentence(error)
+        self._troubles[name] = sentence(error)
         self._own_pending_unread = True
         await self._pause()
         if not self._given_up.done():
             with suppress(RedisError, OSError):
+                # Connections that died with the server would fail one after the other.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
                 await self._make_group()
 
     async def _pause(self) -> None:
         await asyncio.wait({self._given_up}, timeout=RETRY_S)
 
-    def _no_trouble(self) -> None:
-        if self._away is not None:
+    def _no_trouble(self, name: str) -> None:
+        if self._troubles.pop(name, None) and not self._troubles:
             log.info("the queue can be used again")
-        self._away = None
 
 
 def _script(name: str) -> str:

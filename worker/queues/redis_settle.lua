@@ -1,11 +1,13 @@
 -- Settles outcomes atomically with the acknowledgement and the counts. An entry that another
 -- consumer has taken over, or that is gone, is passed over: answers 1 for each settled, else 0.
+-- A batch that comes again, because its answer was lost, is answered as before.
 --
--- KEYS: stream, imported, dead, counts, topics, letters, lost
--- ARGV: group, consumer, keep_results, outcomes as JSON, each {id, kind, source, topic_id, content,
+-- KEYS: stream, imported, dead, counts, topics, letters, lost, batches
+-- ARGV: group, consumer, keep_results, name of the batch, outcomes as JSON, each {id, kind, source, topic_id, content,
 --       line, reason, code, may_exist, counts, record, ours}
-local stream, imported, dead, counts, topics, letters, lost = unpack(KEYS)
+local stream, imported, dead, counts, topics, letters, lost, batches = unpack(KEYS)
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local batch = ARGV[4]
 local FORGOTTEN_AT_ONCE = 1000
 
 local function is_mine(id)
@@ -59,8 +61,14 @@ local function forget_the_oldest()
   redis.call('XTRIM', imported, 'MAXLEN', length - surplus)
 end
 
+local last = redis.call('HGET', batches, consumer)
+if last then
+  local known = cjson.decode(last)
+  if known.name == batch then return known.answers end
+end
+
 local answers = {}
-for index, outcome in ipairs(cjson.decode(ARGV[4])) do
+for index, outcome in ipairs(cjson.decode(ARGV[5])) do
   if not is_mine(outcome.id) then
     answers[index] = 0
   else
@@ -77,4 +85,5 @@ for index, outcome in ipairs(cjson.decode(ARGV[4])) do
   end
 end
 forget_the_oldest()
+redis.call('HSET', batches, consumer, cjson.encode({name = batch, answers = answers}))
 return answers

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.outcome import Counts
-from worker.queues import QueueError
+from worker.queues import QueueAwayError, QueueError
 from worker.redis_client import redis_client
 
 ANSWER_TIMEOUT_S = 5.0
@@ -18,17 +20,37 @@ CONNECT_TIMEOUT_S = 2.0
 LAST_ANSWER_S = 1.0
 """For the answer to a call that was under way, or that settles what is left, once given up."""
 LETTERS_AT_ONCE = 500
+DEFAULT_PORT = 6379
+REDIS_IS_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+ASKS_WHO = "it asks for a password: redis://:PASSWORD@host:6379/0, or redis://USER:PASSWORD@..."
+MEANINGS = {
+    "HELLO must be called": ASKS_WHO,
+    "NOAUTH": ASKS_WHO,
+    "Authentication required": ASKS_WHO,
+    "invalid username-password": "the user name or the password is wrong",
+    "OOM": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
+    "used memory >": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
+    "MISCONF": "its disk refuses to keep what it is given: make room there, and see its log",
+    "READONLY": "it is a replica that only reads: name its master",
+    "WRONGTYPE": "a key of the stream holds something else: give another stream in queue.url",
+}
+"""What is meant, by a part of what Redis says."""
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StreamUrl:
     """`redis://host:6379/0?stream=topics&group=importers`, taken apart."""
 
     server: str
     stream: str
     group: str
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.server)
+        place = f"{parts.hostname or parts.path}:{parts.port or DEFAULT_PORT}"
+        return f"stream {self.stream}, group {self.group} at {place}"
 
     @classmethod
     def parse(cls, url: str) -> "StreamUrl":
@@ -84,13 +106,15 @@ class Streams:
         kept = await self._asked(self._redis.hgetall(self._key("counts")))
         n = {text(name): int(value) for name, value in kept.items()}
         queued = await self._asked(self._redis.xlen(self._url.stream))
+        lost = await self.lost_ever()
         imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
         return Counts(
-            read=queued + imported + dead + duplicate,
+            read=queued + imported + dead + duplicate + lost,
             queued=queued,
             imported=imported,
             dead=dead,
             duplicate=duplicate,
+            lost=lost,
             already_own=n.get("already_own", 0),
             already_before=n.get("already_before", 0),
             already_before_derived=n.get("already_before_derived", 0),
@@ -113,12 +137,10 @@ class Streams:
         """Tell how many entries each consumer holds; none where nobody ever took any."""
         try:
             infos = await self._once(self._redis.xinfo_consumers(self._url.stream, self._url.group))
-        except ResponseError as error:
+        except (RedisError, OSError) as error:
             if str(error).startswith(("no such key", "NOGROUP")):
                 return {}
-            raise QueueError(f"queue.url: {sentence(error)}") from None
-        except (RedisError, OSError) as error:
-            raise QueueError(f"queue.url: {sentence(error)}") from None
+            raise queue_error(error) from None
         return {text(info["name"]): info["pending"] for info in infos}
 
     async def is_empty(self) -> bool:
@@ -157,11 +179,22 @@ class Streams:
         try:
             return await self._once(call)
         except (RedisError, OSError) as error:
-            raise QueueError(f"queue.url: {sentence(error)}") from None
+            raise queue_error(error) from None
+
+
+def queue_error(error: Exception) -> QueueError:
+    """Say what went wrong, and whether it may pass by itself."""
+    kind = QueueAwayError if isinstance(error, REDIS_IS_AWAY) else QueueError
+    return kind(f"queue.url: {sentence(error)}")
 
 
 def sentence(error: Exception) -> str:
-    return f"Redis: {str(error) or type(error).__name__}"
+    """Say what Redis said, and what to do where it is known."""
+    said = str(error) or type(error).__name__
+    for mark, meaning in MEANINGS.items():
+        if mark in said:
+            return f"Redis: {meaning}"
+    return f"Redis: {said}"
 
 
 def text(value: bytes | str | None) -> str:

@@ -346,10 +346,26 @@ class SqliteStore:
             raise self._translated(error) from None
 
     def _translated(self, error: Exception) -> QueueError:
+        said = f"the queue {self._path} cannot be used: {error}. "
+        if isinstance(error, sqlite3.DatabaseError) and _is_damaged(error):
+            return QueueError(
+                f"{said}It is damaged, or no queue at all: restore it from a copy, or give another "
+                "--out"
+            )
+        if any(mark in str(error) for mark in _FORBIDDEN):
+            return QueueError(f"{said}Give this user the right to write to it and to its directory")
         return QueueError(
-            f"the queue {self._path} cannot be used: {error}. Nothing is lost; make room or mend "
-            "what it names, then run the same command again"
+            f"{said}Nothing is lost; make room or mend what it names, then run the same command "
+            "again"
         )
+
+
+_FORBIDDEN = ("readonly database", "unable to open database file", "Permission denied")
+
+
+def _is_damaged(error: sqlite3.DatabaseError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
 
 _CROWDED = """

@@ -165,6 +165,8 @@ class CopiedFile:
 
     def append(self, lines: list[bytes]) -> None:
         """Add all lines, or none where the disk refuses."""
+        if self._file.tell() >= self._rotate_at_bytes:
+            self._rotate()
         end = self._file.tell()
         try:
             _write_all(self._file, b"".join(lines))
@@ -172,11 +174,20 @@ class CopiedFile:
             self._file.truncate(end)
             self._file.seek(end)
             raise
-        if self._file.tell() >= self._rotate_at_bytes:
-            self._file.close()
+
+    def _rotate(self) -> None:
+        """Go on in a new file, which is there before the old one is put aside."""
+        fresh_path = self.path.with_name(f"{self.path.name}.new")
+        fresh = _open_private(fresh_path, os.O_TRUNC)
+        try:
             number = max(_rotated_seqs(self.path), default=0) + 1
             self.path.rename(_rotated_path(self.path, number))
-            self._file = _open_private(self.path)
+            fresh_path.rename(self.path)
+        except OSError:
+            fresh.close()
+            raise
+        self._file.close()
+        self._file = fresh
 
     def close(self) -> None:
         self._file.close()

@@ -77,7 +77,12 @@ class Pipeline:
         carrier.on_phase_change = self.wake
 
     def __repr__(self) -> str:
-        return f"<Pipeline {len(self._tasks)} carried, {self._unsettled} unsettled>"
+        return f"<Pipeline {len(self._tasks)} carried, {self.unsettled} unsettled>"
+
+    @property
+    def unsettled(self) -> int:
+        """Deliveries that were taken and are not settled."""
+        return len(self._tasks) + len(self._outcomes) + self._settling
 
     def wake(self) -> None:
         """Tell that there may be room for more, or that a stop was asked for."""
@@ -114,7 +119,7 @@ class Pipeline:
         while not self._carrier.stopping.is_set() and not settler.done():
             self._changed.clear()
             feeding = is_feeding()
-            room = self._room() if self._may_hold_more or not self._unsettled else 0
+            room = self._room() if self._may_hold_more or not self.unsettled else 0
             self._may_hold_more = self._may_hold_more and not room
             taken = await self._queue.take(room) if room else []
             self._taken += len(taken)
@@ -125,7 +130,7 @@ class Pipeline:
             if room and not self._queue.is_drained:
                 self._may_hold_more = True
                 continue
-            if not self._unsettled and (self._all_taken() or (room and not feeding)):
+            if not self.unsettled and (self._all_taken() or (room and not feeding)):
                 return
             await self._changed.wait()
 
@@ -136,7 +141,7 @@ class Pipeline:
         waiting = self._carrier.phases[Phase.WAITING]
         if backing_off >= bounds.backing_off_max or waiting > bounds.waiting_max // 2:
             return 0
-        room = min(bounds.waiting_max - waiting, bounds.unsettled_max - self._unsettled)
+        room = min(bounds.waiting_max - waiting, bounds.unsettled_max - self.unsettled)
         if bounds.take_max is not None:
             room = min(room, bounds.take_max - self._taken)
         return max(0, room)
@@ -147,10 +152,6 @@ class Pipeline:
 
     def _all_taken(self) -> bool:
         return self._bounds.take_max is not None and self._taken >= self._bounds.take_max
-
-    @property
-    def _unsettled(self) -> int:
-        return len(self._tasks) + len(self._outcomes) + self._settling
 
     def _start(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._carry(delivery))

@@ -23,9 +23,11 @@ def redis_client(url: str, answer_timeout_s: float, connect_timeout_s: float) ->
         retry=Retry(NoBackoff(), 0),
     )
     pool = client.connection_pool
+    if pool.connection_kwargs.get("decode_responses"):
+        raise ValueError("decode_responses has no place in the URL")
     try:
         pool.connection_class(**pool.connection_kwargs)
     except TypeError:
         names = ", ".join(dict(parse_qsl(urlsplit(url).query)))
-        raise ValueError(f"redis-py knows no such option in a URL: one of {names}") from None
+        raise ValueError(f"no such option in the URL: one of {names}") from None
     return client

@@ -179,6 +179,19 @@ def test_a_copy_that_the_disk_refuses_holds_no_part_of_a_line(tmp_path: Path) ->
     assert path.read_bytes() == b"line 1\nline 2\n"
 
 
+def test_a_copy_that_cannot_rotate_goes_on_when_it_can(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "imported.jsonl.new"
+    copy = CopiedFile(tmp_path / "imported.jsonl", rotate_at_bytes=10)
+    copy.append([b"line 1\n", b"line 2\n"])
+    in_the_way.mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        copy.append([b"line 3\n"])
+    in_the_way.rmdir()
+    copy.append([b"line 3\n"])
+    copy.close()
+    assert all_lines(tmp_path) == [f"line {n}\n".encode() for n in range(1, 4)]
+
+
 def test_a_copy_rotates_by_size_and_is_nobody_else_s_to_read(tmp_path: Path) -> None:
     copy = CopiedFile(tmp_path / "imported.jsonl", rotate_at_bytes=20)
     for n in range(1, 8):

@@ -41,10 +41,8 @@ def topic(name: str, own_id: str | None = None) -> dict[str, Any]:
 
 
 async def fall_silent(queue: RedisUnderTest) -> None:
-    """Refresh nothing any more, as a process that is stopped, and let the lease run out."""
-    queue._closing.set()
-    assert queue._holding is not None
-    await queue._holding
+    """Fall silent for longer than the lease."""
+    await queue.fall_silent()
     await asyncio.sleep(SHORT_LEASE_S * 1.2)
 
 

@@ -44,6 +44,9 @@ class Redis:
         entry_id: str = self._client.xadd("topics", {"record": content, **fields})
         return entry_id
 
+    def add_to(self, kind: str, fields: dict[str, Any]) -> None:
+        self._client.xadd(f"topics:{kind}", fields)
+
     def add_fields(self, fields: dict[str, Any]) -> str:
         entry_id: str = self._client.xadd("topics", fields)
         return entry_id
@@ -97,13 +100,6 @@ async def opened(server: RedisServer, *names: str, **more: Any) -> AsyncIterator
         for queue in queues:
             queue.give_up()
             await queue.close()
-
-
-async def stop_refreshing(queue: RedisUnderTest) -> None:
-    """Let a consumer fall silent, as a stopped process does, while it holds what it took."""
-    queue._closing.set()
-    assert queue._holding is not None
-    await queue._holding
 
 
 async def take_patiently(queue: RedisUnderTest, count: int = 10) -> list[Delivery]:
@@ -189,6 +185,9 @@ def test_an_entry_without_the_field_is_dead_lettered_with_the_fields_that_it_has
     [
         b"\xff", b"{", b"[]", b'{"source": 1}', b'{"source": "x", "history": []}',
         b'{"source": "x", "history": {"attempts": "many"}}',
+        b'{"source": "x", "history": {"attempts": 1000000000000000000000000000000}}',
+        b'{"source": "x", "history": {"attempts": 1, "first_attempt": 1e20}}',
+        b'{"source": "x", "history": {"attempts": 1, "last_attempt": "nan"}}',
     ],
 )  # fmt: skip
 def test_a_field_of_ours_that_is_garbled_leaves_its_record_in_doubt_and_stops_nothing(
@@ -340,7 +339,7 @@ def test_an_outcome_of_a_consumer_whose_entry_was_taken_over_is_passed_over(
         streams.add(topic())
         async with opened(server, "one", "two", lease_s=SHORT_LEASE_S) as (one, two):
             (late,) = await one.take(10)
-            await stop_refreshing(one)
+            await one.fall_silent()
             (taken,) = await take_patiently(two)
             before = await two.counts()
             for outcome in (rejected(late), imported(late.id), Released(late.id, History())):
@@ -378,6 +377,40 @@ def test_settling_twice_after_a_lost_reply_counts_once(
             assert (again.topic.name, again.history.attempts) == ("topic 3", 1)
 
     run(story())
+
+
+def test_an_outcome_whose_answer_was_lost_is_in_the_copy_too(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        disk = Disk()
+        url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
+        queue = RedisUnderTest(url, Taking("one", 60.0, 100, RULES, 1 << 20), copy=disk)
+        await queue.open(OURS)
+        streams.add(topic(1))
+        (taken,) = await queue.take(1)
+        queue._scripts["settle"] = AnswerLost(queue._scripts["settle"])
+        await queue.settle([imported(taken.id)])
+        assert (await queue.counts()).imported == 1
+        assert disk.lines == [line.encode() + b"\n" for line in streams.raw_lines("imported")]
+        await queue.close()
+
+    run(story())
+
+
+class AnswerLost:
+    """A script that does its work, and whose first answer does not arrive."""
+
+    def __init__(self, script: Any) -> None:
+        self._script = script
+        self._was_lost = False
+
+    async def __call__(self, **given: Any) -> Any:
+        answer = await self._script(**given)
+        if not self._was_lost:
+            self._was_lost = True
+            raise ConnectionError("the answer is lost")
+        return answer
 
 
 # ---- entries that somebody trimmed away
@@ -430,7 +463,7 @@ def test_an_entry_trimmed_away_in_hand_and_noted_as_lost_by_another_is_settled_a
             streams.add(topic(number))
         async with opened(server, "one", "two", lease_s=SHORT_LEASE_S) as (one, two):
             first, second, third = await one.take(10)
-            await stop_refreshing(one)
+            await one.fall_silent()
             streams.trim_all()
             await asyncio.sleep(SHORT_LEASE_S * 1.2)
             # Redis 6.2 hands deleted ones over first, and they are found at the next look.
@@ -452,7 +485,7 @@ def test_an_entry_trimmed_away_in_hand_is_not_told_as_lost_by_who_has_it(
         streams.add(topic(1))
         async with opened(server, "one", lease_s=SHORT_LEASE_S) as queue:
             (taken,) = await queue.take(10)
-            await stop_refreshing(queue)
+            await queue.fall_silent()
             streams.trim_all()
             await asyncio.sleep(SHORT_LEASE_S * 1.2)
             assert [*await queue.take(10), *await queue.take(10)] == []
@@ -464,7 +497,65 @@ def test_an_entry_trimmed_away_in_hand_is_not_told_as_lost_by_who_has_it(
     run(story())
 
 
+def test_a_record_that_was_lost_can_be_added_again(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        streams.add(topic(1, TopicId=own_id("x")))
+        async with opened(server, "one") as queue:
+            await queue.put([read_record(1), read_record(2)])
+            assert len(await queue.take(10)) == 3
+        streams.trim_all()
+        async with opened(server, "one") as queue:
+            assert await queue.take(10) == []
+            assert await queue.counts() == Counts(read=3, lost=3)
+            streams.add(topic(2, TopicId=own_id("x")))
+            assert await queue.put([read_record(1), read_record(2)]) == 2
+            taken = await queue.take(10)
+            assert [d.history.may_exist for d in taken] == [True] * 3
+            assert await queue.counts() == Counts(read=3, queued=3)
+
+    run(story())
+
+
 # ---- what is kept
+
+
+def test_a_record_that_is_too_long_is_kept_whole_and_can_be_replayed(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        record = topic(1, Introduction="x" * 200)
+        url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
+        strict = RedisUnderTest(url, Taking("one", 60.0, 100, RULES, 100))
+        await strict.open(OURS)
+        streams.add(record)
+        assert await strict.take(10) == []
+        (letter,) = await strict.dead_letters()
+        assert "records.max_line_bytes" in letter["message"]
+        await strict.close()
+        async with opened(server, "one") as queue:
+            assert await replay(queue) == 1
+            (taken,) = await queue.take(10)
+            assert b"x" * 200 in taken.topic.body
+
+    run(story())
+
+
+def test_a_result_of_somebody_else_s_stops_nothing(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        streams.add_to("imported", {"line": "{}"})
+        streams.add_to("dead", {"other": "x"})
+        async with opened(server, "one", keep=1) as queue:
+            for number in range(2):
+                streams.add(topic(number))
+            await queue.settle([imported(d.id) for d in await queue.take(10)])
+            assert await queue.lengths() == {"queued": 0, "imported": 1, "dead": 1}
+            assert await replay(queue) == 0
+
+    run(story())
 
 
 async def replay(queue: RedisUnderTest) -> int:
@@ -621,6 +712,87 @@ def test_what_a_forgetful_redis_delivers_again_is_in_hand_or_in_doubt(
     run(story())
 
 
+def test_what_was_taken_over_is_not_delivered_again_by_a_group_that_was_made_anew(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        streams.add(topic(1))
+        async with opened(server, "one", "two", lease_s=SHORT_LEASE_S) as (one, two):
+            await one.take(1)
+            await one.fall_silent()
+            (taken,) = await take_patiently(two)
+            streams.forget_deliveries()
+            assert await two.take(10) == []
+            await two.settle([imported(taken.id)])
+            assert (await two.counts()).imported == 1
+
+    run(story())
+
+
+def test_what_a_group_made_anew_delivers_to_another_is_in_doubt(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        streams.add(topic(1))
+        async with opened(server, "one", "two") as (one, two):
+            await one.take(1)
+            streams.add(topic(2))
+            streams.forget_deliveries()
+            told = [(d.topic.name, d.history.may_exist) for d in await two.take(10)]
+            assert told == [("topic 1", True), ("topic 2", False)]
+
+    run(story())
+
+
+def test_an_outage_longer_than_the_lease_takes_nothing_from_who_lives(
+    durable: RedisServer, run: Run
+) -> None:
+    async def story() -> None:
+        async with opened(durable, "one", "two", lease_s=SHORT_LEASE_S) as (one, two):
+            await one.put([read_record(n) for n in range(1, 4)])
+            held = await one.take(3)
+            durable.kill()
+            assert await two.take(3) == []
+            await asyncio.sleep(SHORT_LEASE_S)
+            await asyncio.to_thread(durable.start)
+            while two.trouble:
+                assert await two.take(3) == []
+            for _ in range(4):
+                assert await two.take(3) == []
+                await asyncio.sleep(SHORT_LEASE_S / 4)
+            await one.settle([imported(d.id) for d in held])
+            assert (await two.counts()).imported == 3
+
+    run(story())
+
+
+def limit_memory(server: RedisServer, maxmemory: int) -> None:
+    with redis.Redis(port=server.port) as client:
+        client.config_set("maxmemory", maxmemory)
+
+
+def test_a_redis_that_is_full_settles_and_leaves_no_doubt(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        async with opened(server, "one") as queue:
+            streams.add(topic(1))
+            streams.add(topic(2))
+            (first,) = await queue.take(1)
+            limit_memory(server, 1)
+            try:
+                await queue.settle([imported(first.id)])
+                assert await queue.take(1) == []
+                assert "raise its maxmemory" in str(queue.trouble)
+            finally:
+                limit_memory(server, 0)
+            (second,) = await take_patiently(queue)
+            assert second.history == History(), "it was never in anybody's hands"
+            assert queue.trouble is None
+
+    run(story())
+
+
 def test_who_gives_up_waits_no_longer_for_a_redis_that_hangs(
     durable: RedisServer, run: Run
 ) -> None:
@@ -759,6 +931,40 @@ def test_a_full_disk_stops_taking_and_loses_no_outcome(
         await queue.close()
 
     run(story())
+
+
+# ---- what may be lost is said
+
+
+def test_a_redis_that_may_lose_the_queue_is_warned_of(
+    server: RedisServer, streams: Redis, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def story() -> None:
+        limit_memory(server, 1 << 30)
+        with redis.Redis(port=server.port) as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        async with opened(server, "one"):
+            pass
+        with redis.Redis(port=server.port) as client:
+            client.config_set("maxmemory-policy", "noeviction")
+        limit_memory(server, 0)
+
+    run(story())
+    said = "".join(capsys.readouterr())
+    assert "Redis keeps nothing on disk" in said
+    assert "set maxmemory-policy noeviction" in said
+
+
+def test_a_queue_that_vanished_is_said(
+    server: RedisServer, streams: Redis, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def story() -> None:
+        async with opened(server, "one") as queue:
+            flush(server)
+            await queue.take(1)
+
+    run(story())
+    assert "the queue in Redis was gone and is made anew" in "".join(capsys.readouterr())
 
 
 # ---- secrets

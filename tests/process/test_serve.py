@@ -161,9 +161,9 @@ def test_a_service_waits_for_a_redis_that_comes_later(
         job.run("enqueue", job.write(records(50)), **settings)
         durable_server.kill()
         replica = start(job, "--until-empty", **settings)
-        wait_until(lambda: "halted (storage)" in replica.get("readyz")[1])
+        wait_until(lambda: replica.get("readyz")[1].startswith("queue: queue.url: Redis: "))
         other = start(job, name="other", **settings)
-        wait_until(lambda: "halted (storage)" in other.get("readyz")[1])
+        wait_until(lambda: other.get("readyz")[1].startswith("queue: queue.url: Redis: "))
         assert other.end()[0] == 0, "it had nothing in hand"
         durable_server.start()
         said, logged = replica.process.communicate(timeout=PATIENCE_S)
@@ -182,7 +182,7 @@ def test_a_full_disk_under_a_replica_stops_it_until_there_is_room(
         unlimited = resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE)
         full = (job.out / "imported.jsonl").stat().st_size + 1000
         resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE, (full, unlimited[1]))
-        wait_until(lambda: "a result file: File too large; make room" in replica.get("readyz")[1])
+        wait_until(lambda: "imported.jsonl: File too large; make room" in replica.get("readyz")[1])
         resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE, unlimited)
         said, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
@@ -215,6 +215,20 @@ def test_a_second_signal_ends_a_replica_though_its_redis_hangs(
         assert other.process.returncode == 0, logged
         assert "imported 400 + dead 0" in said
         audit(service, durable_server, 400)
+
+
+def test_a_second_signal_ends_what_waits_for_a_redis_that_hangs_from_the_start(
+    tmp_path: Path, start: Start, durable_server: RedisServer
+) -> None:
+    job, settings = Job(tmp_path, "http://127.0.0.1:9"), shared(durable_server)
+    with durable_server.hanging():
+        replica = start(job, **settings)
+        wait_until(lambda: replica.get("readyz")[0] == 503)
+        replica.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: replica.get("readyz")[1].startswith("draining"))
+        code, _, logged = replica.end()
+        assert code == 143, logged
+        assert "Traceback" not in logged
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "redis"])

@@ -69,6 +69,13 @@ class RedisUnderTest(RedisQueue):
         assert sum(counts.by_reason.values()) == counts.dead == len(found)
         return found
 
+    async def fall_silent(self) -> None:
+        """Refresh nothing any more, as a process that is stopped, while it holds what it took."""
+        self._is_closing = True
+        self._hold_now.set()
+        assert self._holding is not None
+        await self._holding
+
     async def end(self) -> None:
         await self.close()
 

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from types import MappingProxyType
@@ -154,10 +154,16 @@ class Copies:
 
 
 @asynccontextmanager
-async def open_engine(settings: Settings, out: Path) -> AsyncIterator[Engine]:
-    """Open the queue that the settings name, as its taker. Raises QueueError, OSError."""
+async def open_engine(
+    settings: Settings, out: Path, on_made: Callable[[Engine], None]
+) -> AsyncIterator[Engine]:
+    """Open the queue that the settings name, as its taker. Raises QueueError, OSError.
+
+    `on_made` is handed the engine before it is opened: opening waits for a server, which may be
+    given up.
+    """
     url = parts.redis_url(settings, out)
-    opened = _distributed(settings, out, url) if url else _embedded(settings, out)
+    opened = _distributed(settings, out, url, on_made) if url else _embedded(settings, out)
     async with opened as engine:
         yield engine
 
@@ -179,11 +185,14 @@ async def _embedded(settings: Settings, out: Path) -> AsyncIterator[Engine]:
 
 
 @asynccontextmanager
-async def _distributed(settings: Settings, out: Path, url: str) -> AsyncIterator[Engine]:
+async def _distributed(
+    settings: Settings, out: Path, url: str, on_made: Callable[[Engine], None]
+) -> AsyncIterator[Engine]:
     lock = DirectoryLock(out)
     try:
         with closing(Copies(out, settings.outputs.max_bytes)) as copies:
             queue = redis_queue(settings, url, consumer=consumer_name(out), copies=copies)
+            on_made(queue)
             try:
                 await queue.open(parts.job_identity(settings))
                 yield queue
@@ -194,7 +203,12 @@ async def _distributed(settings: Settings, out: Path, url: str) -> AsyncIterator
 
 
 def redis_queue(
-    settings: Settings, url: str, *, consumer: str = "", copies: Copies | None = None
+    settings: Settings,
+    url: str,
+    *,
+    consumer: str = "",
+    copies: Copies | None = None,
+    is_patient: bool = True,
 ) -> "RedisQueue":
     """Make a view of the queue in Redis. Raises UsageError for what is wrong with its URL."""
     try:
@@ -210,7 +224,7 @@ def redis_queue(
         line_bytes_max=settings.records.max_line_bytes,
     )
     try:
-        return RedisQueue(StreamUrl.parse(url), taking, copy=copies)
+        return RedisQueue(StreamUrl.parse(url), taking, copy=copies, is_patient=is_patient)
     except ValueError as error:
         raise UsageError(f"queue.url: {error}") from None
 

@@ -3,7 +3,8 @@
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from worker.intake.sources import InputError, Source
@@ -19,7 +20,14 @@ from worker.report import sums
 from worker.settings import Settings
 from worker.topic import InvalidRecordError
 
-CountsOf = Callable[[], Awaitable[Counts]]
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A queue to put into, its sums, and how to wait for it no longer."""
+
+    queue: PutQueue
+    counts: Callable[[], Awaitable[Counts]]
+    give_up: Callable[[], None]
 
 
 class _Counting:
@@ -51,21 +59,23 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
             "app.sdk_app_id is not set, and a queue belongs to one app: set it, for example as "
             "TOPIC_IMPORT_APP__SDK_APP_ID"
         )
-    async with _open(settings, out) as (queue, counts_of):
-        counting = _Counting(queue)
-        failure, exit_code = await _feed(settings, sources, counting)
-        counts = await counts_of()
+    async with _open(settings, out) as opened:
+        counting = _Counting(opened.queue)
+        failure, exit_code = await _feed(settings, sources, counting, opened.give_up)
+        known: list[str] = []
+        with suppress(QueueError):
+            known = sums(await opened.counts())
     say(
         f"{counting.read:,} records read: {counting.new:,} new, "
         f"{counting.read - counting.new:,} read before; {counting.invalid:,} invalid",
-        *sums(counts),
+        *known,
     )
     if counting.invalid:
         say("what is wrong with the invalid ones: topic-import check " + shlex.join(inputs))
     if exit_code:
         say("the inputs were not read to their end: the same command goes on with them")
     if isinstance(failure, (InputError, QueueError)):
-        say(f"STOPPED: {failure}", "mend it and run the same command again: it continues")
+        say(f"STOPPED: {failure}", "the same command continues")
         return Exit.HALTED
     if failure:
         raise failure
@@ -73,13 +83,15 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
 
 
 @asynccontextmanager
-async def _open(settings: Settings, out: Path) -> AsyncIterator[tuple[PutQueue, CountsOf]]:
+async def _open(settings: Settings, out: Path) -> AsyncIterator[_Opened]:
     url, identity = parts.redis_url(settings, out), parts.job_identity(settings)
     if url:
         distributed = redis_queue(settings, url)
         try:
             await distributed.open(identity)
-            yield distributed, distributed.counts
+            yield _Opened(distributed, distributed.counts, distributed.give_up)
+        except JobMismatchError as error:
+            raise UsageError(str(error)) from None
         finally:
             distributed.give_up()
             await distributed.close()
@@ -88,7 +100,7 @@ async def _open(settings: Settings, out: Path) -> AsyncIterator[tuple[PutQueue, 
     embedded = SqliteQueue(out)
     try:
         await embedded.run(lambda: embedded.store.identify(identity))
-        yield embedded, embedded.counts
+        yield _Opened(embedded, embedded.counts, lambda: None)
     except JobMismatchError as error:
         raise UsageError(str(error)) from None
     finally:
@@ -96,7 +108,7 @@ async def _open(settings: Settings, out: Path) -> AsyncIterator[tuple[PutQueue, 
 
 
 async def _feed(
-    settings: Settings, sources: list[Source], queue: _Counting
+    settings: Settings, sources: list[Source], queue: _Counting, give_up: Callable[[], None]
 ) -> tuple[Exception | None, Exit | None]:
     """Feed the queue to the end of the sources or to a stop; why it ended early, if it did."""
     ended = asyncio.Event()
@@ -110,9 +122,11 @@ async def _feed(
 
     def stop() -> None:
         feeder.stop()
+        give_up()
         ended.set()
 
     with stop_signals(stop, stop) as request:
         feeder.start()
         await ended.wait()
-    return feeder.failure, request.exit
+    # What gave up at a signal did not fail.
+    return None if request.exit else feeder.failure, request.exit

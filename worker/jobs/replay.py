@@ -35,7 +35,7 @@ class Choice:
     def matches(self, line: bytes) -> bool:
         letter: dict[str, Any] = orjson.loads(line)
         wanted = {"reason": self.reason, "code": self.code, "group_id": self.group}
-        return all(letter[name] == value for name, value in wanted.items() if value is not None)
+        return all(letter.get(name) == value for name, value in wanted.items() if value is not None)
 
 
 async def replay(settings: Settings, choice: Choice, out: Path) -> Exit:
@@ -53,7 +53,8 @@ async def replay(settings: Settings, choice: Choice, out: Path) -> Exit:
         return Exit.PROBLEMS
     said = f"{replayed:,} dead letters put back into the queue"
     if replayed < matched:
-        said += f", {matched - replayed:,} cannot be: they are invalid still"
+        why = "somebody else did" if url else "cannot be: they are invalid still"
+        said += f", {matched - replayed:,} {why}"
     say(said, *sums(counts))
     return Exit.DONE
 
@@ -61,7 +62,7 @@ async def replay(settings: Settings, choice: Choice, out: Path) -> Exit:
 async def _replay_distributed(
     settings: Settings, choice: Choice, url: str
 ) -> tuple[int, int, Counts]:
-    queue = redis_queue(settings, url)
+    queue = redis_queue(settings, url, is_patient=False)
     try:
         await queue.open(parts.job_identity(settings))
         matched = replayed = 0

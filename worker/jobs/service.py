@@ -125,6 +125,7 @@ class _Service:
         self._started, self._started_s = time.time(), time.monotonic()
         self._oldest_age_s = 0.0
         self._engine: Engine | None = None
+        self._being_opened: Engine | None = None
         self._quota: Quota | None = None
         self._machinery: assembly.Machinery | None = None
         self._pipeline: Pipeline | None = None
@@ -220,7 +221,9 @@ class _Service:
                 pauses = _growing_pauses()
                 while not self._is_done():
                     try:
-                        async with open_engine(self._settings, self._options.out) as self._engine:
+                        async with open_engine(
+                            self._settings, self._options.out, self._opening
+                        ) as self._engine:
                             await self._import_all(self._engine, self._quota)
                     except (QueueTakenError, JobMismatchError):
                         raise
@@ -231,9 +234,12 @@ class _Service:
                         self._halted(Halt("storage", str(error)))
                         await _pause(next(pauses), self._stopping)
                     finally:
-                        self._engine = None
+                        self._engine = self._being_opened = None
         exit_now = request.exit if request.is_now else None
         return self._report() or exit_now or Exit.DONE
+
+    def _opening(self, engine: Engine) -> None:
+        self._being_opened = engine
 
     def _lost_sight_of_queue(self, reason: str) -> None:
         if self._queue_away is None:
@@ -288,8 +294,7 @@ class _Service:
             try:
                 await pipeline.run(lambda: not self._is_empty)
             except (QueueError, OSError):
-                # While it stops, what was in hand could not be settled.
-                self._left_unsettled = self._stopping.is_set()
+                self._left_unsettled = self._stopping.is_set() and pipeline.unsettled > 0
                 raise
             finally:
                 # Ended by a flag: redis-py swallows most cancellations that come during a call.
@@ -343,8 +348,9 @@ class _Service:
     def _stop_now(self) -> None:
         if self._pipeline:
             self._pipeline.abandon()
-        if self._engine:
-            self._engine.give_up()
+        for engine in (self._engine, self._being_opened):
+            if engine:
+                engine.give_up()
 
     def _report(self) -> Exit | None:
         """Write the report; HALTED where outcomes could not be settled at the end."""

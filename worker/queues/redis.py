@@ -8,10 +8,11 @@ lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with t
 import asyncio
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -22,6 +23,7 @@ from worker.outcome import Outcome
 from worker.queues import JobIdentity, JobMismatchError, QueueError
 from worker.queues.redis_entries import (
     Entry,
+    Found,
     Held,
     letter_to_requeue,
     outcome_content,
@@ -38,10 +40,20 @@ log = logger()
 
 RETRY_S = 0.5
 LOOK_FOR_SILENT_SHARE = 0.25
-"""Of the lease: how often what silent consumers hold is looked for; held ones are refreshed every
-third of it."""
+LOOK_FOR_SILENT_S = 2.0
+"""How often what silent consumers hold is looked for: a share of the lease, at most so long."""
+REUNION_S = 10.0
+"""After an outage of Redis, by when all replicas have noticed that it is over."""
 CLAIM_AT_ONCE = 100
+OWN_AT_ONCE = 100
+WORDS_BYTES = 8 << 20
+WORDS_MAX = 500
+"""How much a script is handed at once: Redis takes no more than 512 MB, and does nothing else."""
 LOST_SHOWN = 10
+
+SCRIPTS = (
+    "put", "take_new", "take_over", "register", "settle", "extend", "lose", "requeue", "tidy",
+)  # fmt: skip
 
 Result = TypeVar("Result")
 
@@ -85,20 +97,32 @@ class NoCopy:
 class RedisQueue(Streams):
     """One consumer's view of the queue. Use `open` first, `close` last.
 
-    Taking answers with nothing while Redis is away, settling waits for it: no outcome is dropped.
+    Taking answers with nothing while Redis is away, settling and putting wait for it: no outcome is
+    dropped. `is_patient` False: they raise QueueError at once.
     """
 
-    def __init__(self, url: StreamUrl, taking: Taking, *, copy: Copy | None = None) -> None:
+    def __init__(
+        self,
+        url: StreamUrl,
+        taking: Taking,
+        *,
+        copy: Copy | None = None,
+        is_patient: bool = True,
+    ) -> None:
         super().__init__(url)
+        self._is_patient = is_patient
         self._taking = taking
         self._copy = copy or NoCopy()
         self._held: dict[int, Held] = {}
         self._next_id = 1
         self._own_pending_unread = True
-        self._last_delivered = (0, 0)
+        self._last_delivered = b"0-0"
+        self._untold: set[bytes] = set()
+        self._clock = asyncio.get_running_loop().time
         self._look_again_at_s = 0.0
         self._claim_cursor = b"0-0"
-        self._closing = asyncio.Event()
+        self._hold_now = asyncio.Event()
+        self._is_closing = False
         self._holding: asyncio.Task[None] | None = None
         self._was_opened = False
         self._settling = asyncio.Lock()
@@ -108,10 +132,7 @@ class RedisQueue(Streams):
         self.found: Counter[str] = Counter()
         """What became of entries as they were taken: `duplicate` (their topic was in the queue
         before), `dead` (they cannot be sent), `lost` (trimmed away while nobody had them)."""
-        self._scripts = {
-            name: self._redis.register_script(_script(name))
-            for name in ("put", "register", "settle", "extend", "requeue", "lose", "tidy")
-        }
+        self._scripts = {name: self._redis.register_script(_script(name)) for name in SCRIPTS}
 
     def __repr__(self) -> str:
         return f"<RedisQueue {self._url.stream} as {self._taking.consumer}, {len(self._held)} held>"
@@ -147,7 +168,8 @@ class RedisQueue(Streams):
     async def close(self) -> None:
         """Stop refreshing what is held, and leave; what is still held stays pending."""
         # Ended by a flag: redis-py swallows most cancellations that come during a call.
-        self._closing.set()
+        self._is_closing = True
+        self._hold_now.set()
         if self._holding:
             await self._holding
             if self._taking.consumer:
@@ -194,19 +216,23 @@ class RedisQueue(Streams):
 
     async def _warn_of_what_may_be_lost(self) -> None:
         with suppress(ResponseError):  # not everybody may ask
-            config = await self._once(
-                self._redis.config_get("appendonly", "save", "maxmemory", "maxmemory-policy")
-            )
-            if config.get("maxmemory") != "0" and config.get("maxmemory-policy") != "noeviction":
+            asked = ("appendonly", "save", "maxmemory", "maxmemory-policy")
+            # One at a time: Redis 6.2 knows no more.
+            config = {name: await self._configured(name) for name in asked}
+            if config["maxmemory"] != "0" and config["maxmemory-policy"] != "noeviction":
                 log.warning(
                     "Redis throws away what it has no room for, this queue too: "
                     "set maxmemory-policy noeviction"
                 )
-            if config.get("appendonly") == "no" and not config.get("save"):
+            if config["appendonly"] == "no" and not config["save"]:
                 log.warning(
                     "Redis keeps nothing on disk: what it holds is lost when it stops "
                     "(set appendonly yes, and appendfsync always to lose nothing)"
                 )
+
+    async def _configured(self, name: str) -> str:
+        found = await self._once(self._redis.config_get(name))
+        return str(found.get(name, ""))
 
     # ---- putting
 
@@ -237,10 +263,12 @@ class RedisQueue(Streams):
             new += (await self._put(positions, in_conflict)).count(1)
         return new
 
-    async def _put(self, positions: str, content: list[dict[str, Any]]) -> list[Any]:
-        names = ("dead", "counts", "topics", "letters", positions)
+    async def _put(self, positions: str, contents: list[dict[str, Any]]) -> list[Any]:
+        names = ("dead", "counts", "topics", "letters", "lost", positions)
         keys = [self._url.stream, *map(self._key, names)]
-        answers: list[Any] = await self._run("put", keys, [orjson.dumps(content)])
+        answers: list[Any] = []
+        for part in _parts([orjson.dumps(content) for content in contents]):
+            answers += await self._run("put", keys, part)
         return answers
 
     # ---- taking
@@ -250,85 +278,50 @@ class RedisQueue(Streams):
 
         Nothing while Redis is away, or while the copy cannot be written.
         """
+        self.is_drained = False
         self._copy.flush()
         if self._copy.trouble:
             await self._pause()
             return []
         taken: list[Delivery] = []
         try:
-            if self._own_pending_unread:
-                taken += await self._take_own(count)
-            if len(taken) < count and asyncio.get_running_loop().time() >= self._look_again_at_s:
-                taken += await self._take_over(count - len(taken))
-            self.is_drained = False
-            if len(taken) < count:
-                taken += await self._take_new(count - len(taken))
+            taken = await self._deliver(await self._find(count))
         except (RedisError, OSError) as error:
             await self._trouble("take", error)
         else:
             self._no_trouble("take")
         return taken
 
-    async def _take_own(self, count: int) -> list[Delivery]:
-        """Take what was delivered to this consumer and is not in its hands: a crash, a lost reply.
+    async def _find(self, count: int) -> list[Found]:
+        # Before all reading: what is settled meanwhile must not come back with it.
+        in_hand = {held.entry_id for held in self._held.values()}
+        found = await self._find_own(count, in_hand) if self._own_pending_unread else []
+        looks_for_silent = self._clock() >= self._look_again_at_s and not self._troubles
+        if len(found) < count and looks_for_silent:
+            found += await self._find_silent(count - len(found), in_hand)
+        if len(found) < count:
+            found += await self._find_new(count - len(found), in_hand)
+        return found
+
+    async def _find_own(self, count: int, in_hand: set[bytes]) -> list[Found]:
+        """Find what was delivered to this consumer and is not in its hands: a crash, a lost reply.
 
         An earlier process of this consumer may have called.
         """
-        after, in_hand = b"0", self._in_hand()
-        found: list[tuple[bytes, dict[bytes, bytes] | None]] = []
+        after, page_size = b"0", max(count, OWN_AT_ONCE)
+        found: list[Found] = []
         while len(found) < count:
-            page = await self._read_group(after, count)
+            page = await self._own_pending(after, page_size)
             if not page:
                 self._own_pending_unread = False
                 break
             after = page[-1][0]
-            found += [(entry_id, fields) for entry_id, fields in page if entry_id not in in_hand]
-        return await self._deliver(found[:count], may_have_called=True)
+            others = [(entry_id, fields) for entry_id, fields in page if entry_id not in in_hand]
+            await self._lose([entry_id for entry_id, fields in others if not fields])
+            found += [Found(i, fields, i not in self._untold) for i, fields in others if fields]
+        return found[:count]
 
-    async def _take_over(self, count: int) -> list[Delivery]:
-        lease_ms = int(self._taking.lease_s * 1000)
-        # Before the claim: what is settled while it is under way must not come back with it.
-        in_hand = self._in_hand()
-        answer = await self._once(
-            self._redis.xautoclaim(
-                self._url.stream, self._url.group, self._taking.consumer, lease_ms,
-                self._claim_cursor, count=min(count, CLAIM_AT_ONCE),
-            )
-        )  # fmt: skip
-        self._claim_cursor, claimed = answer[0], list(answer[1])
-        claimed += [(gone, None) for gone in (answer[2] if len(answer) > 2 else ())]  # noqa: PLR2004
-        if self._claim_cursor == b"0-0":
-            pause_s = self._taking.lease_s * LOOK_FOR_SILENT_SHARE
-            self._look_again_at_s = asyncio.get_running_loop().time() + pause_s
-        # Redis 7 lists deleted ones apart; 6.2 answers with nothing for them and leaves them
-        # pending here, where reading the own entries finds them.
-        if not all(entry_id for entry_id, _ in claimed):
-            self._own_pending_unread = True
-        # Its own are among them where they were refreshed too late.
-        mine = [entry_id for entry_id, fields in claimed if entry_id in in_hand and not fields]
-        await self._note_as_gone(mine)
-        others = [(i, fields) for i, fields in claimed if i and i not in in_hand]
-        if others:
-            log.warning("taken over from a consumer that fell silent", records=len(others))
-        return await self._deliver(others, may_have_called=True)
-
-    def _in_hand(self) -> set[bytes]:
-        return {held.entry_id for held in self._held.values()}
-
-    async def _take_new(self, count: int) -> list[Delivery]:
-        in_hand = self._in_hand()
-        found = await self._read_group(b">", count)
-        self.is_drained = len(found) < count and not self._own_pending_unread
-        # A Redis that forgot its last second delivers entries anew: some are still in hand, others
-        # were called already.
-        again = [e for e in found if e[0] not in in_hand and _order(e[0]) <= self._last_delivered]
-        new = [e for e in found if _order(e[0]) > self._last_delivered]
-        if new:
-            self._last_delivered = _order(new[-1][0])
-        taken = await self._deliver(again, may_have_called=True)
-        return taken + await self._deliver(new, may_have_called=False)
-
-    async def _read_group(
+    async def _own_pending(
         self, after: bytes, count: int
     ) -> list[tuple[bytes, dict[bytes, bytes] | None]]:
         streams = {self._url.stream: after.decode()}
@@ -340,22 +333,46 @@ class RedisQueue(Streams):
         # redis-py nests the entries once more where a stream was asked for by the new protocol.
         return list(entries[0] if entries and isinstance(entries[0], list) else entries)
 
-    async def _deliver(
-        self, found: list[tuple[bytes, dict[bytes, bytes] | None]], *, may_have_called: bool
-    ) -> list[Delivery]:
-        there = [(entry_id, fields) for entry_id, fields in found if fields]
-        await self._lose([entry_id for entry_id, fields in found if not fields])
-        entries = [
-            read_entry(
-                self._url.stream,
-                entry_id,
-                fields,
-                self._taking.rules,
-                self._taking.line_bytes_max,
-                may_have_called=may_have_called,
+    async def _find_silent(self, count: int, in_hand: set[bytes]) -> list[Found]:
+        taking = self._taking
+        words = [
+            self._url.group, taking.consumer, int(taking.lease_s * 1000), self._claim_cursor,
+            min(count, CLAIM_AT_ONCE),
+        ]  # fmt: skip
+        keys = [self._url.stream, self._key("lost")]
+        answer = await self._once(self._scripts["take_over"](keys=keys, args=words))
+        self._claim_cursor, claimed, gone = answer
+        if self._claim_cursor == b"0-0":
+            self._look_again_at_s = self._clock() + min(
+                taking.lease_s * LOOK_FOR_SILENT_SHARE, LOOK_FOR_SILENT_S
             )
-            for entry_id, fields in there
+        # Its own are among them where they were refreshed too late.
+        self._tell_lost([entry_id for entry_id in gone if entry_id not in in_hand])
+        found = [
+            Found(entry_id, _fields(flat), may_have_called=True)
+            for entry_id, flat in claimed
+            if entry_id not in in_hand
         ]
+        if found:
+            log.warning("taken over from a consumer that fell silent", records=len(found))
+        return found
+
+    async def _find_new(self, count: int, in_hand: set[bytes]) -> list[Found]:
+        keys = [self._url.stream, self._key("delivered")]
+        words = [self._url.group, self._taking.consumer, count, self._last_delivered]
+        entries = await self._once(self._scripts["take_new"](keys=keys, args=words))
+        self.is_drained = len(entries) < count and not self._own_pending_unread
+        found = [
+            Found(entry_id, _fields(flat), bool(had_before))
+            for entry_id, flat, had_before in entries
+            if entry_id not in in_hand
+        ]
+        self._untold |= {entry.id for entry in found if not entry.may_have_called}
+        return found
+
+    async def _deliver(self, found: list[Found]) -> list[Delivery]:
+        rules, bytes_max = self._taking.rules, self._taking.line_bytes_max
+        entries = [read_entry(self._url.stream, entry, rules, bytes_max) for entry in found]
         letters: list[Outcome] = []
         deliveries: list[Delivery] = []
         for entry in await self._register(entries):
@@ -366,6 +383,8 @@ class RedisQueue(Streams):
                 letters.append(held.letter)
             if held.delivery:
                 deliveries.append(held.delivery)
+        self._untold.clear()
+        self._last_delivered = max([self._last_delivered, *(e.id for e in found)], key=_order)
         if letters:
             await self.settle(letters)
             self.found["dead"] += len(letters)
@@ -379,45 +398,53 @@ class RedisQueue(Streams):
         words: list[bytes | str] = [self._url.group]
         for entry in named:
             words += [entry.id, entry.topic_id, entry.content, entry.source]
-        keys = [self._url.stream, self._key("counts"), self._key("topics")]
+        keys = [self._url.stream, *map(self._key, ("counts", "topics", "lost"))]
         answers = await self._once(self._scripts["register"](keys=keys, args=words))
         duplicates = set()
         for entry, answer in zip(named, answers, strict=True):
             if answer == 1:
                 duplicates.add(entry.id)
                 self.found["duplicate"] += 1
+            elif answer == 2:  # noqa: PLR2004 - as the script says
+                entry.history = entry.history.cut_off()
             elif isinstance(answer, bytes):
                 entry.conflict_with = text(answer)
         return [entry for entry in entries if entry.id not in duplicates]
 
     async def _lose(self, entry_ids: list[bytes]) -> None:
-        """Tell of entries that somebody trimmed away while they were pending."""
-        if not entry_ids:
-            return
-        await self._note_as_gone(entry_ids)
-        self.found["lost"] += len(entry_ids)
-        log.error(
-            "LOST: Redis no longer holds records that were taken; look at who trims or deletes "
-            "entries of the stream, and enqueue again what is missing",
-            records=len(entry_ids),
-            entries=[entry_id.decode() for entry_id in entry_ids[:LOST_SHOWN]],
-        )
-
-    async def _note_as_gone(self, entry_ids: list[bytes]) -> None:
-        """Note which are lost, unless who has them in hand settles them after all."""
+        """Note own entries that somebody trimmed away while nobody had them in hand."""
         if entry_ids:
             keys = [self._url.stream, self._key("lost")]
             await self._once(self._scripts["lose"](keys=keys, args=[self._url.group, *entry_ids]))
+            self._tell_lost(entry_ids)
+
+    def _tell_lost(self, entry_ids: list[bytes]) -> None:
+        if entry_ids:
+            self.found["lost"] += len(entry_ids)
+            log.error(
+                "LOST: Redis no longer holds records that were taken; look at who trims or deletes "
+                "entries of the stream, and enqueue again what is missing",
+                records=len(entry_ids),
+                entries=[entry_id.decode() for entry_id in entry_ids[:LOST_SHOWN]],
+            )
 
     async def _hold(self) -> None:
-        """Refresh the hold on what is in hand, every third of the lease."""
-        while not await _within(self._taking.lease_s / 3, self._closing):
-            ids = [held.entry_id for held in self._held.values()]
-            with suppress(RedisError, OSError):
-                for at in range(0, len(ids), CLAIM_AT_ONCE):
-                    if self._closing.is_set():
-                        break
-                    await self._extend(ids[at : at + CLAIM_AT_ONCE])
+        """Refresh the hold on what is in hand, every third of the lease and after an outage."""
+        pause_s = self._taking.lease_s / 3
+        while not self._is_closing:
+            await _within(pause_s, self._hold_now)
+            self._hold_now.clear()
+            try:
+                await self._extend_all()
+                pause_s = self._taking.lease_s / 3
+            except (RedisError, OSError):
+                pause_s = RETRY_S
+
+    async def _extend_all(self) -> None:
+        ids = [held.entry_id for held in self._held.values()]
+        for at in range(0, len(ids), CLAIM_AT_ONCE):
+            if not self._is_closing:
+                await self._extend(ids[at : at + CLAIM_AT_ONCE])
 
     async def _extend(self, ids: list[bytes]) -> None:
         words: list[Any] = [self._url.group, self._taking.consumer, *ids]
@@ -432,34 +459,44 @@ class RedisQueue(Streams):
         """
         # One batch at a time: Redis remembers the last one, to answer it again.
         async with self._settling:
-            await self._settle(outcomes)
+            contents = [outcome_content(self._held[outcome.id], outcome) for outcome in outcomes]
+            rest = iter(zip(outcomes, contents, strict=True))
+            for part in _parts([orjson.dumps(content) for content in contents]):
+                await self._settle(list(islice(rest, len(part))), part)
 
-    async def _settle(self, outcomes: list[Outcome]) -> None:
-        held = [self._held[outcome.id] for outcome in outcomes]
-        contents = [outcome_content(h, outcome) for h, outcome in zip(held, outcomes, strict=True)]
+    async def _settle(
+        self, settled: list[tuple[Outcome, dict[str, Any]]], words: list[bytes]
+    ) -> None:
         names = ("imported", "dead", "counts", "topics", "letters", "lost", "batches")
         keys = [self._url.stream, *map(self._key, names)]
-        taking = self._taking
-        words = [self._url.group, taking.consumer, taking.keep_results, uuid.uuid4().hex]
-        answers = await self._run("settle", keys, [*words, orjson.dumps(contents)])
-        for outcome in outcomes:
+        taking, batch = self._taking, uuid.uuid4().hex
+        beginning = [self._url.group, taking.consumer, taking.keep_results, batch]
+        answers = await self._run("settle", keys, [*beginning, *words])
+        for outcome, _ in settled:
             del self._held[outcome.id]
-        if passed_over := answers.count(0):
-            log.warning(
-                "outcomes passed over: another consumer took the records over, or Redis lost them",
-                records=passed_over,
-            )
-        settled = [c for c, answer in zip(contents, answers, strict=True) if answer]
         for kind in ("imported", "dead"):
-            lines = [c["line"].encode() + b"\n" for c in settled if c["kind"] == kind]
-            self._copy.append(kind, lines)
+            self._copy.append(
+                kind,
+                [
+                    content["line"].encode() + b"\n"
+                    for (_, content), answer in zip(settled, answers, strict=True)
+                    if answer == 1 and content["kind"] == kind
+                ],
+            )
+        if passed_over := answers.count(0):
+            log.warning("outcomes passed over: others took the records over", records=passed_over)
+        if unknown := answers.count(-1):
+            log.error(
+                "outcomes passed over: the queue knows nothing of the records any more; others "
+                "took them over and settled them, or Redis lost them",
+                records=unknown,
+            )
 
     async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
         """Put a page of dead letters back, with TopicIds and doubts; how many were there still."""
         keys = [self._url.stream, *map(self._key, ("dead", "counts", "topics", "letters"))]
-        content = [letter_to_requeue(entry_id, line) for entry_id, line in letters]
-        n: int = await self._run("requeue", keys, [orjson.dumps(content)])
-        return n
+        words = [orjson.dumps(letter_to_requeue(entry_id, line)) for entry_id, line in letters]
+        return sum([await self._run("requeue", keys, part) for part in _parts(words)])
 
     # ---- Redis may be away
 
@@ -471,6 +508,8 @@ class RedisQueue(Streams):
             try:
                 result = await self._once(job())
             except (RedisError, OSError) as error:
+                if not self._is_patient:
+                    raise queue_error(error) from None
                 await self._trouble(name, error)
                 if self._given_up.done():
                     raise QueueError(f"the queue: {sentence(error)}") from None
@@ -497,10 +536,32 @@ class RedisQueue(Streams):
     def _no_trouble(self, name: str) -> None:
         if self._troubles.pop(name, None) and not self._troubles:
             log.info("the queue can be used again")
+            # Others, too, could not refresh what they hold; once they did, the silent ones show.
+            self._look_again_at_s = self._clock() + min(self._taking.lease_s, REUNION_S)
+            self._hold_now.set()
 
 
 def _script(name: str) -> str:
-    return resources.files("worker.queues").joinpath(f"redis_{name}.lua").read_text()
+    files = resources.files("worker.queues")
+    return "".join(files.joinpath(f"redis_{part}.lua").read_text() for part in ("common", name))
+
+
+def _parts(words: list[bytes]) -> Iterator[list[bytes]]:
+    """Split what a script is handed into parts of a bounded size, in order."""
+    part: list[bytes] = []
+    part_bytes = 0
+    for word in words:
+        if part and (part_bytes + len(word) > WORDS_BYTES or len(part) >= WORDS_MAX):
+            yield part
+            part, part_bytes = [], 0
+        part.append(word)
+        part_bytes += len(word)
+    if part:
+        yield part
+
+
+def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _order(entry_id: bytes) -> tuple[int, int]:

@@ -1,10 +1,10 @@
 """Entries of the stream as deliveries, and outcomes as the scripts want them."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from worker.delivery import Delivery
 from worker.outcome import (
@@ -27,6 +27,9 @@ from worker.verdict import History, Reason
 log = logger()
 
 HASH_DIGITS = 12
+ATTEMPTS_MAX = 2**31
+UNIX_S_MAX = 2**35
+KEPT_OF_A_LONG_RECORD = 1024
 POSITIONS_LINES = 1_000_000
 """Lines of an input whose hashes are kept in one string: Redis holds no longer one than 512 MB."""
 OUR_FIELD = b"topic-import"
@@ -38,26 +41,50 @@ DEFECT = "the record cannot be read, by a defect of the program: please report i
 
 
 @dataclass(frozen=True, slots=True)
+class KnownHistory:
+    """A `History` as the field may hold it: within bounds, for it will be written again."""
+
+    attempts: Annotated[int, Field(ge=0, le=ATTEMPTS_MAX)] = 0
+    may_exist: bool = False
+    first_attempt: Annotated[float, Field(ge=0, le=UNIX_S_MAX)] | None = None
+    last_attempt: Annotated[float, Field(ge=0, le=UNIX_S_MAX)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Ours:
     """What this program knows of a record in the stream: where it first came from, its TopicId."""
 
     source: str
     topic_id: str = ""
-    history: History = field(default_factory=History)
+    history: KnownHistory = field(default_factory=KnownHistory)
+
+    @property
+    def past(self) -> History:
+        return History(**asdict(self.history))
 
 
 OURS = TypeAdapter(Ours)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry as it was found; `may_have_called`: somebody may have called for it before."""
+
+    id: bytes
+    fields: dict[bytes, bytes]
+    may_have_called: bool
+
+
 @dataclass(slots=True)
 class Entry:
-    """One entry of the stream, read."""
+    """One entry of the stream, read; `is_cut`: `raw` is the beginning of what it holds."""
 
     id: bytes
     source: str
     raw: bytes
     topic: Topic | InvalidRecordError
     history: History
+    is_cut: bool = False
     conflict_with: str | None = None
 
     @property
@@ -81,6 +108,7 @@ class Held:
     subject: Subject
     content: str
     origin: Origin
+    is_cut: bool = False
     delivery: Delivery | None = None
     letter: DeadLetter | None = None
 
@@ -92,7 +120,8 @@ class Held:
             hint = MENDING_A_PRODUCER
             letter = DeadLetter(number, Reason.INVALID, None, str(topic), hint, history)
             subject = _subject_of_invalid(entry.source, entry.raw, topic)
-            return cls(number, entry.id, subject, "", Origin.NONE, letter=letter)
+            origin, is_cut = Origin.NONE, entry.is_cut
+            return cls(number, entry.id, subject, "", origin, is_cut, letter=letter)
         subject = _subject(entry.source, entry.raw, topic)
         held = cls(number, entry.id, subject, entry.content, topic.origin)
         if entry.conflict_with is not None:
@@ -100,32 +129,28 @@ class Held:
         return replace(held, delivery=Delivery(number, topic, history))
 
 
-def read_entry(
-    stream: str,
-    entry_id: bytes,
-    fields: dict[bytes, bytes],
-    rules: RecordRules,
-    line_bytes_max: int,
-    *,
-    may_have_called: bool,
-) -> Entry:
+def read_entry(stream: str, found: Found, rules: RecordRules, line_bytes_max: int) -> Entry:
     """Read an entry; what is in it raises nothing, for it would come back for ever."""
-    raw = fields.get(b"record", b"")
-    ours = _ours(f"{stream}:{entry_id.decode()}", fields.get(OUR_FIELD))
-    history = ours.history.cut_off() if may_have_called else ours.history
+    raw = found.fields.get(b"record", b"")
+    ours = _ours(f"{stream}:{found.id.decode()}", found.fields.get(OUR_FIELD))
+    history = ours.past.cut_off() if found.may_have_called else ours.past
+    is_cut = len(raw) > line_bytes_max
     topic: Topic | InvalidRecordError
-    if b"record" not in fields:
-        raw = _all_fields(fields)
+    if b"record" not in found.fields:
+        raw = _all_fields(found.fields)
         topic = InvalidRecordError(["the entry has no field record"], is_object=False)
-    elif len(raw) > line_bytes_max:
-        problem = f"the record has {len(raw)} bytes, too long (records.max_line_bytes)"
-        raw = raw[:line_bytes_max]
+    elif is_cut:
+        problem = (
+            f"the record has {len(raw)} bytes, too long (records.max_line_bytes); the whole of it "
+            "is in the field record of this dead letter's entry"
+        )
+        raw = raw[:KEPT_OF_A_LONG_RECORD]
         topic = InvalidRecordError([problem], is_object=False)
     else:
         topic = _topic(raw, rules, ours.topic_id or None)
     if isinstance(topic, Topic) or topic.is_object:
         raw = on_one_line(raw)
-    return Entry(entry_id, ours.source, raw, topic, history)
+    return Entry(found.id, ours.source, raw, topic, history, is_cut)
 
 
 def _ours(source: str, text: bytes | None) -> Ours:
@@ -136,7 +161,7 @@ def _ours(source: str, text: bytes | None) -> Ours:
         return OURS.validate_json(text)
     except ValidationError:
         # Another version's, perhaps: what is not known of it is in doubt.
-        return Ours(source, history=History(may_exist=True))
+        return Ours(source, history=KnownHistory(may_exist=True))
 
 
 def _all_fields(fields: dict[bytes, bytes]) -> bytes:
@@ -210,6 +235,7 @@ def outcome_content(held: Held, outcome: Outcome) -> dict[str, Any]:
         "topic_id": held.subject.topic_id or "",
         "content": held.content,
         "may_exist": outcome.history.may_exist,
+        "is_cut": held.is_cut,
         "counts": [],
     }
     match outcome:
@@ -229,12 +255,17 @@ def outcome_content(held: Held, outcome: Outcome) -> dict[str, Any]:
                 "counts": dead_letter_counts(outcome.reason.value, outcome.code),
             }
         case Released():
-            ours = Ours(held.subject.source, held.subject.topic_id or "", outcome.history)
             return content | {
                 "kind": "released",
                 "record": held.subject.raw.decode(),
-                "ours": orjson.dumps(ours).decode(),
+                "ours": _ours_to_write(held, outcome),
             }
+
+
+def _ours_to_write(held: Held, outcome: Released) -> str:
+    source, topic_id = held.subject.source, held.subject.topic_id or ""
+    ours = {"source": source, "topic_id": topic_id, "history": outcome.history}
+    return orjson.dumps(ours).decode()
 
 
 def letter_to_requeue(entry_id: bytes, line: bytes) -> dict[str, Any]:

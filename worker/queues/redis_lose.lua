@@ -1,4 +1,4 @@
--- Notes entries that are pending but gone from the stream. Who has one in hand settles it after all.
+-- Notes own pending entries as lost that are gone from the stream.
 --
 -- KEYS: stream, lost
 -- ARGV: group, ids...

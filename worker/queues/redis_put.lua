@@ -2,123 +2,85 @@
 -- duplicate, or buried as a dead letter. Answers for each record: 0 known, 1 new, or the source of
 -- the topic that it is in conflict with (nothing was changed then).
 --
--- KEYS: stream, dead, counts, topics, letters, read
--- ARGV[1]: records as JSON, each {position, hash, source, raw, kind, topic_id, content, dead, reason,
---          may_exist, asked_again, letter_topic_id}
-local stream, dead, counts, topics, letters, read = unpack(KEYS)
+-- KEYS: stream, dead, counts, topics, letters, lost, read
+-- ARGV: records, each JSON {position, hash, source, raw, kind, topic_id, content, dead, reason,
+--       may_exist, asked_again, letter_topic_id}
+local stream, dead, counts, topics, letters, lost, read = unpack(KEYS)
 local HASH_DIGITS = 12
-
-local function count(name, by) redis.call('HINCRBY', counts, name, by) end
-
-local function letters_of(source)
-  local text = redis.call('HGET', letters, source)
-  return text and cjson.decode(text) or {}
-end
-
-local function keep_letters(source, kept)
-  if #kept == 0 then
-    redis.call('HDEL', letters, source)
-  else
-    redis.call('HSET', letters, source, cjson.encode(kept))
-  end
-end
-
-local function take_back(letter)
-  redis.call('XDEL', dead, letter.id)
-  count('dead', -1)
-  count('reason:' .. letter.reason, -1)
-  if letter.code ~= '' then count('code:' .. letter.code, -1) end
-  if letter.topic_id ~= '' then
-    local holder = redis.call('HGET', topics, letter.topic_id)
-    if holder and cjson.decode(holder).letter == letter.id then
-      redis.call('HDEL', topics, letter.topic_id)
-    end
-  end
-end
 
 local function take_back_all(source, is_replaced)
   local kept, may_exist, n = {}, false, 0
-  for _, letter in ipairs(letters_of(source)) do
+  for _, letter in ipairs(letters_of(letters, source)) do
     if is_replaced(letter) then
-      take_back(letter)
+      take_back(dead, counts, topics, letter)
       may_exist = may_exist or letter.may_exist
       n = n + 1
     else
       kept[#kept + 1] = letter
     end
   end
-  if n > 0 then keep_letters(source, kept) end
+  if n > 0 then keep_letters(letters, source, kept) end
   return n, may_exist
 end
 
 local function bury(record)
   local id = redis.call('XADD', dead, '*', 'line', record.dead)
-  local kept = letters_of(record.source)
-  kept[#kept + 1] = {id = id, topic_id = record.topic_id, reason = record.reason, code = '',
-                     may_exist = record.may_exist}
-  keep_letters(record.source, kept)
-  count('dead', 1)
-  count('reason:' .. record.reason, 1)
+  add_letter(letters, record.source,
+             {id = id, topic_id = record.topic_id, reason = record.reason, code = '',
+              may_exist = record.may_exist})
+  count(counts, 'dead', 1)
+  count(counts, 'reason:' .. record.reason, 1)
 end
 
-local function enqueue(record)
-  local ours = {source = record.source, topic_id = record.topic_id,
-                history = {may_exist = record.may_exist}}
-  redis.call('XADD', stream, '*', 'record', record.raw, 'topic-import', cjson.encode(ours))
+local function add(record)
+  enqueue(stream, record.raw, {source = record.source, topic_id = record.topic_id,
+                               history = {may_exist = record.may_exist}})
   if record.topic_id ~= '' then
-    redis.call('HSET', topics, record.topic_id,
-               cjson.encode({content = record.content, source = record.source}))
+    hold(topics, record.topic_id, {content = record.content, source = record.source})
   end
 end
 
 -- The source of the topic that holds the ID with other content, if one does.
 local function conflict(record)
-  if record.kind ~= 'topic' or record.topic_id == '' then return nil end
-  local text = redis.call('HGET', topics, record.topic_id)
-  if not text then return nil end
-  local holder = cjson.decode(text)
-  if holder.letter or holder.content == record.content then return nil end
+  if record.kind ~= 'topic' then return nil end
+  local holder = holder_of(topics, lost, record.topic_id)
+  if not holder or holder.letter or holder.content == record.content then return nil end
   if record.asked_again and holder.source == record.source then return nil end
   return holder.source
 end
 
-local function holder_of(topic_id)
-  local text = topic_id ~= '' and redis.call('HGET', topics, topic_id)
-  return text and cjson.decode(text)
-end
-
 local function place(record, replaced)
   if record.kind == 'dead' then return bury(record) end
-  local holder = holder_of(record.topic_id)
-  if not holder then return enqueue(record) end
+  local holder = holder_of(topics, lost, record.topic_id)
+  if not holder then return add(record) end
   if not holder.letter then
     -- What was in doubt kept its ID, also from itself.
-    if replaced > 0 and holder.source == record.source then return enqueue(record) end
-    return count('duplicate', 1)
+    if replaced > 0 and holder.source == record.source then return add(record) end
+    return count(counts, 'duplicate', 1)
   end
   if holder.content == record.content then
     -- It was refused and is tried again as this record, of which it is a duplicate now.
     take_back_all(holder.source, function(letter) return letter.id == holder.letter end)
-    count('duplicate', 1)
+    count(counts, 'duplicate', 1)
   end
-  enqueue(record)
+  add(record)
 end
 
 local function is_known(record, old)
   if record.asked_again then
-    local mine = 0
-    for _, letter in ipairs(letters_of(record.source)) do
-      if letter.topic_id == record.letter_topic_id then mine = mine + 1 end
+    for _, letter in ipairs(letters_of(letters, record.source)) do
+      if letter.topic_id == record.letter_topic_id then return false end
     end
-    if mine > 0 then return false end
-    local holder = holder_of(record.topic_id)
+    local holder = holder_of(topics, lost, record.topic_id)
     local is_in_hand = holder and not holder.letter and holder.source == record.source
                        and holder.content == record.content
     return old == record.hash or is_in_hand
   end
   if old ~= record.hash then return false end
   if record.kind == 'dead' then return true end
-  for _, letter in ipairs(letters_of(record.source)) do
+  local holder = indexed(topics, record.topic_id)
+  if is_lost(lost, holder) and holder.source == record.source then return false end
+  for _, letter in ipairs(letters_of(letters, record.source)) do
     if letter.reason == 'invalid' then return false end
   end
   return true
@@ -134,7 +96,8 @@ local function is_replaced_by(record, old)
 end
 
 local answers = {}
-for index, record in ipairs(cjson.decode(ARGV[1])) do
+for index, argument in ipairs(ARGV) do
+  local record = cjson.decode(argument)
   local from = record.position * HASH_DIGITS
   local old = redis.call('GETRANGE', read, from, from + HASH_DIGITS - 1)
   if string.byte(old, 1) == 0 then old = '' end
@@ -146,7 +109,8 @@ for index, record in ipairs(cjson.decode(ARGV[1])) do
       answers[index] = other
     else
       local replaced, may_exist = take_back_all(record.source, is_replaced_by(record, old))
-      record.may_exist = record.may_exist or may_exist
+      local is_again = is_found_again(topics, lost, record.topic_id)
+      record.may_exist = record.may_exist or may_exist or is_again
       place(record, replaced)
       if not record.asked_again or old == '' then
         redis.call('SETRANGE', read, from, record.hash)

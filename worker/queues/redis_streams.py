@@ -54,11 +54,16 @@ class StreamUrl:
 
     @classmethod
     def parse(cls, url: str) -> "StreamUrl":
-        """Take a URL apart; the server's own options (`ssl_cert_reqs` ...) stay in it."""
+        """Take a URL apart; the server's own options (`ssl_cert_reqs` ...) stay in it.
+
+        Raises ValueError for an empty name.
+        """
         parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query))
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
         stream = options.pop("stream", "topics")
         group = options.pop("group", "importers")
+        if not (stream and group):
+            raise ValueError("stream= and group= need a name")
         return cls(urlunsplit(parts._replace(query=urlencode(options))), stream, group)
 
 
@@ -145,8 +150,10 @@ class Streams:
 
     async def is_empty(self) -> bool:
         """Whether nothing waits and no consumer holds anything."""
-        length: int = await self._asked(self._redis.xlen(self._url.stream))
-        return length == 0
+        if await self._asked(self._redis.xlen(self._url.stream)):
+            return False
+        pending = await self._asked(self._redis.xpending(self._url.stream, self._url.group))
+        return not pending["pending"]
 
     async def oldest_age_s(self) -> float:
         """Tell for how many seconds the oldest record has been in the queue; 0: it is empty."""
@@ -167,7 +174,7 @@ class Streams:
                 self._redis.xrange(key, min=after, max=last[0][0], count=LETTERS_AT_ONCE)
             )
         ):
-            yield [(entry_id, fields[b"line"]) for entry_id, fields in page]
+            yield [(entry_id, fields[b"line"]) for entry_id, fields in page if b"line" in fields]
             after = f"({page[-1][0].decode()}"
 
     async def unfinished_inputs(self) -> list[str]:

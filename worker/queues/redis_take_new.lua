@@ -1,0 +1,32 @@
+-- Delivers new entries to a consumer. Answers {id, fields, whether one had it before} for each: a
+-- group that was made anew, or that lost its last second in a crash, delivers entries again.
+--
+-- KEYS: stream, delivered
+-- ARGV: group, consumer, count, the last entry that this consumer knows to have been delivered
+local stream, delivered = unpack(KEYS)
+local group, consumer, at_most, known = unpack(ARGV)
+
+local function order(id)
+  local milliseconds, number = string.match(id, '(%d+)-(%d+)')
+  return tonumber(milliseconds), tonumber(number)
+end
+
+local function is_after(a, b)
+  local a_ms, a_number = order(a)
+  local b_ms, b_number = order(b)
+  return a_ms > b_ms or (a_ms == b_ms and a_number > b_number)
+end
+
+local last = redis.call('GET', delivered) or '0-0'
+if is_after(known, last) then last = known end
+local answer = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', at_most, 'STREAMS',
+                          stream, '>')
+if not answer then return {} end
+local found, newest = {}, last
+for _, entry in ipairs(answer[1][2]) do
+  local is_new = is_after(entry[1], last)
+  found[#found + 1] = {entry[1], entry[2], is_new and 0 or 1}
+  if is_new then newest = entry[1] end
+end
+redis.call('SET', delivered, newest)
+return found

@@ -6,10 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
+import redis
 
-from tests.support.processes import Job, simulator
+from tests.support.processes import PATIENCE_S, Job, simulator
 from tests.support.redis_server import RedisServer, binaries
 from tests.support.topics import record, records
+from tests.support.waiting import wait_until
 
 MISSING = {"GroupId": "@TGS#_missing", "TopicName": "a"}
 
@@ -87,3 +89,47 @@ def test_a_mistake_is_a_sentence_and_exit_2(
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+def test_a_replay_leaves_the_files_what_the_queue_says(tmp_path: Path) -> None:
+    with simulator("--quota", "0") as service:
+        job = Job(tmp_path, service.url)
+        serving: dict[str, Any] = {"APP__BASE_URL": service.url, "ADMIN__LISTEN": "127.0.0.1:0"}
+        job.run("enqueue", job.write([*records(5), MISSING, b"{"]))
+        job.run("serve", "--until-empty", **serving)
+        assert job.run("replay", "--code", "10010").returncode == 0
+        assert len(job.dead()) == 1
+        assert job.status()["agree"]
+        done = job.run("serve", "--until-empty", **serving)
+        assert b"set aside" not in done.stderr
+        assert not list(job.out.glob("*.edited-*"))
+        running = job.start("serve", **serving)
+        for _ in range(2):
+            wait_until(lambda: len(job.dead()) == 2)
+            job.run("replay")
+        wait_until(lambda: len(job.dead()) == 2 and job.status()["agree"])
+        running.terminate()
+        running.communicate(timeout=PATIENCE_S)
+        assert len(job.dead()) == 2
+
+
+def test_a_signal_ends_an_enqueue_that_waits_for_redis(tmp_path: Path) -> None:
+    directory = tmp_path / "redis"
+    directory.mkdir()
+    server = RedisServer(binaries()[0], directory)
+    server.start()
+    try:
+        job = Job(tmp_path, "http://127.0.0.1:9")
+        running = job.start(
+            "enqueue", job.write(records(50_000)), QUEUE__URL=f"{server.url}?stream=topics"
+        )
+        with redis.Redis(port=server.port) as client:
+            wait_until(lambda: client.xlen("topics") > 0)
+        with server.hanging():
+            running.terminate()
+            said, logged = running.communicate(timeout=PATIENCE_S)
+        assert running.returncode == 143, logged
+        assert "the inputs were not read to their end: the same command goes on" in said
+        assert "Traceback" not in logged
+    finally:
+        server.kill()

@@ -54,9 +54,10 @@ def test_the_stand_in_is_strict_about_who_calls_and_how_often() -> None:
 def test_it_says_how_to_call_it_and_what_it_answered(lonely_job: Job) -> None:
     running = lonely_job.start("simulate", "--port", "0", APP__SECRET_KEY="")
     assert running.stdout is not None
-    announced = running.stdout.readline() + running.stdout.readline()
+    announced = "".join(running.stdout.readline() for _ in range(3))
     assert "listening on http://127.0.0.1:" in announced
     assert f"TOPIC_IMPORT_APP__SECRET_KEY={KEY}" in announced
     running.send_signal(signal.SIGINT)
     said, _ = running.communicate(timeout=30)
+    assert "for serve: TOPIC_IMPORT_APP__BASE_URL=http://127.0.0.1:" in announced
     assert (running.returncode, said) == (0, "answered: no call\n")

@@ -197,6 +197,7 @@ async def _distributed(
                 await queue.open(parts.job_identity(settings))
                 yield queue
             finally:
+                queue.give_up()
                 await queue.close()
     finally:
         lock.release()

@@ -8,19 +8,18 @@ lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with t
 import asyncio
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import orjson
 from redis.exceptions import RedisError, ResponseError
 
 from worker.delivery import Delivery
 from worker.outcome import Outcome
-from worker.queues import JobIdentity, JobMismatchError, QueueError
+from worker.queues import JobIdentity, JobMismatchError
 from worker.queues.redis_entries import (
     Entry,
     Found,
@@ -31,14 +30,14 @@ from worker.queues.redis_entries import (
     put_content,
     read_entry,
 )
-from worker.queues.redis_streams import Streams, StreamUrl, queue_error, sentence, text
+from worker.queues.redis_patience import RETRY_S, PatientStreams
+from worker.queues.redis_streams import StreamUrl, queue_error, text
 from worker.record import Record
 from worker.telemetry import logger
 from worker.topic import InvalidRecordError, RecordRules
 
 log = logger()
 
-RETRY_S = 0.5
 LOOK_FOR_SILENT_SHARE = 0.25
 LOOK_FOR_SILENT_S = 2.0
 """How often what silent consumers hold is looked for: a share of the lease, at most so long."""
@@ -50,12 +49,6 @@ WORDS_BYTES = 8 << 20
 WORDS_MAX = 500
 """How much a script is handed at once: Redis takes no more than 512 MB, and does nothing else."""
 LOST_SHOWN = 10
-
-SCRIPTS = (
-    "put", "take_new", "take_over", "register", "settle", "extend", "lose", "requeue", "tidy",
-)  # fmt: skip
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +87,7 @@ class NoCopy:
     def flush(self) -> None: ...
 
 
-class RedisQueue(Streams):
+class RedisQueue(PatientStreams):
     """One consumer's view of the queue. Use `open` first, `close` last.
 
     Taking answers with nothing while Redis is away, settling and putting wait for it: no outcome is
@@ -109,8 +102,7 @@ class RedisQueue(Streams):
         copy: Copy | None = None,
         is_patient: bool = True,
     ) -> None:
-        super().__init__(url)
-        self._is_patient = is_patient
+        super().__init__(url, is_patient=is_patient)
         self._taking = taking
         self._copy = copy or NoCopy()
         self._held: dict[int, Held] = {}
@@ -118,21 +110,17 @@ class RedisQueue(Streams):
         self._own_pending_unread = True
         self._last_delivered = b"0-0"
         self._untold: set[bytes] = set()
-        self._clock = asyncio.get_running_loop().time
         self._look_again_at_s = 0.0
         self._claim_cursor = b"0-0"
         self._hold_now = asyncio.Event()
         self._is_closing = False
         self._holding: asyncio.Task[None] | None = None
-        self._was_opened = False
         self._settling = asyncio.Lock()
-        self._troubles: dict[str, str] = {}
         self.is_drained = False
         """Whether the last take found all that was there."""
         self.found: Counter[str] = Counter()
         """What became of entries as they were taken: `duplicate` (their topic was in the queue
         before), `dead` (they cannot be sent), `lost` (trimmed away while nobody had them)."""
-        self._scripts = {name: self._redis.register_script(_script(name)) for name in SCRIPTS}
 
     def __repr__(self) -> str:
         return f"<RedisQueue {self._url.stream} as {self._taking.consumer}, {len(self._held)} held>"
@@ -140,14 +128,14 @@ class RedisQueue(Streams):
     # ---- the job
 
     @property
+    def trouble(self) -> str | None:
+        """Why the queue cannot be used now."""
+        return super().trouble or self._copy.trouble
+
+    @property
     def name(self) -> str:
         """Which queue it is, for people; no part of it is secret."""
         return str(self._url)
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the queue cannot be used now."""
-        return next(iter(self._troubles.values()), self._copy.trouble)
 
     async def open(self, identity: JobIdentity) -> None:
         """Make the group, and see that the queue is of the same job.
@@ -182,21 +170,6 @@ class RedisQueue(Streams):
         words = [self._url.group, name, int(idle_s * 1000)]
         keys = [self._url.stream, self._key("batches")]
         await self._once(self._scripts["tidy"](keys=keys, args=words))
-
-    async def _make_group(self) -> None:
-        try:
-            await self._once(
-                self._redis.xgroup_create(self._url.stream, self._url.group, "0", mkstream=True)
-            )
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        else:
-            if self._was_opened:
-                log.error(
-                    "the queue in Redis was gone and is made anew: enqueue again what it held",
-                    stream=self._url.stream,
-                )
 
     async def _identify(self, identity: JobIdentity) -> None:
         ours = {
@@ -459,6 +432,8 @@ class RedisQueue(Streams):
         """
         # One batch at a time: Redis remembers the last one, to answer it again.
         async with self._settling:
+            # Of a batch that comes again, for its end could not be settled, the beginning was.
+            outcomes = [outcome for outcome in outcomes if outcome.id in self._held]
             contents = [outcome_content(self._held[outcome.id], outcome) for outcome in outcomes]
             rest = iter(zip(outcomes, contents, strict=True))
             for part in _parts([orjson.dumps(content) for content in contents]):
@@ -500,50 +475,13 @@ class RedisQueue(Streams):
 
     # ---- Redis may be away
 
-    async def _run(self, name: str, keys: list[str], words: list[Any]) -> Any:
-        return await self._patiently(name, lambda: self._scripts[name](keys=keys, args=words))
-
-    async def _patiently(self, name: str, job: Callable[[], Awaitable[Result]]) -> Result:
-        while True:
-            try:
-                result = await self._once(job())
-            except (RedisError, OSError) as error:
-                if not self._is_patient:
-                    raise queue_error(error) from None
-                await self._trouble(name, error)
-                if self._given_up.done():
-                    raise QueueError(f"the queue: {sentence(error)}") from None
-            else:
-                self._no_trouble(name)
-                return result
-
-    async def _trouble(self, name: str, error: Exception) -> None:
-        """Note that this kind of call fails, and wait; the others may still work."""
-        if not self._troubles:
-            log.warning("the queue cannot be used now; waiting for it", reason=sentence(error))
-        self._troubles[name] = sentence(error)
+    def _out_of_touch(self) -> None:
         self._own_pending_unread = True
-        await self._pause()
-        if not self._given_up.done():
-            with suppress(RedisError, OSError):
-                # Connections that died with the server would fail one after the other.
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
-                await self._make_group()
 
-    async def _pause(self) -> None:
-        await asyncio.wait({self._given_up}, timeout=RETRY_S)
-
-    def _no_trouble(self, name: str) -> None:
-        if self._troubles.pop(name, None) and not self._troubles:
-            log.info("the queue can be used again")
-            # Others, too, could not refresh what they hold; once they did, the silent ones show.
-            self._look_again_at_s = self._clock() + min(self._taking.lease_s, REUNION_S)
-            self._hold_now.set()
-
-
-def _script(name: str) -> str:
-    files = resources.files("worker.queues")
-    return "".join(files.joinpath(f"redis_{part}.lua").read_text() for part in ("common", name))
+    def _in_touch_again(self) -> None:
+        # Others, too, could not refresh what they hold; once they did, the silent ones show.
+        self._look_again_at_s = self._clock() + min(self._taking.lease_s, REUNION_S)
+        self._hold_now.set()
 
 
 def _parts(words: list[bytes]) -> Iterator[list[bytes]]:

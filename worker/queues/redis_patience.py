@@ -1,0 +1,106 @@
+"""Patience with Redis: what must not be dropped waits for one that is away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from importlib import resources
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisError, ResponseError
+
+from worker.queues import QueueError
+from worker.queues.redis_streams import Streams, StreamUrl, queue_error, sentence
+from worker.telemetry import logger
+
+log = logger()
+
+RETRY_S = 0.5
+SCRIPTS = (
+    "put", "take_new", "take_over", "register", "settle", "extend", "lose", "requeue", "tidy",
+)  # fmt: skip
+
+Result = TypeVar("Result")
+
+
+class PatientStreams(Streams):
+    """Runs the scripts of the queue, again and again until Redis answers or is given up.
+
+    `is_patient` False: raises QueueError at once.
+    """
+
+    def __init__(self, url: StreamUrl, *, is_patient: bool) -> None:
+        super().__init__(url)
+        self._is_patient = is_patient
+        self._was_opened = False
+        self._troubles: dict[str, str] = {}
+        self._clock = asyncio.get_running_loop().time
+        self._scripts = {name: self._redis.register_script(_script(name)) for name in SCRIPTS}
+
+    @property
+    def trouble(self) -> str | None:
+        """Why Redis cannot be used now."""
+        return next(iter(self._troubles.values()), None)
+
+    def _out_of_touch(self) -> None:
+        """Note that a call failed: what it did is not known."""
+
+    def _in_touch_again(self) -> None:
+        """Note that all kinds of calls go through again."""
+
+    async def _make_group(self) -> None:
+        try:
+            await self._once(
+                self._redis.xgroup_create(self._url.stream, self._url.group, "0", mkstream=True)
+            )
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        else:
+            if self._was_opened:
+                log.error(
+                    "the queue in Redis was gone and is made anew: enqueue again what it held",
+                    stream=self._url.stream,
+                )
+
+    async def _run(self, name: str, keys: list[str], words: list[Any]) -> Any:
+        return await self._patiently(name, lambda: self._scripts[name](keys=keys, args=words))
+
+    async def _patiently(self, name: str, job: Callable[[], Awaitable[Result]]) -> Result:
+        while True:
+            try:
+                result = await self._once(job())
+            except (RedisError, OSError) as error:
+                if not self._is_patient:
+                    raise queue_error(error) from None
+                await self._trouble(name, error)
+                if self._given_up.done():
+                    raise QueueError(f"the queue: {sentence(error)}") from None
+            else:
+                self._no_trouble(name)
+                return result
+
+    async def _trouble(self, name: str, error: Exception) -> None:
+        """Note that this kind of call fails, and wait; the others may still work."""
+        if not self._troubles:
+            log.warning("the queue cannot be used now; waiting for it", reason=sentence(error))
+        self._troubles[name] = sentence(error)
+        self._out_of_touch()
+        await self._pause()
+        if not self._given_up.done():
+            with suppress(RedisError, OSError):
+                # Connections that died with the server would fail one after the other.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+                await self._make_group()
+
+    async def _pause(self) -> None:
+        await asyncio.wait({self._given_up}, timeout=RETRY_S)
+
+    def _no_trouble(self, name: str) -> None:
+        if self._troubles.pop(name, None) and not self._troubles:
+            log.info("the queue can be used again")
+            self._in_touch_again()
+
+
+def _script(name: str) -> str:
+    files = resources.files("worker.queues").joinpath("lua")
+    return "".join(files.joinpath(f"{part}.lua").read_text() for part in ("common", name))

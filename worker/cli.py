@@ -25,9 +25,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+INPUTS_HELP = "JSON Lines files (.gz too); - is standard input."
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT...", help="JSON Lines files (.gz too); - is standard input."),
+    typer.Argument(metavar="INPUT...", help=INPUTS_HELP),
 ]
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings (TOML); else $TOPIC_IMPORT_CONFIG.")
@@ -115,7 +116,7 @@ def serve(
 
 @app.command()
 def enqueue(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="As for backfill.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUTS_HELP)],
     out: Out = Path("out"),
     config: Config = None,
     log_format: Format = "console",
@@ -153,7 +154,7 @@ def replay(
 
 @app.command()
 def check(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="As for backfill.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUTS_HELP)],
     as_json: AsJson = False,
     config: Config = None,
     log_format: Format = "console",

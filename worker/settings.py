@@ -3,6 +3,7 @@
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -110,7 +111,9 @@ def _is_redis_url(url: str) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    return parts.scheme == "unix" or "@" not in parts.path + parts.fragment
+    if parts.scheme == "unix":
+        return True
+    return "@" not in parts.fragment and re.fullmatch(r"(/[0-9]*)?", parts.path) is not None
 
 
 class Rate(_Section):

@@ -161,9 +161,9 @@ def test_a_service_waits_for_a_redis_that_comes_later(
         job.run("enqueue", job.write(records(50)), **settings)
         durable_server.kill()
         replica = start(job, "--until-empty", **settings)
-        wait_until(lambda: replica.get("readyz")[1].startswith("queue: queue.url: Redis: "))
+        wait_until(lambda: replica.get("readyz")[1].startswith("queue: Redis: "))
         other = start(job, name="other", **settings)
-        wait_until(lambda: other.get("readyz")[1].startswith("queue: queue.url: Redis: "))
+        wait_until(lambda: other.get("readyz")[1].startswith("queue: Redis: "))
         assert other.end()[0] == 0, "it had nothing in hand"
         durable_server.start()
         said, logged = replica.process.communicate(timeout=PATIENCE_S)

@@ -46,6 +46,7 @@ def test_a_format_that_is_not_read_is_said(lonely_job: Job) -> None:
         ({"APP__SDK_APP_ID": "abc"}, "TOPIC_IMPORT_APP__SDK_APP_ID: app.sdk_app_id"),
         ({"RATE__CALL_PER_SECOND": "1"}, "unknown setting rate.call_per_second"),
         ({"RATE__SHARED": "http://x"}, "rate.shared: must be a URL like redis://"),
+        ({"QUEUE__URL": "redis://x/abc"}, "queue.url: must be a URL like redis://"),
         ({"QUEUE__URL": "redis://x"}, "for a queue in Redis use `topic-import enqueue`"),
         ({"QUEUE__URL": "sqlite:///other/queue.sqlite3"}, "the embedded queue of this job is"),
         ({"APP__SECRET_KEY": "", "APP__SECRET_KEY_FILE": "none.key"}, "none.key: No such file"),

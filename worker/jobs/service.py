@@ -32,6 +32,7 @@ from worker.verdict import Halt
 log = logger()
 
 POLL_S = 0.2
+STORAGE = "storage"
 AWAY_PAUSE_S = 1.0
 COUNT_EVERY_S = 1.0
 TELL_EVERY_S = 60.0
@@ -231,7 +232,7 @@ class _Service:
                         self._lost_sight_of_queue(str(error))
                         await _pause(AWAY_PAUSE_S, self._stopping)
                     except (QueueError, OSError) as error:
-                        self._halted(Halt("storage", str(error)))
+                        self._storage_failed(str(error))
                         await _pause(next(pauses), self._stopping)
                     finally:
                         self._engine = self._being_opened = None
@@ -244,7 +245,7 @@ class _Service:
     def _lost_sight_of_queue(self, reason: str) -> None:
         if self._queue_away is None:
             log.warning("the queue cannot be reached; waiting for it", reason=reason)
-        self._queue_away = reason
+        self._queue_away = reason.removeprefix("queue.url: ")
 
     def _is_done(self) -> bool:
         return self._stopping.is_set() or self._is_empty
@@ -260,7 +261,7 @@ class _Service:
         while not self._is_done():
             halt = await self._import(engine, quota, take_max)
             if halt:
-                self._halted(halt)
+                self._halt = halt
                 await _pause(next(pauses), self._stopping)
                 take_max = 1
                 # What a person mends may be the key.
@@ -322,10 +323,10 @@ class _Service:
             pipeline.queue_was_fed()
             await _pause(POLL_S, ended)
 
-    def _halted(self, halt: Halt) -> None:
-        if self._halt is None or self._halt.code != halt.code:
-            log.error("halted", code=halt.code, reason=halt.message)
-        self._halt = halt
+    def _storage_failed(self, reason: str) -> None:
+        if self._halt is None or self._halt.code != STORAGE:
+            log.error("halted", code=STORAGE, reason=reason)
+        self._halt = Halt(STORAGE, reason)
 
     # ---- stop
 

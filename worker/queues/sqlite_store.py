@@ -1,5 +1,6 @@
 """The embedded queue's tables and transactions; synchronous, for one thread."""
 
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -52,7 +53,7 @@ class SqliteStore:
             if not read_only:
                 path.touch(mode=0o600)
             self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}",
+                f"{path.absolute().as_uri()}?{_mode(path, read_only=read_only)}",
                 uri=True,
                 timeout=BUSY_TIMEOUT_S,
                 isolation_level=None,
@@ -358,6 +359,15 @@ class SqliteStore:
             f"{said}Nothing is lost; make room or mend what it names, then run the same command "
             "again"
         )
+
+
+def _mode(path: Path, *, read_only: bool) -> str:
+    if not read_only:
+        return "mode=rw"
+    has_log = path.with_name(f"{path.name}-wal").exists()
+    # Beside a queue at rest, where nothing can be written, SQLite would miss its own files.
+    at_rest = not has_log and not os.access(path.parent, os.W_OK)
+    return "mode=ro&immutable=1" if at_rest else "mode=ro"
 
 
 _FORBIDDEN = ("readonly database", "unable to open database file", "Permission denied")

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
@@ -71,7 +72,7 @@ class ResultFile:
             aside = None if rewrite else self._set_aside()
             self._write_anew()
             return aside
-        if agreement is Agreement.LONGER:
+        if agreement is Agreement.LONGER and not rewrite:
             log.warning("what a result file held beyond the queue is cut off", file=str(self._path))
         self._open()
         assert self._file is not None  # noqa: S101 - just opened
@@ -160,8 +161,9 @@ class CopiedFile:
         self.path = path
         self._rotate_at_bytes = rotate_at_bytes
         self._file = _open_private(path)
-        self._file.truncate(_end_of_last_line(self._file))
-        self._file.seek(0, os.SEEK_END)
+        if path.is_file():  # and no device
+            self._file.truncate(_end_of_last_line(self._file))
+            self._file.seek(0, os.SEEK_END)
 
     def append(self, lines: list[bytes]) -> None:
         """Add all lines, or none where the disk refuses."""
@@ -171,8 +173,8 @@ class CopiedFile:
         try:
             _write_all(self._file, b"".join(lines))
         except OSError:
-            self._file.truncate(end)
             self._file.seek(end)
+            self._file.truncate()
             raise
 
     def _rotate(self) -> None:
@@ -181,7 +183,8 @@ class CopiedFile:
         fresh = _open_private(fresh_path, os.O_TRUNC)
         try:
             number = max(_rotated_seqs(self.path), default=0) + 1
-            self.path.rename(_rotated_path(self.path, number))
+            with suppress(FileNotFoundError):  # somebody took it away
+                self.path.rename(_rotated_path(self.path, number))
             fresh_path.rename(self.path)
         except OSError:
             fresh.close()

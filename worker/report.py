@@ -62,8 +62,8 @@ class Report:
             "started": rfc3339(self.started),
             "ended": rfc3339(self.ended),
         }
-        # Two kinds of doubt that most jobs never have.
-        for name in ("already_before_derived", "may_exist_twice"):
+        # What most jobs never have.
+        for name in ("lost", "already_before_derived", "may_exist_twice"):
             if value := getattr(counts, name):
                 content[name] = value
         if self.crowded:

@@ -144,7 +144,7 @@ def test_what_a_process_has_in_hand_is_never_given_to_it_twice(
         await queue.put([read_record(n) for n in range(1, 4)])
         taken = await queue.take(3)
         await fall_silent(queue)
-        queue._own_pending_unread = True
+        queue._own_unread_after = b"0"
         assert not await queue.take(3)
         await queue.settle([imported(d.id) for d in taken])
         assert (await queue.counts()).imported == 3

@@ -60,6 +60,14 @@ class Redis:
     def consumers(self) -> set[str]:
         return {found["name"] for found in self._client.xinfo_consumers("topics", "importers")}
 
+    def delete_stream(self) -> None:
+        self._client.delete("topics")
+
+    def copy_all(self) -> None:
+        """Add each entry once more, as somebody does who restores a stream."""
+        for _, fields in self._client.xrange("topics"):
+            self._client.xadd("topics", fields)
+
     def make_consumer(self, name: str) -> None:
         self._client.xgroup_createconsumer("topics", "importers", name)
 
@@ -326,7 +334,7 @@ def test_never_more_is_taken_than_was_asked_for(
             assert len(await later.take(2)) == 2
             await earlier.take(9)
             for expected in (4, 4, 4, 4, 2, 0):
-                later._own_pending_unread = True
+                later._own_unread_after = b"0"
                 assert len(await later.take(4)) == expected
 
     run(story())
@@ -427,7 +435,7 @@ def test_entries_trimmed_away_while_their_consumer_was_gone_are_reported_and_cou
         streams.trim_all()
         async with opened(server, "one") as later:
             assert await later.take(10) == []
-            assert await later.lost_ever() == later.found["lost"] == 2
+            assert (await later.counts()).lost == later.found["lost"] == 2
             assert streams.pending() == {}
 
     run(story())
@@ -450,7 +458,7 @@ def test_an_entry_trimmed_away_in_hand_keeps_its_outcome(
             assert (counts.imported, counts.dead, counts.queued, counts.read) == (1, 1, 1, 3)
             (again,) = await queue.take(10)
             assert (again.topic, again.history) == (three.topic, history)
-            assert queue.found["lost"] == await queue.lost_ever() == 0
+            assert queue.found["lost"] == (await queue.counts()).lost == 0
 
     run(story())
 
@@ -468,12 +476,12 @@ def test_an_entry_trimmed_away_in_hand_and_noted_as_lost_by_another_is_settled_a
             await asyncio.sleep(SHORT_LEASE_S * 1.2)
             # Redis 6.2 hands deleted ones over first, and they are found at the next look.
             assert [*await two.take(10), *await two.take(10)] == []
-            assert await two.lost_ever() == two.found["lost"] == 3
+            assert (await two.counts()).lost == two.found["lost"] == 3
             history = History(attempts=1, may_exist=True)
             await one.settle([imported(first.id), rejected(second), Released(third.id, history)])
             counts = await one.counts()
             assert (counts.imported, counts.dead, counts.queued, counts.read) == (1, 1, 1, 3)
-            assert await one.lost_ever() == 0
+            assert (await one.counts()).lost == 0
 
     run(story())
 
@@ -492,7 +500,7 @@ def test_an_entry_trimmed_away_in_hand_is_not_told_as_lost_by_who_has_it(
             assert queue.found["lost"] == 0
             await queue.settle([imported(taken.id)])
             assert (await queue.counts()).imported == 1
-            assert await queue.lost_ever() == 0
+            assert (await queue.counts()).lost == 0
 
     run(story())
 
@@ -509,13 +517,93 @@ def test_a_record_that_was_lost_can_be_added_again(
         async with opened(server, "one") as queue:
             assert await queue.take(10) == []
             assert await queue.counts() == Counts(read=3, lost=3)
-            streams.add(topic(2, TopicId=own_id("x")))
+            streams.add(topic(1, TopicId=own_id("x")))
             assert await queue.put([read_record(1), read_record(2)]) == 2
-            taken = await queue.take(10)
+            queue._scripts["register"] = AnswerLost(queue._scripts["register"])
+            assert await queue.take(10) == []
+            taken = await take_patiently(queue)
             assert [d.history.may_exist for d in taken] == [True] * 3
             assert await queue.counts() == Counts(read=3, queued=3)
 
     run(story())
+
+
+@pytest.mark.parametrize("more", [{"Unknown": 1}, {"TopicName": "other"}])
+def test_another_record_with_the_id_of_a_lost_one_leaves_it_lost(
+    server: RedisServer, streams: Redis, run: Run, more: dict[str, Any]
+) -> None:
+    async def story() -> None:
+        streams.add(topic(1, TopicId=own_id("x")))
+        async with opened(server, "one") as queue:
+            await queue.take(10)
+        streams.trim_all()
+        async with opened(server, "one") as queue:
+            assert await queue.take(10) == []
+            streams.add(topic(1, TopicId=own_id("x"), **more) | more)
+            assert [d.history.may_exist for d in await queue.take(10)] in ([], [False])
+            counts = await queue.counts()
+            assert (counts.read, counts.lost) == (2, 1)
+
+    run(story())
+
+
+def test_a_stream_that_was_deleted_can_be_filled_again(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        async with opened(server, "one") as queue:
+            records = [read_record(n) for n in range(1, 4)]
+            await queue.put(records)
+            streams.add(topic(9, TopicId=own_id("x")))
+            held = await queue.take(1)
+            streams.delete_stream()
+            assert await queue.take(1) == []
+            await queue.settle([imported(held[0].id)])
+            assert (await queue.counts()).imported == 1, "it was in hand"
+            assert await queue.put(records) == 2
+            streams.add(topic(9, TopicId=own_id("x")))
+            assert len(await queue.take(10)) == 3
+
+    run(story())
+
+
+def test_a_copy_of_an_entry_is_a_duplicate(server: RedisServer, streams: Redis, run: Run) -> None:
+    async def story() -> None:
+        async with opened(server, "one") as queue:
+            await queue.put([read_record(1)])
+            streams.copy_all()
+            (taken,) = await queue.take(10)
+            await queue.settle([Released(taken.id, taken.history)])
+            streams.copy_all()
+            (taken,) = await queue.take(10)
+            streams.copy_all()
+            await queue.settle([imported(taken.id)])
+            assert await queue.take(10) == []
+            assert (await queue.counts()).duplicate == 3
+
+    run(story())
+
+
+def test_a_stream_that_was_flushed_is_the_same_job_s_again(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        async with opened(server, "one") as queue:
+            flush(server)
+            await queue.take(1)
+            with pytest.raises(JobMismatchError):
+                await open_redis_as(server, replace(OURS, app="1400000001"))
+
+    run(story())
+
+
+async def open_redis_as(server: RedisServer, identity: JobIdentity) -> None:
+    url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
+    queue = RedisQueue(url, Taking("two", 60.0, 100, RULES, 1 << 20))
+    try:
+        await queue.open(identity)
+    finally:
+        await queue.close()
 
 
 # ---- what is kept

@@ -34,7 +34,9 @@ class Engine(Protocol):
 
     async def take(self, count: int) -> list[Delivery]: ...
 
-    async def settle(self, outcomes: list[Outcome]) -> None: ...
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Settle or release; which were settled, and not passed over."""
+        ...
 
     async def counts(self) -> Counts: ...
 
@@ -83,9 +85,10 @@ class EmbeddedEngine:
     async def take(self, count: int) -> list[Delivery]:
         return await self._queue.take(count)
 
-    async def settle(self, outcomes: list[Outcome]) -> None:
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         await self._queue.settle(outcomes)
         await self._queue.run(self._files.follow)
+        return outcomes
 
     async def counts(self) -> Counts:
         # Letters that somebody replays leave their file at the next look.
@@ -137,7 +140,8 @@ class Copies:
             try:
                 self._files[kind].append(lines)
             except OSError as error:
-                trouble = f"{self._files[kind].path}: {error.strerror}; make room"
+                advice = "; make room" if error.errno in parts.OUT_OF_ROOM else ""
+                trouble = f"{self._files[kind].path}: {error.strerror}{advice}"
             else:
                 lines.clear()
         if trouble and not self.trouble:

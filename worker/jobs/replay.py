@@ -20,6 +20,7 @@ from worker.queues.sqlite_store import SqliteStore
 from worker.record import Record, content_hash
 from worker.report import sums
 from worker.settings import Settings
+from worker.topic import InvalidRecordError
 
 PAGE = 500
 
@@ -34,6 +35,8 @@ class Choice:
 
     def matches(self, line: bytes) -> bool:
         letter: dict[str, Any] = orjson.loads(line)
+        if "reason" not in letter:
+            return False  # nothing of ours
         wanted = {"reason": self.reason, "code": self.code, "group_id": self.group}
         return all(letter.get(name) == value for name, value in wanted.items() if value is not None)
 
@@ -91,14 +94,15 @@ def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int
             files = parts.ResultFiles(out, store)
             held.callback(files.close)
             files.reconcile([])
-        before = store.counts().queued
         chosen = list(_chosen(store, settings, choice, out))
-        for records in chosen:
-            store.put(records)
+        replayed = sum(store.put(records) - sum(map(_is_invalid, records)) for records in chosen)
         if files:
             files.finish()
-        counts = store.counts()
-        return sum(map(len, chosen)), counts.queued - before, counts
+        return sum(map(len, chosen)), max(0, replayed), store.counts()
+
+
+def _is_invalid(record: Record) -> bool:
+    return isinstance(record.topic, InvalidRecordError)
 
 
 def _chosen(

@@ -24,7 +24,7 @@ from worker.outputs import write_whole
 from worker.pipeline import Pipeline
 from worker.progress import tell
 from worker.queues import JobMismatchError, QueueAwayError, QueueError, QueueTakenError
-from worker.report import Report, summary
+from worker.report import Report, summary, sums
 from worker.settings import Settings, base_url, unwise
 from worker.telemetry import Counters, RepeatedEvents, logger
 from worker.verdict import Halt
@@ -102,9 +102,9 @@ class _Counted:
         return taken
 
     async def settle(self, outcomes: list[Outcome]) -> None:
-        await self._engine.settle(outcomes)
-        self._metrics.settled("imported", sum(isinstance(o, Imported) for o in outcomes))
-        letters = [outcome for outcome in outcomes if isinstance(outcome, DeadLetter)]
+        settled = await self._engine.settle(outcomes)
+        self._metrics.settled("imported", sum(isinstance(o, Imported) for o in settled))
+        letters = [outcome for outcome in settled if isinstance(outcome, DeadLetter)]
         self._metrics.settled("dead", len(letters))
         for letter in letters:
             self._dead_letters.warning(
@@ -198,11 +198,10 @@ class _Service:
 
     def status(self) -> Status:
         """Tell whether the service is ready, why not, and what it does."""
-        reason, c = self._why_not_ready(), self._counts
+        reason = self._why_not_ready()
         facts = {
             "state": self._state(),
-            "records": f"read {c.read:,} = queued {c.queued:,} + imported {c.imported:,} "
-            f"+ dead {c.dead:,} + duplicate {c.duplicate:,}",
+            "records": sums(self._counts)[0],
             "oldest in the queue": f"{self._oldest_age_s:.0f} s",
             "in flight": f"{self._phase(Phase.CALLING)}",
             "waiting for retry": f"{self._phase(Phase.BACKING_OFF)}",

@@ -33,7 +33,7 @@ async def _distributed(settings: Settings, url: str, *, as_json: bool) -> Exit:
     """Tell of the streams: what waits, who holds how much, what came of the rest."""
     queue = redis_queue(settings, url)
     try:
-        counts, lengths = await queue.counts(), await queue.lengths()
+        counts, lengths = await queue.look()
         consumers, unfinished = await queue.consumers(), await queue.unfinished_inputs()
         oldest_s = await queue.oldest_age_s()
     finally:

@@ -6,7 +6,6 @@ lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with t
 """
 
 import asyncio
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -44,11 +43,14 @@ LOOK_FOR_SILENT_S = 2.0
 REUNION_S = 10.0
 """After an outage of Redis, by when all replicas have noticed that it is over."""
 CLAIM_AT_ONCE = 100
-OWN_AT_ONCE = 100
 WORDS_BYTES = 8 << 20
 WORDS_MAX = 500
 """How much a script is handed at once: Redis takes no more than 512 MB, and does nothing else."""
 LOST_SHOWN = 10
+DUPLICATE, LOST_BEFORE = 1, 2
+"""Answers of the script that registers."""
+HELD_BY_ANOTHER, UNKNOWN = 0, -1
+"""Answers of the script that settles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,10 @@ class RedisQueue(PatientStreams):
         super().__init__(url, is_patient=is_patient)
         self._taking = taking
         self._copy = copy or NoCopy()
+        self._identity = JobIdentity("", "", "")
         self._held: dict[int, Held] = {}
         self._next_id = 1
-        self._own_pending_unread = True
+        self._own_unread_after: bytes | None = b"0"
         self._last_delivered = b"0-0"
         self._untold: set[bytes] = set()
         self._look_again_at_s = 0.0
@@ -143,9 +146,10 @@ class RedisQueue(PatientStreams):
         Raises QueueAwayError where Redis cannot be reached, QueueError where it cannot be used,
         JobMismatchError for another job.
         """
+        self._identity = identity
         try:
             await self._make_group()
-            await self._identify(identity)
+            await self._identify()
             await self._warn_of_what_may_be_lost()
             await self._forget_consumers(idle_s=self._taking.lease_s)
         except (RedisError, OSError) as error:
@@ -171,7 +175,11 @@ class RedisQueue(PatientStreams):
         keys = [self._url.stream, self._key("batches")]
         await self._once(self._scripts["tidy"](keys=keys, args=words))
 
-    async def _identify(self, identity: JobIdentity) -> None:
+    async def _made_anew(self) -> None:
+        await self._identify()
+
+    async def _identify(self) -> None:
+        identity = self._identity
         ours = {
             "app": identity.app,
             "key_field": identity.key_field,
@@ -241,7 +249,7 @@ class RedisQueue(PatientStreams):
         keys = [self._url.stream, *map(self._key, names)]
         answers: list[Any] = []
         for part in _parts([orjson.dumps(content) for content in contents]):
-            answers += await self._run("put", keys, part)
+            answers += await self._run("put", keys, [self._url.group, *part])
         return answers
 
     # ---- taking
@@ -268,7 +276,7 @@ class RedisQueue(PatientStreams):
     async def _find(self, count: int) -> list[Found]:
         # Before all reading: what is settled meanwhile must not come back with it.
         in_hand = {held.entry_id for held in self._held.values()}
-        found = await self._find_own(count, in_hand) if self._own_pending_unread else []
+        found = await self._find_own(count, in_hand) if self._own_unread_after else []
         looks_for_silent = self._clock() >= self._look_again_at_s and not self._troubles
         if len(found) < count and looks_for_silent:
             found += await self._find_silent(count - len(found), in_hand)
@@ -281,18 +289,14 @@ class RedisQueue(PatientStreams):
 
         An earlier process of this consumer may have called.
         """
-        after, page_size = b"0", max(count, OWN_AT_ONCE)
         found: list[Found] = []
-        while len(found) < count:
-            page = await self._own_pending(after, page_size)
-            if not page:
-                self._own_pending_unread = False
-                break
-            after = page[-1][0]
+        while len(found) < count and self._own_unread_after:
+            page = await self._own_pending(self._own_unread_after, count - len(found))
+            self._own_unread_after = page[-1][0] if page else None
             others = [(entry_id, fields) for entry_id, fields in page if entry_id not in in_hand]
             await self._lose([entry_id for entry_id, fields in others if not fields])
             found += [Found(i, fields, i not in self._untold) for i, fields in others if fields]
-        return found[:count]
+        return found
 
     async def _own_pending(
         self, after: bytes, count: int
@@ -334,7 +338,7 @@ class RedisQueue(PatientStreams):
         keys = [self._url.stream, self._key("delivered")]
         words = [self._url.group, self._taking.consumer, count, self._last_delivered]
         entries = await self._once(self._scripts["take_new"](keys=keys, args=words))
-        self.is_drained = len(entries) < count and not self._own_pending_unread
+        self.is_drained = len(entries) < count and not self._own_unread_after
         found = [
             Found(entry_id, _fields(flat), bool(had_before))
             for entry_id, flat, had_before in entries
@@ -356,7 +360,7 @@ class RedisQueue(PatientStreams):
                 letters.append(held.letter)
             if held.delivery:
                 deliveries.append(held.delivery)
-        self._untold.clear()
+        self._untold -= {entry.id for entry in found}
         self._last_delivered = max([self._last_delivered, *(e.id for e in found)], key=_order)
         if letters:
             await self.settle(letters)
@@ -375,10 +379,10 @@ class RedisQueue(PatientStreams):
         answers = await self._once(self._scripts["register"](keys=keys, args=words))
         duplicates = set()
         for entry, answer in zip(named, answers, strict=True):
-            if answer == 1:
+            if answer == DUPLICATE:
                 duplicates.add(entry.id)
                 self.found["duplicate"] += 1
-            elif answer == 2:  # noqa: PLR2004 - as the script says
+            elif answer == LOST_BEFORE:
                 entry.history = entry.history.cut_off()
             elif isinstance(answer, bytes):
                 entry.conflict_with = text(answer)
@@ -420,52 +424,52 @@ class RedisQueue(PatientStreams):
                 await self._extend(ids[at : at + CLAIM_AT_ONCE])
 
     async def _extend(self, ids: list[bytes]) -> None:
-        words: list[Any] = [self._url.group, self._taking.consumer, *ids]
-        await self._once(self._scripts["extend"](keys=[self._url.stream], args=words))
+        words: list[Any] = [self._url.group, self._taking.consumer, self._last_delivered, *ids]
+        keys = [self._url.stream, self._key("delivered")]
+        await self._once(self._scripts["extend"](keys=keys, args=words))
 
     # ---- settling
 
-    async def settle(self, outcomes: list[Outcome]) -> None:
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Settle or release a batch, atomic with the counts and the acknowledgements.
 
-        Waits while Redis is away, until `give_up`: raises QueueError then.
+        Answers with what was settled, now or by an earlier try. Waits while Redis is away, until
+        `give_up`: raises QueueError then.
         """
-        # One batch at a time: Redis remembers the last one, to answer it again.
+        # One batch at a time: Redis remembers the last one, to tell it again.
         async with self._settling:
             # Of a batch that comes again, for its end could not be settled, the beginning was.
             outcomes = [outcome for outcome in outcomes if outcome.id in self._held]
             contents = [outcome_content(self._held[outcome.id], outcome) for outcome in outcomes]
             rest = iter(zip(outcomes, contents, strict=True))
+            settled: list[Outcome] = []
             for part in _parts([orjson.dumps(content) for content in contents]):
-                await self._settle(list(islice(rest, len(part))), part)
+                settled += await self._settle(list(islice(rest, len(part))), part)
+            return settled
 
     async def _settle(
-        self, settled: list[tuple[Outcome, dict[str, Any]]], words: list[bytes]
-    ) -> None:
+        self, batch: list[tuple[Outcome, dict[str, Any]]], words: list[bytes]
+    ) -> list[Outcome]:
         names = ("imported", "dead", "counts", "topics", "letters", "lost", "batches")
         keys = [self._url.stream, *map(self._key, names)]
-        taking, batch = self._taking, uuid.uuid4().hex
-        beginning = [self._url.group, taking.consumer, taking.keep_results, batch]
+        taking = self._taking
+        beginning = [self._url.group, taking.consumer, taking.keep_results]
         answers = await self._run("settle", keys, [*beginning, *words])
-        for outcome, _ in settled:
+        for outcome, _ in batch:
             del self._held[outcome.id]
+        settled = [both for both, answer in zip(batch, answers, strict=True) if answer > 0]
         for kind in ("imported", "dead"):
-            self._copy.append(
-                kind,
-                [
-                    content["line"].encode() + b"\n"
-                    for (_, content), answer in zip(settled, answers, strict=True)
-                    if answer == 1 and content["kind"] == kind
-                ],
-            )
-        if passed_over := answers.count(0):
+            lines = [c["line"].encode() + b"\n" for _, c in settled if c["kind"] == kind]
+            self._copy.append(kind, lines)
+        if passed_over := answers.count(HELD_BY_ANOTHER):
             log.warning("outcomes passed over: others took the records over", records=passed_over)
-        if unknown := answers.count(-1):
+        if unknown := answers.count(UNKNOWN):
             log.error(
                 "outcomes passed over: the queue knows nothing of the records any more; others "
                 "took them over and settled them, or Redis lost them",
                 records=unknown,
             )
+        return [outcome for outcome, _ in settled]
 
     async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
         """Put a page of dead letters back, with TopicIds and doubts; how many were there still."""
@@ -476,7 +480,7 @@ class RedisQueue(PatientStreams):
     # ---- Redis may be away
 
     def _out_of_touch(self) -> None:
-        self._own_pending_unread = True
+        self._own_unread_after = b"0"
 
     def _in_touch_again(self) -> None:
         # Others, too, could not refresh what they hold; once they did, the silent ones show.

@@ -44,6 +44,9 @@ class PatientStreams(Streams):
     def _out_of_touch(self) -> None:
         """Note that a call failed: what it did is not known."""
 
+    async def _made_anew(self) -> None:
+        """Say again whose queue it is."""
+
     def _in_touch_again(self) -> None:
         """Note that all kinds of calls go through again."""
 
@@ -61,6 +64,7 @@ class PatientStreams(Streams):
                     "the queue in Redis was gone and is made anew: enqueue again what it held",
                     stream=self._url.stream,
                 )
+                await self._made_anew()
 
     async def _run(self, name: str, keys: list[str], words: list[Any]) -> Any:
         return await self._patiently(name, lambda: self._scripts[name](keys=keys, args=words))

@@ -1,6 +1,7 @@
 """What the streams of a queue in Redis hold, read without taking anything."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.outcome import Counts
@@ -29,7 +30,8 @@ MEANINGS = {
     "Authentication required": ASKS_WHO,
     "invalid username-password": "the user name or the password is wrong",
     "OOM": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
-    "used memory >": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
+    "maxmemory": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
+    "MOVED": "it is a cluster: the URL must name the node that holds the stream",
     "MISCONF": "its disk refuses to keep what it is given: make room there, and see its log",
     "READONLY": "it is a replica that only reads: name its master",
     "WRONGTYPE": "a key of the stream holds something else: give another stream in queue.url",
@@ -108,14 +110,27 @@ class Streams:
 
     async def counts(self) -> Counts:
         """Tell where all records are, as Redis kept count of it."""
-        kept = await self._asked(self._redis.hgetall(self._key("counts")))
+        return (await self.look())[0]
+
+    async def lengths(self) -> dict[str, int]:
+        """Tell how many entries the streams hold."""
+        return (await self.look())[1]
+
+    async def look(self) -> tuple[Counts, dict[str, int]]:
+        """Tell the counts, and the entries in the streams at the same moment."""
+        names = {"queued": self._url.stream, "imported": self._key("imported"),
+                 "dead": self._key("dead")}  # fmt: skip
+        looking = self._redis.pipeline(transaction=True)
+        looking.hgetall(self._key("counts")).scard(self._key("lost"))
+        for key in names.values():
+            looking.xlen(key)
+        kept, lost, *found = await self._asked(looking.execute())
+        lengths = dict(zip(names, found, strict=True))
         n = {text(name): int(value) for name, value in kept.items()}
-        queued = await self._asked(self._redis.xlen(self._url.stream))
-        lost = await self.lost_ever()
         imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
-        return Counts(
-            read=queued + imported + dead + duplicate + lost,
-            queued=queued,
+        counts = Counts(
+            read=lengths["queued"] + imported + dead + duplicate + lost,
+            queued=lengths["queued"],
             imported=imported,
             dead=dead,
             duplicate=duplicate,
@@ -127,16 +142,7 @@ class Streams:
             by_reason=_with_prefix(n, "reason:"),
             by_code=_with_prefix(n, "code:"),
         )
-
-    async def lost_ever(self) -> int:
-        """Tell how many records Redis no longer held when they were due."""
-        return int(await self._asked(self._redis.scard(self._key("lost"))))
-
-    async def lengths(self) -> dict[str, int]:
-        """Tell how many entries the streams hold."""
-        names = {"queued": self._url.stream, "imported": self._key("imported"),
-                 "dead": self._key("dead")}  # fmt: skip
-        return {name: await self._asked(self._redis.xlen(key)) for name, key in names.items()}
+        return counts, lengths
 
     async def consumers(self) -> dict[str, int]:
         """Tell how many entries each consumer holds; none where nobody ever took any."""
@@ -198,8 +204,10 @@ def queue_error(error: Exception) -> QueueError:
 def sentence(error: Exception) -> str:
     """Say what Redis said, and what to do where it is known."""
     said = str(error) or type(error).__name__
+    if isinstance(error, MovedError):
+        said = "MOVED"
     for mark, meaning in MEANINGS.items():
-        if mark in said:
+        if re.search(rf"\b{mark}\b", said):
             return f"Redis: {meaning}"
     return f"Redis: {said}"
 

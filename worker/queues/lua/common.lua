@@ -2,39 +2,44 @@
 
 local function count(counts, name, by) redis.call('HINCRBY', counts, name, by) end
 
-local function indexed(topics, topic_id)
-  local text = topic_id ~= '' and redis.call('HGET', topics, topic_id)
-  return text and cjson.decode(text) or nil
-end
-
--- Whether the entry of this holder was taken, and then thrown away by Redis.
-local function is_lost(lost, holder)
-  return holder and holder.id and redis.call('SISMEMBER', lost, holder.id) == 1
-end
-
--- Who holds a TopicId: {content, source, id of its entry, letter where it was refused}.
-local function holder_of(topics, lost, topic_id)
-  local holder = indexed(topics, topic_id)
-  return not is_lost(lost, holder) and holder or nil
-end
-
--- Whether a topic comes again that was lost; it is lost no longer, but may have been called.
-local function is_found_again(topics, lost, topic_id)
-  local holder = indexed(topics, topic_id)
-  if not is_lost(lost, holder) then return false end
-  redis.call('SREM', lost, holder.id)
-  redis.call('HDEL', topics, topic_id)
-  return true
-end
-
-local function hold(topics, topic_id, holder)
-  redis.call('HSET', topics, topic_id, cjson.encode(holder))
-end
-
 local function field(entry, name)
   for at = 1, #entry[2], 2 do
     if entry[2][at] == name then return entry[2][at + 1] end
   end
+end
+
+-- As text: a number of 64 bits has no room in Lua's.
+local function is_greater(a, b)
+  if #a ~= #b then return #a > #b end
+  return a > b
+end
+
+local function is_after(a, b)
+  local a_ms, a_number = string.match(a, '(%d+)-(%d+)')
+  local b_ms, b_number = string.match(b, '(%d+)-(%d+)')
+  if a_ms ~= b_ms then return is_greater(a_ms, b_ms) end
+  return is_greater(a_number, b_number)
+end
+
+-- The index of TopicIds. Who holds one: {content, source} and
+--   id: its entry, as long as it is queued,
+--   in_doubt: an earlier entry of the same topic was lost, after it was taken perhaps,
+--   is_kept: it was imported, or refused but may exist,
+--   letter: it was refused and cannot exist.
+local function holder_of(topics, topic_id)
+  local text = topic_id ~= '' and redis.call('HGET', topics, topic_id)
+  return text and cjson.decode(text) or nil
+end
+
+local function hold(topics, topic_id, holder)
+  if topic_id ~= '' then redis.call('HSET', topics, topic_id, cjson.encode(holder)) end
+end
+
+-- Whether the entry of a holder was thrown away by Redis, and nobody has it in hand.
+local function is_gone(stream, group, holder)
+  if not holder or not holder.id or holder.is_kept or holder.letter then return false end
+  return #redis.call('XRANGE', stream, holder.id, holder.id) == 0
+         and #redis.call('XPENDING', stream, group, holder.id, holder.id, 1) == 0
 end
 
 -- The dead letters of a record, each {id, topic_id, reason, code, may_exist}.
@@ -63,15 +68,15 @@ local function take_back(dead, counts, topics, letter)
   count(counts, 'dead', -1)
   count(counts, 'reason:' .. letter.reason, -1)
   if letter.code ~= '' then count(counts, 'code:' .. letter.code, -1) end
-  local holder = indexed(topics, letter.topic_id)
+  local holder = holder_of(topics, letter.topic_id)
   if holder and holder.letter == letter.id then
     redis.call('HDEL', topics, letter.topic_id)
   end
   return true
 end
 
--- Adds a record to the stream, with what is known of it.
+-- Adds a record to the stream, with what is known of it; the ID of its entry.
 local function enqueue(stream, record, ours)
-  redis.call('XADD', stream, '*', 'record', record, 'topic-import', cjson.encode(ours))
+  return redis.call('XADD', stream, '*', 'record', record, 'topic-import', cjson.encode(ours))
 end
 

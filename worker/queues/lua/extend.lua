@@ -1,9 +1,14 @@
--- Refreshes the hold on entries that are still this consumer's.
+-- Refreshes the hold on entries that are still this consumer's, and says what it knows to have been
+-- delivered: a Redis that lost its last second knows less.
 --
--- KEYS: stream
--- ARGV: group, consumer, ids...
-local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
-for at = 3, #ARGV do
+-- KEYS: stream, delivered
+-- ARGV: group, consumer, the last entry that this consumer knows to have been delivered, ids...
+local stream, delivered = unpack(KEYS)
+local group, consumer, known = ARGV[1], ARGV[2], ARGV[3]
+if is_after(known, redis.call('GET', delivered) or '0-0') then
+  redis.call('SET', delivered, known)
+end
+for at = 4, #ARGV do
   local id = ARGV[at]
   local pending = redis.call('XPENDING', stream, group, id, id, 1)
   -- Redis 7 forgets at a claim whose entry it was, if somebody trimmed it away: its outcome could

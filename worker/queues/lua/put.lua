@@ -3,9 +3,10 @@
 -- the topic that it is in conflict with (nothing was changed then).
 --
 -- KEYS: stream, dead, counts, topics, letters, lost, read
--- ARGV: records, each JSON {position, hash, source, raw, kind, topic_id, content, dead, reason,
+-- ARGV: group, then records, each JSON {position, hash, source, raw, kind, topic_id, content, dead, reason,
 --       may_exist, asked_again, letter_topic_id}
 local stream, dead, counts, topics, letters, lost, read = unpack(KEYS)
+local group = ARGV[1]
 local HASH_DIGITS = 12
 
 local function take_back_all(source, is_replaced)
@@ -33,26 +34,32 @@ local function bury(record)
 end
 
 local function add(record)
-  enqueue(stream, record.raw, {source = record.source, topic_id = record.topic_id,
-                               history = {may_exist = record.may_exist}})
-  if record.topic_id ~= '' then
-    hold(topics, record.topic_id, {content = record.content, source = record.source})
-  end
+  local id = enqueue(stream, record.raw, {source = record.source, topic_id = record.topic_id,
+                                          history = {may_exist = record.may_exist}})
+  hold(topics, record.topic_id, {content = record.content, source = record.source, id = id})
 end
 
 -- The source of the topic that holds the ID with other content, if one does.
 local function conflict(record)
   if record.kind ~= 'topic' then return nil end
-  local holder = holder_of(topics, lost, record.topic_id)
+  local holder = holder_of(topics, record.topic_id)
   if not holder or holder.letter or holder.content == record.content then return nil end
   if record.asked_again and holder.source == record.source then return nil end
-  return holder.source
+  return not is_gone(stream, group, holder) and holder.source or nil
 end
 
 local function place(record, replaced)
   if record.kind == 'dead' then return bury(record) end
-  local holder = holder_of(topics, lost, record.topic_id)
+  local holder = holder_of(topics, record.topic_id)
   if not holder then return add(record) end
+  if is_gone(stream, group, holder) then
+    if holder.content == record.content then
+      -- It is found again, and may have been called.
+      redis.call('SREM', lost, holder.id)
+      record.may_exist = true
+    end
+    return add(record)
+  end
   if not holder.letter then
     -- What was in doubt kept its ID, also from itself.
     if replaced > 0 and holder.source == record.source then return add(record) end
@@ -71,15 +78,17 @@ local function is_known(record, old)
     for _, letter in ipairs(letters_of(letters, record.source)) do
       if letter.topic_id == record.letter_topic_id then return false end
     end
-    local holder = holder_of(topics, lost, record.topic_id)
+    local holder = holder_of(topics, record.topic_id)
     local is_in_hand = holder and not holder.letter and holder.source == record.source
                        and holder.content == record.content
     return old == record.hash or is_in_hand
   end
   if old ~= record.hash then return false end
   if record.kind == 'dead' then return true end
-  local holder = indexed(topics, record.topic_id)
-  if is_lost(lost, holder) and holder.source == record.source then return false end
+  local holder = holder_of(topics, record.topic_id)
+  if holder and holder.source == record.source and is_gone(stream, group, holder) then
+    return false
+  end
   for _, letter in ipairs(letters_of(letters, record.source)) do
     if letter.reason == 'invalid' then return false end
   end
@@ -96,8 +105,8 @@ local function is_replaced_by(record, old)
 end
 
 local answers = {}
-for index, argument in ipairs(ARGV) do
-  local record = cjson.decode(argument)
+for index = 1, #ARGV - 1 do
+  local record = cjson.decode(ARGV[index + 1])
   local from = record.position * HASH_DIGITS
   local old = redis.call('GETRANGE', read, from, from + HASH_DIGITS - 1)
   if string.byte(old, 1) == 0 then old = '' end
@@ -109,8 +118,7 @@ for index, argument in ipairs(ARGV) do
       answers[index] = other
     else
       local replaced, may_exist = take_back_all(record.source, is_replaced_by(record, old))
-      local is_again = is_found_again(topics, lost, record.topic_id)
-      record.may_exist = record.may_exist or may_exist or is_again
+      record.may_exist = record.may_exist or may_exist
       place(record, replaced)
       if not record.asked_again or old == '' then
         redis.call('SETRANGE', read, from, record.hash)

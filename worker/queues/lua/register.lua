@@ -1,22 +1,31 @@
 -- Gives the topics of delivered entries their place in the index of TopicIds. Answers for
--- each: 0 it is the topic's first, 1 a duplicate (acknowledged and counted here), 2 it was lost
--- before and may have been called, or the source of the topic that it is in conflict with.
+-- each: 0 it is the topic's first, 1 a duplicate (acknowledged and counted here), 2 an earlier entry
+-- of the topic was lost, or the source of the topic that it is in conflict with.
 --
 -- KEYS: stream, counts, topics, lost
 -- ARGV: group, then for each entry: id, topic_id, content, source
 local stream, counts, topics, lost = unpack(KEYS)
 local group = ARGV[1]
 
+local function take_place(entry, in_doubt)
+  hold(topics, entry.topic_id, {content = entry.content, source = entry.source, id = entry.id,
+                                in_doubt = in_doubt})
+  return in_doubt and 2 or 0
+end
+
 local function register(entry)
-  local is_again = is_found_again(topics, lost, entry.topic_id)
-  local holder = indexed(topics, entry.topic_id)
-  if not holder or holder.letter or holder.source == entry.source then
-    if not holder or holder.letter or holder.id ~= entry.id or holder.content ~= entry.content then
-      hold(topics, entry.topic_id, {content = entry.content, source = entry.source, id = entry.id})
-    end
-    return is_again and 2 or 0
+  local holder = holder_of(topics, entry.topic_id)
+  if not holder or holder.letter then return take_place(entry, false) end
+  if holder.id == entry.id then
+    if holder.content ~= entry.content then return take_place(entry, holder.in_doubt) end
+    return holder.in_doubt and 2 or 0
   end
-  if holder.content ~= entry.content then return holder.source end
+  local is_same = holder.content == entry.content
+  if is_gone(stream, group, holder) then
+    if is_same then redis.call('SREM', lost, holder.id) end
+    return take_place(entry, is_same)
+  end
+  if not is_same then return holder.source end
   redis.call('XACK', stream, group, entry.id)
   redis.call('XDEL', stream, entry.id)
   count(counts, 'duplicate', 1)

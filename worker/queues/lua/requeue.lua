@@ -19,8 +19,13 @@ for _, argument in ipairs(ARGV) do
       if known.id ~= letter.id then kept[#kept + 1] = known end
     end
     keep_letters(letters, letter.source, kept)
-    enqueue(stream, record, {source = letter.source, topic_id = letter.topic_id,
-                             history = {may_exist = letter.may_exist}})
+    local id = enqueue(stream, record, {source = letter.source, topic_id = letter.topic_id,
+                                        history = {may_exist = letter.may_exist}})
+    local holder = holder_of(topics, letter.topic_id)
+    if holder and holder.source == letter.source then
+      -- What was in doubt kept its ID.
+      hold(topics, letter.topic_id, {content = holder.content, source = holder.source, id = id})
+    end
     n = n + 1
   end
 end

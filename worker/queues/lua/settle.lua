@@ -1,34 +1,57 @@
--- Settles outcomes atomically with the acknowledgement and the counts. An entry that another
--- consumer has taken over, or that is gone, is passed over: answers 1 for each settled, 0 where
--- another consumer holds it, -1 where nobody does. A batch that comes again, because its answer was
--- lost, is answered as before.
+-- Settles outcomes atomically with the acknowledgement and the counts. Answers for each: 1 settled,
+-- 2 settled before, by a batch whose answer was lost, 0 passed over, for another consumer holds the
+-- entry, -1 passed over, for the queue knows nothing of it.
 --
 -- KEYS: stream, imported, dead, counts, topics, letters, lost, batches
--- ARGV: group, consumer, keep_results, name of the batch, then outcomes, each JSON {id, kind,
---       source, topic_id, content, line, reason, code, may_exist, counts, record, ours, is_cut}
+-- ARGV: group, consumer, keep_results, then outcomes, each JSON {id, kind, source, topic_id,
+--       content, line, reason, code, may_exist, counts, record, ours, is_cut}
 local stream, imported, dead, counts, topics, letters, lost, batches = unpack(KEYS)
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local batch = ARGV[4]
 local FORGOTTEN_AT_ONCE = 1000
 
-local function standing(id)
+local last_batch = {}
+for _, id in ipairs(cjson.decode(redis.call('HGET', batches, consumer) or '[]')) do
+  last_batch[id] = true
+end
+
+local function standing(outcome)
+  local id = outcome.id
   local pending = redis.call('XPENDING', stream, group, id, id, 1)
   if #pending > 0 then return pending[1][2] == consumer and 1 or 0 end
   -- Redis may have forgotten, in a crash, to whom it gave the entry.
   if #redis.call('XRANGE', stream, id, id) > 0 then return 1 end
+  if last_batch[id] then return 2 end
   -- Trimmed away, and noted as lost by who looked for it; but it was in hand here.
-  return redis.call('SREM', lost, id) == 1 and 1 or -1
+  local was_lost = redis.call('SREM', lost, id) == 1
+  local holder = holder_of(topics, outcome.topic_id)
+  local is_holder = holder and holder.id == id and not holder.is_kept
+  return (was_lost or is_holder) and 1 or -1
 end
 
 -- Written from the consumer's hand: the entry itself may have been trimmed away.
 local function release(outcome)
-  redis.call('XADD', stream, '*', 'record', outcome.record, 'topic-import', outcome.ours)
+  local id = redis.call('XADD', stream, '*', 'record', outcome.record, 'topic-import',
+                        outcome.ours)
+  local holder = holder_of(topics, outcome.topic_id)
+  if holder and holder.id == outcome.id then
+    holder.id = id
+    hold(topics, outcome.topic_id, holder)
+  end
+end
+
+local function import(outcome)
+  redis.call('XADD', imported, '*', 'line', outcome.line, 'topic_id', outcome.topic_id)
+  if outcome.content ~= '' then
+    hold(topics, outcome.topic_id,
+         {content = outcome.content, source = outcome.source, is_kept = true})
+  end
 end
 
 -- Whether nobody holds the ID, or this record does: one that is invalid may name another's.
 local function may_hold(outcome)
-  local holder = holder_of(topics, lost, outcome.topic_id)
+  local holder = holder_of(topics, outcome.topic_id)
   return not holder or holder.letter or holder.source == outcome.source
+         or is_gone(stream, group, holder)
 end
 
 local function bury(outcome, whole)
@@ -38,12 +61,11 @@ local function bury(outcome, whole)
   add_letter(letters, outcome.source,
              {id = id, topic_id = outcome.topic_id, reason = outcome.reason, code = outcome.code,
               may_exist = outcome.may_exist})
-  if outcome.topic_id ~= '' and outcome.reason ~= 'conflict' and not outcome.may_exist
-     and may_hold(outcome) then
-    -- It cannot exist, and so holds its ID from nobody.
-    hold(topics, outcome.topic_id,
-         {content = outcome.content, source = outcome.source, letter = id})
-  end
+  if outcome.reason == 'conflict' or not may_hold(outcome) then return end
+  -- One that cannot exist holds its ID from nobody.
+  local holder = {content = outcome.content, source = outcome.source}
+  if outcome.may_exist then holder.is_kept = true else holder.letter = id end
+  hold(topics, outcome.topic_id, holder)
 end
 
 local function settle(outcome)
@@ -52,7 +74,7 @@ local function settle(outcome)
   redis.call('XACK', stream, group, outcome.id)
   redis.call('XDEL', stream, outcome.id)
   if outcome.kind == 'imported' then
-    redis.call('XADD', imported, '*', 'line', outcome.line, 'topic_id', outcome.topic_id)
+    import(outcome)
   elseif outcome.kind == 'dead' then
     bury(outcome, entry and field(entry, 'record'))
   else
@@ -72,19 +94,14 @@ local function forget_the_oldest()
   redis.call('XTRIM', imported, 'MAXLEN', length - surplus)
 end
 
-local last = redis.call('HGET', batches, consumer)
-if last then
-  local known = cjson.decode(last)
-  if known.name == batch then return known.answers end
-end
-
-local answers = {}
-for at = 5, #ARGV do
+local answers, settled = {}, {}
+for at = 4, #ARGV do
   local outcome = cjson.decode(ARGV[at])
-  local answer = standing(outcome.id)
+  local answer = standing(outcome)
   if answer == 1 then settle(outcome) end
+  if answer > 0 then settled[#settled + 1] = outcome.id end
   answers[#answers + 1] = answer
 end
 forget_the_oldest()
-redis.call('HSET', batches, consumer, cjson.encode({name = batch, answers = answers}))
+if #settled > 0 then redis.call('HSET', batches, consumer, cjson.encode(settled)) end
 return answers

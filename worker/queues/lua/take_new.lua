@@ -6,17 +6,6 @@
 local stream, delivered = unpack(KEYS)
 local group, consumer, at_most, known = unpack(ARGV)
 
-local function order(id)
-  local milliseconds, number = string.match(id, '(%d+)-(%d+)')
-  return tonumber(milliseconds), tonumber(number)
-end
-
-local function is_after(a, b)
-  local a_ms, a_number = order(a)
-  local b_ms, b_number = order(b)
-  return a_ms > b_ms or (a_ms == b_ms and a_number > b_number)
-end
-
 local last = redis.call('GET', delivered) or '0-0'
 if is_after(known, last) then last = known end
 local answer = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', at_most, 'STREAMS',

@@ -1,0 +1,142 @@
+"""The distributed queue in chaos: lost calls and answers, crashes, take-overs, forgotten groups.
+
+What must hold whatever happens: nothing is lost, no topic has two outcomes, and no topic is called
+a second time by a consumer that was not told of the doubt.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+from tests.contract.conftest import Run
+from tests.support.engines import RedisUnderTest, open_redis
+from tests.support.queues import DEAD, imported, read_record
+from tests.support.redis_server import RedisServer
+from worker.delivery import Delivery
+from worker.outcome import Outcome, Released
+from worker.queues.redis_patience import SCRIPTS, PatientStreams
+
+TOPICS = 300
+BATCH = 50
+CONSUMERS = 3
+LEASE_S = 0.3
+PATIENCE_S = 40.0
+FAILS = 0.04
+
+
+@dataclass
+class World:
+    """What happened: by whom each topic was called, and who was not told of a doubt."""
+
+    chance: random.Random
+    called: set[str] = field(default_factory=set)
+    undoubted: list[str] = field(default_factory=list)
+    is_over: bool = False
+
+    def call(self, delivery: Delivery) -> Outcome:
+        """Call for a delivery, or not, and say what came of it."""
+        name, history = delivery.topic.name, delivery.history
+        if name in self.called and not history.may_exist:
+            self.undoubted.append(name)
+        fate = self.chance.random()
+        if fate < 0.1 and name not in self.called:
+            return Released(delivery.id, history)
+        self.called.add(name)
+        if fate < 0.2:
+            return DEAD(delivery.id, history.attempted(1.0).failed(ambiguous=True))
+        if fate < 0.4:
+            return Released(delivery.id, history.attempted(1.0).cut_off())
+        return imported(delivery.id)
+
+
+class Unreliable:
+    """A script of which some calls do not arrive, and some answers."""
+
+    def __init__(self, script: Any, chance: random.Random) -> None:
+        self._script = script
+        self._chance = chance
+
+    async def __call__(self, **given: Any) -> Any:
+        fate = self._chance.random()
+        if fate < FAILS:
+            raise ConnectionError("the call is lost")
+        answer = await self._script(**given)
+        if fate > 1 - FAILS:
+            raise ConnectionError("the answer is lost")
+        return answer
+
+
+async def open_unreliable(server: RedisServer, name: str, world: World) -> RedisUnderTest:
+    queue = await open_redis(server, name, lease_s=LEASE_S)
+    for script in SCRIPTS:
+        queue._scripts[script] = Unreliable(queue._scripts[script], world.chance)
+    return queue
+
+
+async def consume(server: RedisServer, name: str, world: World) -> None:
+    queue = await open_unreliable(server, name, world)
+    while not world.is_over:
+        outcomes = [world.call(delivery) for delivery in await queue.take(20)]
+        if world.chance.random() < 0.05:
+            await queue.fall_silent()  # a crash, with all that is in hand
+            await asyncio.sleep(world.chance.choice([0.0, LEASE_S * 2]))
+            await queue.close()
+            queue = await open_unreliable(server, name, world)
+        elif outcomes:
+            await queue.settle(outcomes)
+        await asyncio.sleep(0.005)
+    queue.give_up()
+    await queue.close()
+
+
+async def forget_groups(server: RedisServer, world: World) -> None:
+    with redis.Redis(port=server.port) as client:
+        while not world.is_over:
+            await asyncio.sleep(0.3)
+            if world.chance.random() < 0.3:
+                client.xgroup_destroy("topics", "importers")
+                client.xgroup_create("topics", "importers", "0")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chaos_loses_nothing_and_hides_no_doubt(
+    server: RedisServer, run: Run, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    async def short_pause(queue: PatientStreams) -> None:
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(PatientStreams, "_pause", short_pause)
+    world = World(random.Random(seed))
+
+    async def story() -> None:
+        feeder = await open_unreliable(server, "", world)
+        jobs = [consume(server, f"consumer {n}", world) for n in range(CONSUMERS)]
+        running = [asyncio.create_task(job) for job in (*jobs, forget_groups(server, world))]
+        for at in range(0, TOPICS, BATCH):
+            await feeder.put([read_record(n) for n in range(at + 1, at + BATCH + 1)])
+            await asyncio.sleep(0.02)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await feeder.is_empty():
+                assert not any(job.done() for job in running)
+                await asyncio.sleep(0.05)
+        world.is_over = True
+        await asyncio.gather(*running)
+        counts = await feeder.counts()
+        assert (counts.read, counts.queued, counts.lost) == (TOPICS, 0, 0)
+        assert counts.imported + counts.dead == TOPICS
+        assert len(await feeder.dead_letters()) == counts.dead
+        await feeder.close()
+
+    run(story())
+    with redis.Redis(port=server.port) as client:
+        entries: Any = [*client.xrange("topics:imported"), *client.xrange("topics:dead")]
+    outcomes = Counter(orjson.loads(fields[b"line"])["source"] for _, fields in entries)
+    assert set(outcomes.values()) == {1}
+    assert len(outcomes) == TOPICS
+    assert world.undoubted == []

@@ -406,6 +406,23 @@ def test_an_outcome_whose_answer_was_lost_is_in_the_copy_too(
     run(story())
 
 
+def test_what_was_delivered_by_an_answer_that_was_lost_was_called_by_nobody(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        for number in range(3):
+            streams.add(topic(number))
+        async with opened(server, "one") as queue:
+            await queue.take(1)
+            queue._scripts["take_new"] = AnswerLost(queue._scripts["take_new"])
+            assert await queue.take(2) == []
+            assert [d.history for d in await queue.take(2)] == [History()] * 2
+        async with opened(server, "one") as later:
+            assert [d.history.may_exist for d in await later.take(3)] == [True] * 3
+
+    run(story())
+
+
 class AnswerLost:
     """A script that does its work, and whose first answer does not arrive."""
 

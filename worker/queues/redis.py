@@ -3,9 +3,19 @@
 A producer in any language adds entries with one field, `record`, a JSON object. An entry stays
 pending from its delivery to its outcome; what a silent consumer holds is taken over after the
 lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with the acknowledgement.
+
+Who may have called for an entry before it is delivered (the doubt, `may_exist`):
+
+- a new one: nobody, unless its ID is not above the last that anybody is known to have been given
+  (a group that was made anew, a Redis that lost its last second);
+- one that was pending for this consumer and is in nobody's hands: an earlier process of it; but
+  nobody, if it was given to this very process by an answer that was lost;
+- one that a silent consumer held: that one;
+- one whose topic was lost before: who had it then.
 """
 
 import asyncio
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -111,8 +121,10 @@ class RedisQueue(PatientStreams):
         self._held: dict[int, Held] = {}
         self._next_id = 1
         self._own_unread_after: bytes | None = b"0"
+        self._process = uuid.uuid4().hex
         self._last_delivered = b"0-0"
         self._untold: set[bytes] = set()
+        self._is_take_over_untold = False
         self._look_again_at_s = 0.0
         self._claim_cursor = b"0-0"
         self._hold_now = asyncio.Event()
@@ -172,7 +184,7 @@ class RedisQueue(PatientStreams):
     async def _forget_consumers(self, name: str = "", *, idle_s: float = 0.0) -> None:
         """Take consumers that hold nothing out of the group: replicas come and go."""
         words = [self._url.group, name, int(idle_s * 1000)]
-        keys = [self._url.stream, self._key("batches")]
+        keys = [self._url.stream, self._key("batches"), self._key("taken")]
         await self._once(self._scripts["tidy"](keys=keys, args=words))
 
     async def _made_anew(self) -> None:
@@ -289,14 +301,29 @@ class RedisQueue(PatientStreams):
 
         An earlier process of this consumer may have called.
         """
+        if self._own_unread_after == b"0":
+            self._untold |= await self._taken_by_a_lost_answer()
+        if self._is_take_over_untold:
+            self._untold.clear()
         found: list[Found] = []
         while len(found) < count and self._own_unread_after:
             page = await self._own_pending(self._own_unread_after, count - len(found))
             self._own_unread_after = page[-1][0] if page else None
+            self._is_take_over_untold &= bool(page)
             others = [(entry_id, fields) for entry_id, fields in page if entry_id not in in_hand]
             await self._lose([entry_id for entry_id, fields in others if not fields])
             found += [Found(i, fields, i not in self._untold) for i, fields in others if fields]
         return found
+
+    async def _taken_by_a_lost_answer(self) -> set[bytes]:
+        """Find what this process took last, as far as it was not told so."""
+        kept = await self._once(self._redis.hget(self._key("taken"), self._taking.consumer))
+        taken = orjson.loads(kept) if kept else {}
+        new = taken.get("new") if taken.get("process") == self._process else None
+        return {
+            entry_id for entry_id in map(str.encode, new or ())
+            if _order(entry_id) > _order(self._last_delivered)
+        }  # fmt: skip
 
     async def _own_pending(
         self, after: bytes, count: int
@@ -317,7 +344,9 @@ class RedisQueue(PatientStreams):
             min(count, CLAIM_AT_ONCE),
         ]  # fmt: skip
         keys = [self._url.stream, self._key("lost")]
+        self._is_take_over_untold = True
         answer = await self._once(self._scripts["take_over"](keys=keys, args=words))
+        self._is_take_over_untold = False
         self._claim_cursor, claimed, gone = answer
         if self._claim_cursor == b"0-0":
             self._look_again_at_s = self._clock() + min(
@@ -335,8 +364,10 @@ class RedisQueue(PatientStreams):
         return found
 
     async def _find_new(self, count: int, in_hand: set[bytes]) -> list[Found]:
-        keys = [self._url.stream, self._key("delivered")]
-        words = [self._url.group, self._taking.consumer, count, self._last_delivered]
+        keys = [self._url.stream, self._key("delivered"), self._key("taken")]
+        words = [
+            self._url.group, self._taking.consumer, self._process, count, self._last_delivered,
+        ]  # fmt: skip
         entries = await self._once(self._scripts["take_new"](keys=keys, args=words))
         self.is_drained = len(entries) < count and not self._own_unread_after
         found = [

@@ -1,21 +1,25 @@
 -- Delivers new entries to a consumer. Answers {id, fields, whether one had it before} for each: a
 -- group that was made anew, or that lost its last second in a crash, delivers entries again.
 --
--- KEYS: stream, delivered
--- ARGV: group, consumer, count, the last entry that this consumer knows to have been delivered
-local stream, delivered = unpack(KEYS)
-local group, consumer, at_most, known = unpack(ARGV)
+-- KEYS: stream, delivered, taken
+-- ARGV: group, consumer, its process, count, the last entry that it knows to have been delivered
+local stream, delivered, taken = unpack(KEYS)
+local group, consumer, process, at_most, known = unpack(ARGV)
 
 local last = redis.call('GET', delivered) or '0-0'
 if is_after(known, last) then last = known end
 local answer = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', at_most, 'STREAMS',
                           stream, '>')
 if not answer then return {} end
-local found, newest = {}, last
+local found, new, newest = {}, {}, last
 for _, entry in ipairs(answer[1][2]) do
   local is_new = is_after(entry[1], last)
   found[#found + 1] = {entry[1], entry[2], is_new and 0 or 1}
-  if is_new then newest = entry[1] end
+  if is_new then
+    new[#new + 1], newest = entry[1], entry[1]
+  end
 end
 redis.call('SET', delivered, newest)
+-- If this answer is lost, nobody has called for these.
+redis.call('HSET', taken, consumer, cjson.encode({process = process, new = new}))
 return found

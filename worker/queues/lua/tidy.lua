@@ -1,6 +1,6 @@
 -- Takes consumers that hold nothing out of the group: the one of a name, or all that are idle.
 --
--- KEYS: stream, batches
+-- KEYS: stream, batches, taken
 -- ARGV: group, name or '', idle for milliseconds
 local group, name, idle_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
@@ -10,5 +10,6 @@ for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
      and (name == '' or consumer.name == name) then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], group, consumer.name)
     redis.call('HDEL', KEYS[2], consumer.name)
+    redis.call('HDEL', KEYS[3], consumer.name)
   end
 end

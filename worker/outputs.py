@@ -166,7 +166,12 @@ class CopiedFile:
             self._file.seek(0, os.SEEK_END)
 
     def append(self, lines: list[bytes]) -> None:
-        """Add all lines, or none where the disk refuses."""
+        """Add all lines, or none where the disk refuses; to a new file if the old was removed."""
+        if not self._is_in_place():
+            fresh = _open_private(self.path)
+            self._file.close()
+            self._file = fresh
+            self._file.seek(0, os.SEEK_END)
         if self._file.tell() >= self._rotate_at_bytes:
             self._rotate()
         end = self._file.tell()
@@ -176,6 +181,12 @@ class CopiedFile:
             self._file.seek(end)
             self._file.truncate()
             raise
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def _rotate(self) -> None:
         """Go on in a new file, which is there before the old one is put aside."""

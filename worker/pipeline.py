@@ -84,6 +84,11 @@ class Pipeline:
         """Deliveries that were taken and are not settled."""
         return len(self._tasks) + len(self._outcomes) + self._settling
 
+    @property
+    def outcomes_waiting(self) -> int:
+        """Outcomes that the queue was not told yet."""
+        return len(self._outcomes) + self._settling
+
     def wake(self) -> None:
         """Tell that there may be room for more, or that a stop was asked for."""
         self._changed.set()

@@ -179,6 +179,24 @@ def test_a_copy_that_the_disk_refuses_holds_no_part_of_a_line(tmp_path: Path) ->
     assert path.read_bytes() == b"line 1\nline 2\n"
 
 
+def test_a_copy_that_was_removed_goes_on_in_a_new_file(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "imported.jsonl"
+    path.parent.mkdir()
+    copy = CopiedFile(path, rotate_at_bytes=1000)
+    copy.append([b"line 1\n"])
+    path.unlink()
+    copy.append([b"line 2\n"])
+    assert path.read_bytes() == b"line 2\n"
+    path.unlink()
+    path.parent.rmdir()
+    with pytest.raises(FileNotFoundError):
+        copy.append([b"line 3\n"])
+    path.parent.mkdir()
+    copy.append([b"line 3\n"])
+    copy.close()
+    assert path.read_bytes() == b"line 3\n"
+
+
 def test_a_copy_that_cannot_rotate_goes_on_when_it_can(tmp_path: Path) -> None:
     in_the_way = tmp_path / "imported.jsonl.new"
     copy = CopiedFile(tmp_path / "imported.jsonl", rotate_at_bytes=10)

@@ -503,6 +503,24 @@ def test_an_entry_trimmed_away_in_hand_and_noted_as_lost_by_another_is_settled_a
     run(story())
 
 
+def test_an_entry_trimmed_away_is_not_lost_while_its_consumer_lives(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        streams.add(topic(1))
+        async with opened(server, "one", "two", lease_s=SHORT_LEASE_S) as (one, two):
+            (taken,) = await one.take(10)
+            streams.trim_all()
+            for _ in range(8):
+                assert await two.take(10) == []
+                await asyncio.sleep(SHORT_LEASE_S / 4)
+            assert two.found["lost"] == (await two.counts()).lost == 0
+            await one.settle([imported(taken.id)])
+            assert await one.counts() == Counts(read=1, imported=1)
+
+    run(story())
+
+
 def test_an_entry_trimmed_away_in_hand_is_not_told_as_lost_by_who_has_it(
     server: RedisServer, streams: Redis, run: Run
 ) -> None:
@@ -887,6 +905,7 @@ def test_a_redis_that_is_full_settles_and_leaves_no_doubt(
             limit_memory(server, 1)
             try:
                 await queue.settle([imported(first.id)])
+                assert (await queue.counts()).imported == 1, "who looks is not refused"
                 assert await queue.take(1) == []
                 assert "raise its maxmemory" in str(queue.trouble)
             finally:

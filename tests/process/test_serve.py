@@ -18,7 +18,7 @@ import redis
 
 from tests.support.processes import KEY, PATIENCE_S, Job, Simulator, simulator
 from tests.support.redis_server import RedisServer, binaries
-from tests.support.topics import records
+from tests.support.topics import record, records
 from tests.support.waiting import free_port, wait_until
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -292,6 +292,26 @@ def test_a_halted_service_is_not_ready_and_goes_back_to_work_by_itself(
         said, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
         assert "read 100 = queued 0 + imported 100 + dead 0 + duplicate 0" in said
+
+
+def test_a_directory_that_is_removed_stops_a_service_until_it_is_made_anew(
+    tmp_path: Path, start: Start
+) -> None:
+    with simulator() as service:
+        job = Job(tmp_path, service.url)
+        job.run("enqueue", job.write(records(2000)))
+        replica = start(job)
+        wait_for_created(service, 50)
+        job.out.rename(tmp_path / "moved")
+        wait_until(lambda: "was removed or replaced" in replica.get("readyz")[1])
+        made = service.ledger()["created"]
+        assert made < 2000, "it calls no more"
+        job.run("enqueue", job.write([record(5000)]))
+        wait_until(lambda: replica.get("readyz")[0] == 200)
+        wait_until(lambda: job.status()["queued"] == 0)
+        assert replica.end()[0] == 0
+        assert service.ledger()["created"] == made + 1
+        assert job.status()["imported"] == 1
 
 
 def test_result_files_of_a_service_rotate_and_hold_each_line_once(

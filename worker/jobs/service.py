@@ -132,6 +132,7 @@ class _Service:
         self._pipeline: Pipeline | None = None
         self._halt: Halt | None = None
         self._queue_away: str | None = None
+        self._was_reached = False
         self._is_counted = False
         self._is_empty = False
         self._left_unsettled = False
@@ -181,10 +182,10 @@ class _Service:
         if self._engine.trouble:
             return f"queue: {self._engine.trouble}"
         if not self._quota.is_reachable:
-            return "quota: the Redis of rate.shared cannot be reached"
+            return "quota: the Redis of rate.shared cannot be used"
         if self._machinery.limits.is_open:
             seconds = self._machinery.limits.probing_for_s
-            return f"outage: the service is unwell, asking now and then for {seconds:.0f} s"
+            return f"outage: the service is unwell for {seconds:.0f} s, and asked now and then"
         return None
 
     def _drain_sentence(self) -> str:
@@ -194,14 +195,17 @@ class _Service:
             f"{self._phase(Phase.BACKING_OFF)} waiting for retry, {left_s:.0f} s left"
         )
         trouble = self._engine.trouble if self._engine else None
-        return f"{sentence}; outcomes wait for the queue: {trouble}" if trouble else sentence
+        if not trouble:
+            return sentence
+        waiting = self._pipeline.outcomes_waiting if self._pipeline else 0
+        return f"{sentence}; {waiting} outcomes wait for the queue: {trouble}"
 
     def status(self) -> Status:
         """Tell whether the service is ready, why not, and what it does."""
         reason = self._why_not_ready()
         facts = {
             "state": self._state(),
-            "records": sums(self._counts)[0],
+            "records": sums(self._counts)[0] if self._was_reached else "not known yet",
             "oldest in the queue": f"{self._oldest_age_s:.0f} s",
             "in flight": f"{self._phase(Phase.CALLING)}",
             "waiting for retry": f"{self._phase(Phase.BACKING_OFF)}",
@@ -218,7 +222,7 @@ class _Service:
             async with assembly.open_quota(
                 self._settings, closed_for_s=assembly.QUOTA_WINDOW_S
             ) as self._quota:
-                pauses = _growing_pauses()
+                pauses, failed_s = _growing_pauses(), self._clock()
                 while not self._is_done():
                     try:
                         async with open_engine(
@@ -231,6 +235,9 @@ class _Service:
                         self._lost_sight_of_queue(str(error))
                         await _pause(AWAY_PAUSE_S, self._stopping)
                     except (QueueError, OSError) as error:
+                        if self._clock() - failed_s > 2 * HALT_PAUSES_S[-1]:
+                            pauses = _growing_pauses()
+                        failed_s = self._clock()
                         self._storage_failed(str(error))
                         await _pause(next(pauses), self._stopping)
                     finally:
@@ -252,7 +259,7 @@ class _Service:
     async def _import_all(self, engine: Engine, quota: Quota) -> None:
         """Import until a stop; after a halt with one record at a time until one goes through."""
         pauses, take_max = _growing_pauses(), None
-        self._counts = await engine.counts()
+        self._counts, self._was_reached = await engine.counts(), True
         if self._halt or self._queue_away:
             log.info("the queue can be used again")
         self._halt = self._queue_away = None
@@ -260,8 +267,9 @@ class _Service:
         while not self._is_done():
             halt = await self._import(engine, quota, take_max)
             if halt:
-                self._halt = halt
-                await _pause(next(pauses), self._stopping)
+                self._halt, pause_s = halt, next(pauses)
+                log.info("asking again with one record, once a person acted", after_s=pause_s)
+                await _pause(pause_s, self._stopping)
                 take_max = 1
                 # What a person mends may be the key.
                 with suppress(UsageError):
@@ -323,6 +331,13 @@ class _Service:
             await _pause(POLL_S, ended)
 
     def _storage_failed(self, reason: str) -> None:
+        if self._stopping.is_set():
+            log.error(
+                "the queue could not be told all: start again with the same --out, and what is "
+                "in doubt is asked about",
+                reason=reason,
+            )
+            return
         if self._halt is None or self._halt.code != STORAGE:
             log.error("halted", code=STORAGE, reason=reason)
         self._halt = Halt(STORAGE, reason)
@@ -363,12 +378,15 @@ class _Service:
             ended=time.time(),
             halted=self._halt,
         )
+        if not self._was_reached:
+            say("the queue was never reached: nothing is known of it")
+            return None
         try:
             write_whole(self._options.out / parts.REPORT_NAME, report.as_json())
         except OSError as error:
             log.error("the report could not be written", reason=error.strerror)
         if not self._is_counted:
-            say("the queue could not be asked at the end: these sums are the last it told, if any")
+            say("the queue could not be asked at the end: these sums are the last it told")
         say(*summary(report))
         return Exit.HALTED if self._left_unsettled else None
 

@@ -49,3 +49,6 @@ def stop_signals(
     finally:
         for number in _EXITS:
             loop.remove_signal_handler(number)
+            if request.exit is not None:
+                # The process ends: one more must not end it in the middle of its last words.
+                signal.signal(number, signal.SIG_IGN)

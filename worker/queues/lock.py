@@ -19,7 +19,20 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._file = _lock(directory / LOCK_NAME)
+        self._path = directory / LOCK_NAME
+        self._file = _lock(self._path)
+
+    def check(self) -> None:
+        """See that the directory is still there. Raises QueueError where it is not, or another."""
+        try:
+            is_ours = os.path.samestat(self._path.stat(), os.fstat(self._file))
+        except OSError:
+            is_ours = False
+        if not is_ours:
+            raise QueueError(
+                f"{self._path.parent} was removed or replaced while it was in use, and its queue "
+                "with it: bring it back, or give the inputs again"
+            )
 
     def release(self) -> None:
         os.close(self._file)

@@ -126,7 +126,7 @@ class RedisQueue(PatientStreams):
         self._untold: set[bytes] = set()
         self._is_take_over_untold = False
         self._look_again_at_s = 0.0
-        self._claim_cursor = b"0-0"
+        self._claim_cursor = b"-"
         self._hold_now = asyncio.Event()
         self._is_closing = False
         self._holding: asyncio.Task[None] | None = None
@@ -343,12 +343,12 @@ class RedisQueue(PatientStreams):
             self._url.group, taking.consumer, int(taking.lease_s * 1000), self._claim_cursor,
             min(count, CLAIM_AT_ONCE),
         ]  # fmt: skip
-        keys = [self._url.stream, self._key("lost")]
+        keys = [self._url.stream, self._key("lost"), self._key("held")]
         self._is_take_over_untold = True
         answer = await self._once(self._scripts["take_over"](keys=keys, args=words))
         self._is_take_over_untold = False
         self._claim_cursor, claimed, gone = answer
-        if self._claim_cursor == b"0-0":
+        if self._claim_cursor == b"-":
             self._look_again_at_s = self._clock() + min(
                 taking.lease_s * LOOK_FOR_SILENT_SHARE, LOOK_FOR_SILENT_S
             )
@@ -456,7 +456,7 @@ class RedisQueue(PatientStreams):
 
     async def _extend(self, ids: list[bytes]) -> None:
         words: list[Any] = [self._url.group, self._taking.consumer, self._last_delivered, *ids]
-        keys = [self._url.stream, self._key("delivered")]
+        keys = [self._url.stream, self._key("delivered"), self._key("held")]
         await self._once(self._scripts["extend"](keys=keys, args=words))
 
     # ---- settling
@@ -481,7 +481,7 @@ class RedisQueue(PatientStreams):
     async def _settle(
         self, batch: list[tuple[Outcome, dict[str, Any]]], words: list[bytes]
     ) -> list[Outcome]:
-        names = ("imported", "dead", "counts", "topics", "letters", "lost", "batches")
+        names = ("imported", "dead", "counts", "topics", "letters", "lost", "batches", "held")
         keys = [self._url.stream, *map(self._key, names)]
         taking = self._taking
         beginning = [self._url.group, taking.consumer, taking.keep_results]

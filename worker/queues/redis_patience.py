@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from importlib import resources
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
 from worker.queues import QueueError
-from worker.queues.redis_streams import Streams, StreamUrl, queue_error, sentence
+from worker.queues.redis_streams import Streams, StreamUrl, queue_error, script
+from worker.redis_client import sentence
 from worker.telemetry import logger
 
 log = logger()
@@ -34,7 +34,7 @@ class PatientStreams(Streams):
         self._was_opened = False
         self._troubles: dict[str, str] = {}
         self._clock = asyncio.get_running_loop().time
-        self._scripts = {name: self._redis.register_script(_script(name)) for name in SCRIPTS}
+        self._scripts = {name: self._redis.register_script(script(name)) for name in SCRIPTS}
 
     @property
     def trouble(self) -> str | None:
@@ -103,8 +103,3 @@ class PatientStreams(Streams):
         if self._troubles.pop(name, None) and not self._troubles:
             log.info("the queue can be used again")
             self._in_touch_again()
-
-
-def _script(name: str) -> str:
-    files = resources.files("worker.queues").joinpath("lua")
-    return "".join(files.joinpath(f"{part}.lua").read_text() for part in ("common", name))

@@ -1,20 +1,20 @@
 """What the streams of a queue in Redis hold, read without taking anything."""
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.outcome import Counts
 from worker.queues import QueueAwayError, QueueError
-from worker.redis_client import redis_client
+from worker.redis_client import redis_client, sentence
 
 ANSWER_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
@@ -23,20 +23,6 @@ LAST_ANSWER_S = 1.0
 LETTERS_AT_ONCE = 500
 DEFAULT_PORT = 6379
 REDIS_IS_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
-ASKS_WHO = "it asks for a password: redis://:PASSWORD@host:6379/0, or redis://USER:PASSWORD@..."
-MEANINGS = {
-    "HELLO must be called": ASKS_WHO,
-    "NOAUTH": ASKS_WHO,
-    "Authentication required": ASKS_WHO,
-    "invalid username-password": "the user name or the password is wrong",
-    "OOM": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
-    "maxmemory": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
-    "MOVED": "it is a cluster: the URL must name the node that holds the stream",
-    "MISCONF": "its disk refuses to keep what it is given: make room there, and see its log",
-    "READONLY": "it is a replica that only reads: name its master",
-    "WRONGTYPE": "a key of the stream holds something else: give another stream in queue.url",
-}
-"""What is meant, by a part of what Redis says."""
 
 Result = TypeVar("Result")
 
@@ -75,6 +61,7 @@ class Streams:
     def __init__(self, url: StreamUrl) -> None:
         self._url = url
         self._redis = redis_client(url.server, ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S)
+        self._look = self._redis.register_script(script("look"))
         self._given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._does_not_answer = False
 
@@ -120,13 +107,10 @@ class Streams:
         """Tell the counts, and the entries in the streams at the same moment."""
         names = {"queued": self._url.stream, "imported": self._key("imported"),
                  "dead": self._key("dead")}  # fmt: skip
-        looking = self._redis.pipeline(transaction=True)
-        looking.hgetall(self._key("counts")).scard(self._key("lost"))
-        for key in names.values():
-            looking.xlen(key)
-        kept, lost, *found = await self._asked(looking.execute())
+        keys = [self._key("counts"), self._key("lost"), *names.values()]
+        kept, lost, found = await self._asked(self._look(keys=keys))
         lengths = dict(zip(names, found, strict=True))
-        n = {text(name): int(value) for name, value in kept.items()}
+        n = {text(k): int(v) for k, v in zip(kept[::2], kept[1::2], strict=True)}
         imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
         counts = Counts(
             read=lengths["queued"] + imported + dead + duplicate + lost,
@@ -201,15 +185,9 @@ def queue_error(error: Exception) -> QueueError:
     return kind(f"queue.url: {sentence(error)}")
 
 
-def sentence(error: Exception) -> str:
-    """Say what Redis said, and what to do where it is known."""
-    said = str(error) or type(error).__name__
-    if isinstance(error, MovedError):
-        said = "MOVED"
-    for mark, meaning in MEANINGS.items():
-        if re.search(rf"\b{mark}\b", said):
-            return f"Redis: {meaning}"
-    return f"Redis: {said}"
+def script(name: str) -> str:
+    files = resources.files("worker.queues").joinpath("lua")
+    return "".join(files.joinpath(f"{part}.lua").read_text() for part in ("common", name))
 
 
 def text(value: bytes | str | None) -> str:

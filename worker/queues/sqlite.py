@@ -64,7 +64,12 @@ class SqliteQueue:
         return await self.run(lambda: self._store.put(records))
 
     async def take(self, count: int) -> list[Delivery]:
-        """Take up to `count` topics in the order in which they were put."""
+        """Take up to `count` topics in the order in which they were put.
+
+        Raises QueueError where the disk refuses, or where somebody removed the directory.
+        """
+        if self._lock:
+            self._lock.check()
         taken = await self.run(lambda: self._store.take(count))
         self.is_drained = len(taken) < count
         return [Delivery(row.id, row.topic, row.history) for row in taken]

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from worker import pace
 from worker.quota.local import LocalQuota
+from worker.redis_client import sentence
 from worker.telemetry import logger
 
 log = logger()
@@ -204,15 +205,15 @@ class SharedQuota:
         is_reserved, at_us, now_us, factor = answer
         return _Answer(bool(is_reserved), at_us / US_PER_S, now_us / US_PER_S, float(factor))
 
-    def _lose(self, error: BaseException) -> None:
+    def _lose(self, error: Exception) -> None:
         if not self._is_reachable:
             return
         self._is_reachable = False
         self._reached_again.clear()
         self._switch_to(self._fallback)
         log.warning(
-            "the shared quota cannot be reached",
-            reason=str(error) or type(error).__name__,
+            "the shared quota cannot be used",
+            reason=sentence(error),
             instead=f"{self.rate_per_s:.1f} calls/s" if self._fallback else "waiting for it",
         )
         self._in_background(self._find_again())
@@ -231,7 +232,7 @@ class SharedQuota:
             self._is_reachable = True
         self._switch_to(None)
         self._reached_again.set()
-        log.info("the shared quota is reached again")
+        log.info("the shared quota is used again")
 
     def _switch_to(self, substitute: LocalQuota | None) -> None:
         self._substitute = substitute

@@ -2,6 +2,11 @@
 
 local function count(counts, name, by) redis.call('HINCRBY', counts, name, by) end
 
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 local function field(entry, name)
   for at = 1, #entry[2], 2 do
     if entry[2][at] == name then return entry[2][at + 1] end

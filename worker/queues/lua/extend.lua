@@ -1,9 +1,9 @@
 -- Refreshes the hold on entries that are still this consumer's, and says what it knows to have been
 -- delivered: a Redis that lost its last second knows less.
 --
--- KEYS: stream, delivered
+-- KEYS: stream, delivered, held
 -- ARGV: group, consumer, the last entry that this consumer knows to have been delivered, ids...
-local stream, delivered = unpack(KEYS)
+local stream, delivered, held = unpack(KEYS)
 local group, consumer, known = ARGV[1], ARGV[2], ARGV[3]
 if is_after(known, redis.call('GET', delivered) or '0-0') then
   redis.call('SET', delivered, known)
@@ -11,10 +11,13 @@ end
 for at = 4, #ARGV do
   local id = ARGV[at]
   local pending = redis.call('XPENDING', stream, group, id, id, 1)
-  -- Redis 7 forgets at a claim whose entry it was, if somebody trimmed it away: its outcome could
-  -- not be told from one that was settled already.
-  if #pending > 0 and pending[1][2] == consumer
-     and #redis.call('XRANGE', stream, id, id) > 0 then
-    redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
+  if #pending > 0 and pending[1][2] == consumer then
+    if #redis.call('XRANGE', stream, id, id) > 0 then
+      redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
+    else
+      -- Somebody trimmed it away, and Redis 7 would forget at a claim whose it was: it is held by a
+      -- note until it is settled.
+      redis.call('HSET', held, id, now_ms())
+    end
   end
 end

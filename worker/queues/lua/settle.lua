@@ -2,10 +2,10 @@
 -- 2 settled before, by a batch whose answer was lost, 0 passed over, for another consumer holds the
 -- entry, -1 passed over, for the queue knows nothing of it.
 --
--- KEYS: stream, imported, dead, counts, topics, letters, lost, batches
+-- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held
 -- ARGV: group, consumer, keep_results, then outcomes, each JSON {id, kind, source, topic_id,
 --       content, line, reason, code, may_exist, counts, record, ours, is_cut}
-local stream, imported, dead, counts, topics, letters, lost, batches = unpack(KEYS)
+local stream, imported, dead, counts, topics, letters, lost, batches, held = unpack(KEYS)
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local FORGOTTEN_AT_ONCE = 1000
 
@@ -73,6 +73,7 @@ local function settle(outcome)
   -- First what makes room: a Redis that is full refuses a script's first write if it takes some.
   redis.call('XACK', stream, group, outcome.id)
   redis.call('XDEL', stream, outcome.id)
+  redis.call('HDEL', held, outcome.id)
   if outcome.kind == 'imported' then
     import(outcome)
   elseif outcome.kind == 'dead' then

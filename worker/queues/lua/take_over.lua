@@ -1,22 +1,27 @@
 -- Takes over what consumers held that fell silent; what is no longer in the stream is noted as lost,
--- in the same step, for who has it in hand settles it after all. Answers the cursor to go on with,
--- the entries {id, fields}, and the IDs of the lost ones.
+-- in the same step, for who has it in hand settles it after all. Answers the ID to go on behind, the
+-- entries {id, fields}, and the IDs of the lost ones.
 --
--- KEYS: stream, lost
--- ARGV: group, consumer, silent for milliseconds, cursor, count
-local stream, lost = unpack(KEYS)
-local group, consumer, silent_ms, cursor, at_most = unpack(ARGV)
-local answer = redis.call('XAUTOCLAIM', stream, group, consumer, silent_ms, cursor, 'COUNT', at_most,
-                          'JUSTID')
+-- KEYS: stream, lost, held
+-- ARGV: group, consumer, silent for milliseconds, ID to begin behind or '-', count
+local stream, lost, held = unpack(KEYS)
+local group, consumer, silent_ms, after, at_most = unpack(ARGV)
+
+-- Not XAUTOCLAIM: that of Redis 7 forgets what is gone also where its holder is not silent.
+local begin = after == '-' and '-' or '(' .. after
+local silent = redis.call('XPENDING', stream, group, 'IDLE', silent_ms, begin, '+', at_most)
 local found, gone = {}, {}
-for _, id in ipairs(answer[2]) do
+for _, pending in ipairs(silent) do
+  local id = pending[1]
   local entry = redis.call('XRANGE', stream, id, id)[1]
-  if entry then found[#found + 1] = entry else gone[#gone + 1] = id end
+  if entry then
+    redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
+    found[#found + 1] = entry
+  elseif now_ms() - tonumber(redis.call('HGET', held, id) or 0) >= tonumber(silent_ms) then
+    redis.call('XACK', stream, group, id)
+    redis.call('SADD', lost, id)
+    redis.call('HDEL', held, id)
+    gone[#gone + 1] = id
+  end
 end
--- Redis 7 finds them itself.
-for _, id in ipairs(answer[3] or {}) do gone[#gone + 1] = id end
-for _, id in ipairs(gone) do
-  redis.call('XACK', stream, group, id)
-  redis.call('SADD', lost, id)
-end
-return {answer[1], found, gone}
+return {#silent < tonumber(at_most) and '-' or silent[#silent][1], found, gone}

@@ -167,10 +167,11 @@ def record_in_dead_letter(line: bytes) -> bytes:
     if start >= 0 and line.endswith(b"}"):
         candidate = line[start + len(marker) : -1].strip()
         try:
-            if orjson.loads(candidate) == orjson.loads(line)["record"]:
-                return candidate
+            orjson.loads(candidate)
         except orjson.JSONDecodeError:
-            pass
+            pass  # it stands elsewhere
+        else:
+            return candidate
     return orjson.dumps(orjson.loads(line)["record"])
 
 

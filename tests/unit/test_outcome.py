@@ -1,5 +1,7 @@
 """The lines of the result files, byte for byte."""
 
+import pytest
+
 from worker.outcome import (
     Counts,
     DeadLetter,
@@ -10,6 +12,7 @@ from worker.outcome import (
     dead_letter_line,
     imported_counts,
     imported_line,
+    record_in_dead_letter,
     rfc3339,
 )
 from worker.record import Record, content_hash
@@ -85,3 +88,18 @@ def test_an_outcome_names_the_counts_that_it_adds_to() -> None:
     assert names(Already.NO, Origin.NONE, may_exist=True) == ["imported", "may_exist_twice"]
     assert dead_letter_counts("rejected", 10010) == ["dead", "reason:rejected", "code:10010"]
     assert dead_letter_counts("invalid", None) == ["dead", "reason:invalid"]
+
+
+@pytest.mark.parametrize(
+    ("line", "record"),
+    [
+        (b'{"source":"a:1","record":{"n":1.0}}', b'{"n":1.0}'),
+        (b'{"source":"a:1","record": {"n":1e2} }', b'{"n":1e2}'),
+        (b'{"record":{"n":1},"source":"a:1"}', b'{"n":1}'),
+        (b'{"source":"a:1","record":{"n":1},"code":2}', b'{"n":1}'),
+        (b'{"x":{"y":1,"record":2},"record":{"n":1}}', b'{"n":1}'),
+    ],
+    ids=["as-written", "white-space", "first", "in-the-middle", "named-twice"],
+)
+def test_the_record_in_a_dead_letter_is_the_one_that_was_read(line: bytes, record: bytes) -> None:
+    assert record_in_dead_letter(line) == record

@@ -40,4 +40,4 @@ def content_hash(content: bytes) -> bytes:
 
 def on_one_line(record: bytes) -> bytes:
     """Take the line ends out of a record; in JSON they are white space."""
-    return b" ".join(record.split(b"\n")).replace(b"\r", b" ").strip()
+    return record.replace(b"\n", b" ").replace(b"\r", b" ").strip()

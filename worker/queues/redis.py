@@ -184,8 +184,7 @@ class RedisQueue(PatientStreams):
     async def _forget_consumers(self, name: str = "", *, idle_s: float = 0.0) -> None:
         """Take consumers that hold nothing out of the group: replicas come and go."""
         words = [self._url.group, name, int(idle_s * 1000)]
-        keys = [self._url.stream, self._key("batches"), self._key("taken")]
-        await self._once(self._scripts["tidy"](keys=keys, args=words))
+        await self._run_once("tidy", ("batches", "taken"), words)
 
     async def _made_anew(self) -> None:
         await self._identify()
@@ -258,10 +257,9 @@ class RedisQueue(PatientStreams):
 
     async def _put(self, positions: str, contents: list[dict[str, Any]]) -> list[Any]:
         names = ("dead", "counts", "topics", "letters", "lost", positions)
-        keys = [self._url.stream, *map(self._key, names)]
         answers: list[Any] = []
         for part in _parts([orjson.dumps(content) for content in contents]):
-            answers += await self._run("put", keys, [self._url.group, *part])
+            answers += await self._run("put", names, [self._url.group, *part])
         return answers
 
     # ---- taking
@@ -343,9 +341,8 @@ class RedisQueue(PatientStreams):
             self._url.group, taking.consumer, int(taking.lease_s * 1000), self._claim_cursor,
             min(count, CLAIM_AT_ONCE),
         ]  # fmt: skip
-        keys = [self._url.stream, self._key("lost"), self._key("held")]
         self._is_take_over_untold = True
-        answer = await self._once(self._scripts["take_over"](keys=keys, args=words))
+        answer = await self._run_once("take_over", ("lost", "held"), words)
         self._is_take_over_untold = False
         self._claim_cursor, claimed, gone = answer
         if self._claim_cursor == b"-":
@@ -364,11 +361,10 @@ class RedisQueue(PatientStreams):
         return found
 
     async def _find_new(self, count: int, in_hand: set[bytes]) -> list[Found]:
-        keys = [self._url.stream, self._key("delivered"), self._key("taken")]
         words = [
             self._url.group, self._taking.consumer, self._process, count, self._last_delivered,
         ]  # fmt: skip
-        entries = await self._once(self._scripts["take_new"](keys=keys, args=words))
+        entries = await self._run_once("take_new", ("delivered", "taken"), words)
         self.is_drained = len(entries) < count and not self._own_unread_after
         found = [
             Found(entry_id, _fields(flat), bool(had_before))
@@ -406,8 +402,7 @@ class RedisQueue(PatientStreams):
         words: list[bytes | str] = [self._url.group]
         for entry in named:
             words += [entry.id, entry.topic_id, entry.content, entry.source]
-        keys = [self._url.stream, *map(self._key, ("counts", "topics", "lost"))]
-        answers = await self._once(self._scripts["register"](keys=keys, args=words))
+        answers = await self._run_once("register", ("counts", "topics", "lost"), words)
         duplicates = set()
         for entry, answer in zip(named, answers, strict=True):
             if answer == DUPLICATE:
@@ -422,8 +417,7 @@ class RedisQueue(PatientStreams):
     async def _lose(self, entry_ids: list[bytes]) -> None:
         """Note own entries that somebody trimmed away while nobody had them in hand."""
         if entry_ids:
-            keys = [self._url.stream, self._key("lost")]
-            await self._once(self._scripts["lose"](keys=keys, args=[self._url.group, *entry_ids]))
+            await self._run_once("lose", ("lost",), [self._url.group, *entry_ids])
             self._tell_lost(entry_ids)
 
     def _tell_lost(self, entry_ids: list[bytes]) -> None:
@@ -440,7 +434,9 @@ class RedisQueue(PatientStreams):
         """Refresh the hold on what is in hand, every third of the lease and after an outage."""
         pause_s = self._taking.lease_s / 3
         while not self._is_closing:
-            await _within(pause_s, self._hold_now)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._hold_now.wait()
             self._hold_now.clear()
             try:
                 await self._extend_all()
@@ -456,8 +452,7 @@ class RedisQueue(PatientStreams):
 
     async def _extend(self, ids: list[bytes]) -> None:
         words: list[Any] = [self._url.group, self._taking.consumer, self._last_delivered, *ids]
-        keys = [self._url.stream, self._key("delivered"), self._key("held")]
-        await self._once(self._scripts["extend"](keys=keys, args=words))
+        await self._run_once("extend", ("delivered", "held"), words)
 
     # ---- settling
 
@@ -482,10 +477,9 @@ class RedisQueue(PatientStreams):
         self, batch: list[tuple[Outcome, dict[str, Any]]], words: list[bytes]
     ) -> list[Outcome]:
         names = ("imported", "dead", "counts", "topics", "letters", "lost", "batches", "held")
-        keys = [self._url.stream, *map(self._key, names)]
         taking = self._taking
         beginning = [self._url.group, taking.consumer, taking.keep_results]
-        answers = await self._run("settle", keys, [*beginning, *words])
+        answers = await self._run("settle", names, [*beginning, *words])
         for outcome, _ in batch:
             del self._held[outcome.id]
         settled = [both for both, answer in zip(batch, answers, strict=True) if answer > 0]
@@ -504,9 +498,9 @@ class RedisQueue(PatientStreams):
 
     async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
         """Put a page of dead letters back, with TopicIds and doubts; how many were there still."""
-        keys = [self._url.stream, *map(self._key, ("dead", "counts", "topics", "letters"))]
+        names = ("dead", "counts", "topics", "letters")
         words = [orjson.dumps(letter_to_requeue(entry_id, line)) for entry_id, line in letters]
-        return sum([await self._run("requeue", keys, part) for part in _parts(words)])
+        return sum([await self._run("requeue", names, part) for part in _parts(words)])
 
     # ---- Redis may be away
 
@@ -547,11 +541,3 @@ def _is_broken_letter(record: Record) -> bool:
     """Whether a dead letter was handed in that holds perhaps only the beginning of its line."""
     topic = record.topic
     return record.asked_again and isinstance(topic, InvalidRecordError) and not topic.is_object
-
-
-async def _within(seconds: float, event: asyncio.Event) -> bool:
-    """Wait so long for an event; whether it came."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    return event.is_set()

@@ -1,7 +1,7 @@
 """Patience with Redis: what must not be dropped waits for one that is away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -66,8 +66,17 @@ class PatientStreams(Streams):
                 )
                 await self._made_anew()
 
-    async def _run(self, name: str, keys: list[str], words: list[Any]) -> Any:
-        return await self._patiently(name, lambda: self._scripts[name](keys=keys, args=words))
+    def _call(self, name: str, keys: Sequence[str], words: Sequence[Any]) -> Awaitable[Any]:
+        """Begin to run a script on the stream and on the keys of these names beside it."""
+        all_keys = [self._url.stream, *map(self._key, keys)]
+        call: Awaitable[Any] = self._scripts[name](keys=all_keys, args=words)
+        return call
+
+    async def _run_once(self, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
+        return await self._once(self._call(name, keys, words))
+
+    async def _run(self, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
+        return await self._patiently(name, lambda: self._call(name, keys, words))
 
     async def _patiently(self, name: str, job: Callable[[], Awaitable[Result]]) -> Result:
         while True:

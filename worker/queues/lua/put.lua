@@ -3,8 +3,8 @@
 -- the topic that it is in conflict with (nothing was changed then).
 --
 -- KEYS: stream, dead, counts, topics, letters, lost, read
--- ARGV: group, then records, each JSON {position, hash, source, raw, kind, topic_id, content, dead, reason,
---       may_exist, asked_again, letter_topic_id}
+-- ARGV: group, then records, each JSON {path, position, hash, source, raw, kind, topic_id, content,
+--       dead, reason, may_exist, asked_again, letter_topic_id}
 local stream, dead, counts, topics, letters, lost, read = unpack(KEYS)
 local group = ARGV[1]
 local HASH_DIGITS = 12

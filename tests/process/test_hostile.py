@@ -1,8 +1,11 @@
 """Hostile inputs and a hostile machine: each line accounted for, nothing lost."""
 
+import contextlib
 import gzip
 import os
 import resource
+import shutil
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -127,6 +130,33 @@ def test_status_without_a_job_and_of_one_that_runs(tmp_path: Path) -> None:
         running.kill()
         running.communicate()
         assert job.status()["taker"] is None
+
+
+@pytest.mark.parametrize("moment", ["the file was made", "its first page was being written"])
+def test_status_of_a_job_that_was_killed_before_its_queue_had_tables(
+    job: Job, service: Simulator, moment: str
+) -> None:
+    job.out.mkdir()
+    queue = job.out / "queue.sqlite3"
+    queue.touch()
+    if "page" in moment:
+        leave_a_hot_journal(job.directory / "other", queue)
+    status = job.status()
+    assert {status[name] for name in ("read", "queued", "imported", "dead", "duplicate")} == {0}
+    assert status["agree"]
+    assert job.backfill(job.write(records(10))).returncode == 0
+    audit(job, service)
+
+
+def leave_a_hot_journal(other: Path, queue: Path) -> None:
+    """Make a file as SQLite leaves it where the first write to an empty one is cut off."""
+    with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as db:
+        for statement in ("PRAGMA cache_size = 1", "BEGIN", "CREATE TABLE filler (content)"):
+            db.execute(statement)
+        db.execute("INSERT INTO filler VALUES (zeroblob(1000000))")
+        for ending in ("", "-journal"):
+            source = other.with_name(other.name + ending)
+            shutil.copy(source, queue.with_name(queue.name + ending))
 
 
 def run_limited(job: Job, path: Path, kind: int, limit: int) -> subprocess.CompletedProcess[bytes]:

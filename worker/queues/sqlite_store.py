@@ -52,18 +52,16 @@ class SqliteStore:
         with self._errors():
             if not read_only:
                 path.touch(mode=0o600)
-            self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?{_mode(path, read_only=read_only)}",
-                uri=True,
-                timeout=BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            self._db = _connect(f"{path.absolute().as_uri()}?{_mode(path, read_only=read_only)}")
+            if read_only and _is_unbegun(path, self._db):
+                self._db.close()
+                self._db = _connect("file::memory:")
+                self._make_tables()
             if not read_only:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute(f"PRAGMA synchronous = {synchronous}")
             self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            self._prepare(read_only=read_only)
+            self._prepare()
 
     def close(self) -> None:
         try:
@@ -290,12 +288,12 @@ class SqliteStore:
 
     # ---- plumbing
 
-    def _prepare(self, *, read_only: bool) -> None:
+    def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == SCHEMA_VERSION:
             return
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version or tables or read_only:
+        if version or tables:
             raise QueueError(
                 f"{self._path} is no queue of this version of topic-import (its version is "
                 f"{version}): use the version that made it, or another --out"
@@ -304,11 +302,14 @@ class SqliteStore:
         try:
             # Looked at again: another process may have made the tables meanwhile.
             if not self._db.execute("PRAGMA user_version").fetchone()[0]:
-                for statement in SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self._make_tables()
         finally:
             self._db.execute("COMMIT")
+
+    def _make_tables(self) -> None:
+        for statement in SCHEMA.split(";"):
+            self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _input_ids(self, records: list[Record]) -> dict[str, int]:
         ids: dict[str, int] = {}
@@ -359,6 +360,25 @@ class SqliteStore:
             f"{said}Nothing is lost; make room or mend what it names, then run the same command "
             "again"
         )
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _is_unbegun(path: Path, db: sqlite3.Connection) -> bool:
+    """Tell a queue whose first run was killed before it had made its tables: an empty one."""
+    # A log of changes has no such journal beside it: only the change to one has, at the start.
+    if path.with_name(f"{path.name}-journal").exists():
+        return True
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    return not version and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
 
 
 def _mode(path: Path, *, read_only: bool) -> str:

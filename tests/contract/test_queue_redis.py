@@ -178,7 +178,7 @@ def test_results_are_trimmed_and_dead_letters_never(server: RedisServer, run: Ru
         taken = await queue.take(20)
         await queue.settle([imported(d.id) for d in taken[:12]])
         await queue.settle([DEAD(d.id, History(attempts=3)) for d in taken[12:]])
-        lengths = await queue.lengths()
+        _, lengths = await queue.look()
         assert lengths == {"queued": 0, "imported": 5, "dead": 8}
         with redis.Redis(port=server.port) as client:
             assert client.hlen("topics:topics") == 5 + 8, "what is trimmed takes no room"

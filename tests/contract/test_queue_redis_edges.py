@@ -1,9 +1,10 @@
 """The distributed queue at its edges: what producers garble, what is trimmed, what is replayed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import redis
 
 from tests.contract.conftest import SERVERS, Run
-from tests.support.engines import OURS, RedisUnderTest, flush, open_redis, running
+from tests.support.engines import OURS, RedisUnderTest, flush, open_redis, redis_queue, running
 from tests.support.queues import RULES, imported, read_record
 from tests.support.redis_server import RedisServer
 from tests.support.strategies import GROUP
@@ -392,9 +393,7 @@ def test_an_outcome_whose_answer_was_lost_is_in_the_copy_too(
 ) -> None:
     async def story() -> None:
         disk = Disk()
-        url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
-        queue = RedisUnderTest(url, Taking("one", 60.0, 100, RULES, 1 << 20), copy=disk)
-        await queue.open(OURS)
+        queue = await open_redis(server, copy=disk)
         streams.add(topic(1))
         (taken,) = await queue.take(1)
         queue._scripts["settle"] = AnswerLost(queue._scripts["settle"])
@@ -633,8 +632,7 @@ def test_a_stream_that_was_flushed_is_the_same_job_s_again(
 
 
 async def open_redis_as(server: RedisServer, identity: JobIdentity) -> None:
-    url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
-    queue = RedisQueue(url, Taking("two", 60.0, 100, RULES, 1 << 20))
+    queue = redis_queue(server, "two")
     try:
         await queue.open(identity)
     finally:
@@ -649,9 +647,7 @@ def test_a_record_that_is_too_long_is_kept_whole_and_can_be_replayed(
 ) -> None:
     async def story() -> None:
         record = topic(1, Introduction="x" * 200)
-        url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
-        strict = RedisUnderTest(url, Taking("one", 60.0, 100, RULES, 100))
-        await strict.open(OURS)
+        strict = await open_redis(server, line_bytes_max=100)
         streams.add(record)
         assert await strict.take(10) == []
         (letter,) = await strict.dead_letters()
@@ -675,7 +671,7 @@ def test_a_result_of_somebody_else_s_stops_nothing(
             for number in range(2):
                 streams.add(topic(number))
             await queue.settle([imported(d.id) for d in await queue.take(10)])
-            assert await queue.lengths() == {"queued": 0, "imported": 1, "dead": 1}
+            assert (await queue.look())[1] == {"queued": 0, "imported": 1, "dead": 1}
             assert await replay(queue) == 0
 
     run(story())
@@ -710,9 +706,7 @@ def test_a_replayed_conflict_is_a_conflict_still(
     rules = replace(RULES, key_field="id")
 
     async def story() -> None:
-        url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
-        queue = RedisUnderTest(url, Taking("one", 60.0, 100, rules, 1 << 20))
-        await queue.open(OURS)
+        queue = await open_redis(server, rules=rules)
         first_id = streams.add(topic(1, id=5))
         streams.add(topic(2, id=5))
         (first,) = await queue.take(10)
@@ -761,8 +755,7 @@ def test_another_job_is_refused(
 ) -> None:
     async def story() -> None:
         async with opened(server, "one"):
-            url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
-            queue = RedisQueue(url, Taking("two", 60.0, 100, RULES, 1 << 20))
+            queue = redis_queue(server, "two")
             with pytest.raises(JobMismatchError, match="the queue topics belongs to a job with"):
                 await queue.open(other)
             await queue.close()
@@ -981,9 +974,7 @@ def test_consumers_of_a_queue_that_was_never_opened_are_none(
     server: RedisServer, streams: Redis, run: Run
 ) -> None:
     async def story() -> None:
-        queue = RedisUnderTest(
-            StreamUrl.parse(f"{server.url}?stream=topics"), Taking("", 1.0, 9, RULES, 99)
-        )
+        queue = redis_queue(server)
         assert await queue.consumers() == {}
         streams.add(topic(1))
         assert await queue.consumers() == {}
@@ -1021,8 +1012,8 @@ class Disk:
         self.lines: list[bytes] = []
         self._waiting: list[bytes] = []
 
-    def append(self, kind: str, lines: list[bytes]) -> None:
-        self._waiting += lines
+    def append(self, lines: Mapping[str, list[bytes]]) -> None:
+        self._waiting += chain.from_iterable(lines.values())
         self.flush()
 
     def flush(self) -> None:
@@ -1037,9 +1028,7 @@ def test_a_full_disk_stops_taking_and_loses_no_outcome(
 ) -> None:
     async def story() -> None:
         disk = Disk()
-        url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
-        queue = RedisUnderTest(url, Taking("one", 60.0, 100, RULES, 1 << 20), copy=disk)
-        await queue.open(OURS)
+        queue = await open_redis(server, copy=disk)
         streams.add(topic(1))
         streams.add(topic(2))
         (taken,) = await queue.take(1)

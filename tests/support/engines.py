@@ -13,10 +13,11 @@ from tests.support.redis_server import RedisServer
 from worker.delivery import Delivery
 from worker.outcome import Counts, Outcome
 from worker.queues import JobIdentity
-from worker.queues.redis import RedisQueue, Taking
+from worker.queues.redis import Copy, RedisQueue, Taking
 from worker.queues.redis_streams import StreamUrl
 from worker.queues.sqlite import SqliteQueue
 from worker.record import Record
+from worker.topic import RecordRules
 
 OURS = JobIdentity("1400000000", "", "derive")
 LEASE_S = 60.0
@@ -64,7 +65,7 @@ class RedisUnderTest(RedisQueue):
 
     async def dead_letters(self) -> Letters:
         found = [orjson.loads(line) async for page in self.letters() for _, line in page]
-        counts, lengths = await self.counts(), await self.lengths()
+        counts, lengths = await self.look()
         assert (counts.queued, counts.dead) == (lengths["queued"], lengths["dead"])
         assert sum(counts.by_reason.values()) == counts.dead == len(found)
         return found
@@ -80,12 +81,25 @@ class RedisUnderTest(RedisQueue):
         await self.close()
 
 
-async def open_redis(
-    server: RedisServer, consumer: str = "one", *, lease_s: float = LEASE_S, keep: int = 1_000_000
+def redis_queue(
+    server: RedisServer,
+    consumer: str = "one",
+    *,
+    lease_s: float = LEASE_S,
+    keep: int = 1_000_000,
+    rules: RecordRules = RULES,
+    line_bytes_max: int = 1 << 20,
+    copy: Copy | None = None,
 ) -> RedisUnderTest:
-    """Open the queue on a server as a consumer."""
+    """Make a consumer's view of the queue on a server, for `open`."""
     url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
-    queue = RedisUnderTest(url, Taking(consumer, lease_s, keep, RULES, 1 << 20))
+    taking = Taking(consumer, lease_s, keep, rules, line_bytes_max)
+    return RedisUnderTest(url, taking, copy=copy)
+
+
+async def open_redis(server: RedisServer, consumer: str = "one", **options: Any) -> RedisUnderTest:
+    """Open the queue on a server as a consumer; options as of `redis_queue`."""
+    queue = redis_queue(server, consumer, **options)
     await queue.open(OURS)
     return queue
 

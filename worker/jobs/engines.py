@@ -3,8 +3,8 @@
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +20,7 @@ from worker.telemetry import logger
 
 if TYPE_CHECKING:
     from worker.queues.redis import RedisQueue
+    from worker.queues.redis_feed import RedisFeed
 
 log = logger()
 
@@ -128,9 +129,10 @@ class Copies:
             }
             self._opened = opened.pop_all()
 
-    def append(self, kind: str, lines: list[bytes]) -> None:
-        """Add lines, now or when there is room again."""
-        self._waiting[kind] += lines
+    def append(self, lines: Mapping[str, list[bytes]]) -> None:
+        """Add lines by kind, now or when there is room again."""
+        for kind, of_kind in lines.items():
+            self._waiting[kind] += of_kind
         self.flush()
 
     def flush(self) -> None:
@@ -195,7 +197,7 @@ async def _distributed(
     lock = DirectoryLock(out)
     try:
         with closing(Copies(out, settings.outputs.max_bytes)) as copies:
-            queue = redis_queue(settings, url, consumer=consumer_name(out), copies=copies)
+            queue = _redis_queue(settings, url, out, copies)
             on_made(queue)
             try:
                 await queue.open(parts.job_identity(settings))
@@ -207,33 +209,41 @@ async def _distributed(
         lock.release()
 
 
-def redis_queue(
-    settings: Settings,
-    url: str,
-    *,
-    consumer: str = "",
-    copies: Copies | None = None,
-    is_patient: bool = True,
-) -> "RedisQueue":
-    """Make a view of the queue in Redis. Raises UsageError for what is wrong with its URL."""
-    try:
+def redis_feed(url: str, *, is_patient: bool = True) -> "RedisFeed":
+    """Make a view of the queue in Redis to put into it. Raises UsageError for a wrong URL."""
+    with _usage_errors():
+        from worker.queues.redis_feed import RedisFeed  # noqa: PLC0415 - an extra
+        from worker.queues.redis_streams import StreamUrl  # noqa: PLC0415
+
+        return RedisFeed(StreamUrl.parse(url), is_patient=is_patient)
+
+
+def _redis_queue(settings: Settings, url: str, out: Path, copies: Copies) -> "RedisQueue":
+    with _usage_errors():
         from worker.queues.redis import RedisQueue, Taking  # noqa: PLC0415 - an extra
         from worker.queues.redis_streams import StreamUrl  # noqa: PLC0415
+
+        taking = Taking(
+            consumer=_consumer_name(out),
+            lease_s=settings.queue.lease,
+            keep_results=settings.queue.keep_results,
+            rules=parts.record_rules(settings),
+            line_bytes_max=settings.records.max_line_bytes,
+        )
+        return RedisQueue(StreamUrl.parse(url), taking, copy=copies)
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Say what a user can do about a missing extra, or a URL that redis-py does not take."""
+    try:
+        yield
     except ImportError:
         raise UsageError(f"queue.url: {parts.NO_REDIS}") from None
-    taking = Taking(
-        consumer=consumer,
-        lease_s=settings.queue.lease,
-        keep_results=settings.queue.keep_results,
-        rules=parts.record_rules(settings),
-        line_bytes_max=settings.records.max_line_bytes,
-    )
-    try:
-        return RedisQueue(StreamUrl.parse(url), taking, copy=copies, is_patient=is_patient)
     except ValueError as error:
         raise UsageError(f"queue.url: {error}") from None
 
 
-def consumer_name(out: Path) -> str:
+def _consumer_name(out: Path) -> str:
     """Name this replica so that a restart in the same place finds what it held."""
     return f"{socket.gethostname()}:{os.path.abspath(out)}"  # noqa: PTH100 - no links resolved

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from worker.intake.sources import InputError, Source
 from worker.jobs import Exit, UsageError, parts, say
-from worker.jobs.engines import redis_queue
+from worker.jobs.engines import redis_feed
 from worker.jobs.feeding import Feeder, PutQueue
 from worker.jobs.signals import stop_signals
 from worker.outcome import Counts
@@ -86,7 +86,7 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
 async def _open(settings: Settings, out: Path) -> AsyncIterator[_Opened]:
     url, identity = parts.redis_url(settings, out), parts.job_identity(settings)
     if url:
-        distributed = redis_queue(settings, url)
+        distributed = redis_feed(url)
         try:
             await distributed.open(identity)
             yield _Opened(distributed, distributed.counts, distributed.give_up)

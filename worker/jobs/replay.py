@@ -11,7 +11,7 @@ import orjson
 from worker.intake.lines import Line
 from worker.intake.reader import read
 from worker.jobs import Exit, UsageError, parts, say
-from worker.jobs.engines import redis_queue
+from worker.jobs.engines import redis_feed
 from worker.outcome import Counts
 from worker.queues import QueueTakenError
 from worker.queues.lock import DirectoryLock
@@ -65,7 +65,7 @@ async def replay(settings: Settings, choice: Choice, out: Path) -> Exit:
 async def _replay_distributed(
     settings: Settings, choice: Choice, url: str
 ) -> tuple[int, int, Counts]:
-    queue = redis_queue(settings, url, is_patient=False)
+    queue = redis_feed(url, is_patient=False)
     try:
         await queue.open(parts.job_identity(settings))
         matched = replayed = 0

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from worker.jobs import Exit, UsageError, parts, say
-from worker.jobs.engines import redis_queue
+from worker.jobs.engines import redis_feed
 from worker.outcome import Counts
 from worker.outputs import Agreement, compare
 from worker.queues.lock import taker_of
@@ -22,16 +22,12 @@ async def status(settings: Settings, out: Path, *, as_json: bool) -> Exit:
     Raises UsageError where there is no job, QueueError where the queue cannot be read.
     """
     url = parts.redis_url(settings, out)
-    return (
-        await _distributed(settings, url, as_json=as_json)
-        if url
-        else _embedded(out, as_json=as_json)
-    )
+    return await _distributed(url, as_json=as_json) if url else _embedded(out, as_json=as_json)
 
 
-async def _distributed(settings: Settings, url: str, *, as_json: bool) -> Exit:
+async def _distributed(url: str, *, as_json: bool) -> Exit:
     """Tell of the streams: what waits, who holds how much, what came of the rest."""
-    queue = redis_queue(settings, url)
+    queue = redis_feed(url)
     try:
         counts, lengths = await queue.look()
         consumers, unfinished = await queue.consumers(), await queue.unfinished_inputs()

@@ -16,34 +16,31 @@ Who may have called for an entry before it is delivered (the doubt, `may_exist`)
 
 import asyncio
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
 import orjson
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from worker.delivery import Delivery
 from worker.outcome import Outcome
-from worker.queues import JobIdentity, JobMismatchError
+from worker.queues import JobIdentity
 from worker.queues.redis_entries import (
     Entry,
     Found,
     Held,
-    letter_to_requeue,
     outcome_content,
-    positions_key,
-    put_content,
     read_entry,
 )
-from worker.queues.redis_patience import RETRY_S, PatientStreams
+from worker.queues.redis_feed import RedisFeed
+from worker.queues.redis_patience import RETRY_S, in_parts
 from worker.queues.redis_streams import StreamUrl, queue_error, text
-from worker.record import Record
 from worker.telemetry import logger
-from worker.topic import InvalidRecordError, RecordRules
+from worker.topic import RecordRules
 
 log = logger()
 
@@ -53,9 +50,6 @@ LOOK_FOR_SILENT_S = 2.0
 REUNION_S = 10.0
 """After an outage of Redis, by when all replicas have noticed that it is over."""
 CLAIM_AT_ONCE = 100
-WORDS_BYTES = 8 << 20
-WORDS_MAX = 500
-"""How much a script is handed at once: Redis takes no more than 512 MB, and does nothing else."""
 LOST_SHOWN = 10
 DUPLICATE, LOST_BEFORE = 1, 2
 """Answers of the script that registers."""
@@ -82,7 +76,9 @@ class Copy(Protocol):
 
     trouble: str | None
 
-    def append(self, kind: str, lines: list[bytes]) -> None: ...
+    def append(self, lines: Mapping[str, list[bytes]]) -> None:
+        """Add lines, by the kind of their outcome: `imported`, `dead`."""
+        ...
 
     def flush(self) -> None:
         """Try again to write what waits."""
@@ -94,12 +90,12 @@ class NoCopy:
 
     trouble: str | None = None
 
-    def append(self, kind: str, lines: list[bytes]) -> None: ...
+    def append(self, lines: Mapping[str, list[bytes]]) -> None: ...
 
     def flush(self) -> None: ...
 
 
-class RedisQueue(PatientStreams):
+class RedisQueue(RedisFeed):
     """One consumer's view of the queue. Use `open` first, `close` last.
 
     Taking answers with nothing while Redis is away, settling and putting wait for it: no outcome is
@@ -117,7 +113,6 @@ class RedisQueue(PatientStreams):
         super().__init__(url, is_patient=is_patient)
         self._taking = taking
         self._copy = copy or NoCopy()
-        self._identity = JobIdentity("", "", "")
         self._held: dict[int, Held] = {}
         self._next_id = 1
         self._own_unread_after: bytes | None = b"0"
@@ -147,26 +142,13 @@ class RedisQueue(PatientStreams):
         """Why the queue cannot be used now."""
         return super().trouble or self._copy.trouble
 
-    @property
-    def name(self) -> str:
-        """Which queue it is, for people; no part of it is secret."""
-        return str(self._url)
-
     async def open(self, identity: JobIdentity) -> None:
-        """Make the group, and see that the queue is of the same job.
-
-        Raises QueueAwayError where Redis cannot be reached, QueueError where it cannot be used,
-        JobMismatchError for another job.
-        """
-        self._identity = identity
+        """Join the group, as `RedisFeed.open`, and begin to refresh what is held."""
+        await super().open(identity)
         try:
-            await self._make_group()
-            await self._identify()
-            await self._warn_of_what_may_be_lost()
             await self._forget_consumers(idle_s=self._taking.lease_s)
         except (RedisError, OSError) as error:
             raise queue_error(error) from None
-        self._was_opened = True
         self._holding = asyncio.create_task(self._hold())
 
     async def close(self) -> None:
@@ -176,91 +158,14 @@ class RedisQueue(PatientStreams):
         self._hold_now.set()
         if self._holding:
             await self._holding
-            if self._taking.consumer:
-                with suppress(RedisError, OSError):
-                    await self._forget_consumers(self._taking.consumer)
+            with suppress(RedisError, OSError):
+                await self._forget_consumers(self._taking.consumer)
         await super().close()
 
     async def _forget_consumers(self, name: str = "", *, idle_s: float = 0.0) -> None:
         """Take consumers that hold nothing out of the group: replicas come and go."""
         words = [self._url.group, name, int(idle_s * 1000)]
         await self._run_once("tidy", ("batches", "taken"), words)
-
-    async def _made_anew(self) -> None:
-        await self._identify()
-
-    async def _identify(self) -> None:
-        identity = self._identity
-        ours = {
-            "app": identity.app,
-            "key_field": identity.key_field,
-            "topic_ids": identity.topic_ids,
-        }
-        for name, value in ours.items():
-            await self._once(self._redis.hsetnx(self._key("job"), name, value))
-            known = text(await self._once(self._redis.hget(self._key("job"), name)))
-            if known != value:
-                raise JobMismatchError(
-                    f"the queue {self._url.stream} belongs to a job with {name} "
-                    f"{known or 'unset'}, this run has {value or 'unset'}: "
-                    "give it the same, or another stream"
-                )
-
-    async def _warn_of_what_may_be_lost(self) -> None:
-        with suppress(ResponseError):  # not everybody may ask
-            asked = ("appendonly", "save", "maxmemory", "maxmemory-policy")
-            # One at a time: Redis 6.2 knows no more.
-            config = {name: await self._configured(name) for name in asked}
-            if config["maxmemory"] != "0" and config["maxmemory-policy"] != "noeviction":
-                log.warning(
-                    "Redis throws away what it has no room for, this queue too: "
-                    "set maxmemory-policy noeviction"
-                )
-            if config["appendonly"] == "no" and not config["save"]:
-                log.warning(
-                    "Redis keeps nothing on disk: what it holds is lost when it stops "
-                    "(set appendonly yes, and appendfsync always to lose nothing)"
-                )
-
-    async def _configured(self, name: str) -> str:
-        found = await self._once(self._redis.config_get(name))
-        return str(found.get(name, ""))
-
-    # ---- putting
-
-    async def mark_input(self, path: str, *, unfinished: bool) -> None:
-        """Note that an input is being read, or was read to its end."""
-        await self._patiently(
-            "put", lambda: self._redis.hset(self._key("inputs"), path, str(int(unfinished)))
-        )
-
-    async def put(self, records: list[Record]) -> int:
-        """Put a batch with its positions; how many records were not read before."""
-        by_chunk: defaultdict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            if not _is_broken_letter(record):
-                by_chunk[positions_key(record)].append(record)
-        return sum([await self._put_of(key, batch) for key, batch in by_chunk.items()])
-
-    async def _put_of(self, positions: str, records: list[Record]) -> int:
-        answers = await self._put(positions, [put_content(record) for record in records])
-        new = answers.count(1)
-        # One at a time with its holder, so that the letter can name it.
-        in_conflict = [
-            put_content(record, conflict_with=text(answer))
-            for record, answer in zip(records, answers, strict=True)
-            if isinstance(answer, bytes)
-        ]
-        if in_conflict:
-            new += (await self._put(positions, in_conflict)).count(1)
-        return new
-
-    async def _put(self, positions: str, contents: list[dict[str, Any]]) -> list[Any]:
-        names = ("dead", "counts", "topics", "letters", "lost", positions)
-        answers: list[Any] = []
-        for part in _parts([orjson.dumps(content) for content in contents]):
-            answers += await self._run("put", names, [self._url.group, *part])
-        return answers
 
     # ---- taking
 
@@ -300,7 +205,7 @@ class RedisQueue(PatientStreams):
         An earlier process of this consumer may have called.
         """
         if self._own_unread_after == b"0":
-            self._untold |= await self._taken_by_a_lost_answer()
+            self._untold = await self._taken_by_a_lost_answer()
         if self._is_take_over_untold:
             self._untold.clear()
         found: list[Found] = []
@@ -366,13 +271,11 @@ class RedisQueue(PatientStreams):
         ]  # fmt: skip
         entries = await self._run_once("take_new", ("delivered", "taken"), words)
         self.is_drained = len(entries) < count and not self._own_unread_after
-        found = [
+        return [
             Found(entry_id, _fields(flat), bool(had_before))
             for entry_id, flat, had_before in entries
             if entry_id not in in_hand
         ]
-        self._untold |= {entry.id for entry in found if not entry.may_have_called}
-        return found
 
     async def _deliver(self, found: list[Found]) -> list[Delivery]:
         rules, bytes_max = self._taking.rules, self._taking.line_bytes_max
@@ -387,7 +290,6 @@ class RedisQueue(PatientStreams):
                 letters.append(held.letter)
             if held.delivery:
                 deliveries.append(held.delivery)
-        self._untold -= {entry.id for entry in found}
         self._last_delivered = max([self._last_delivered, *(e.id for e in found)], key=_order)
         if letters:
             await self.settle(letters)
@@ -417,7 +319,7 @@ class RedisQueue(PatientStreams):
     async def _lose(self, entry_ids: list[bytes]) -> None:
         """Note own entries that somebody trimmed away while nobody had them in hand."""
         if entry_ids:
-            await self._run_once("lose", ("lost",), [self._url.group, *entry_ids])
+            await self._run_once("lose", ("lost", "held"), [self._url.group, *entry_ids])
             self._tell_lost(entry_ids)
 
     def _tell_lost(self, entry_ids: list[bytes]) -> None:
@@ -469,7 +371,7 @@ class RedisQueue(PatientStreams):
             contents = [outcome_content(self._held[outcome.id], outcome) for outcome in outcomes]
             rest = iter(zip(outcomes, contents, strict=True))
             settled: list[Outcome] = []
-            for part in _parts([orjson.dumps(content) for content in contents]):
+            for part in in_parts([orjson.dumps(content) for content in contents]):
                 settled += await self._settle(list(islice(rest, len(part))), part)
             return settled
 
@@ -483,9 +385,12 @@ class RedisQueue(PatientStreams):
         for outcome, _ in batch:
             del self._held[outcome.id]
         settled = [both for both, answer in zip(batch, answers, strict=True) if answer > 0]
-        for kind in ("imported", "dead"):
-            lines = [c["line"].encode() + b"\n" for _, c in settled if c["kind"] == kind]
-            self._copy.append(kind, lines)
+        self._copy.append(
+            {
+                kind: [c["line"].encode() + b"\n" for _, c in settled if c["kind"] == kind]
+                for kind in ("imported", "dead")
+            }
+        )
         if passed_over := answers.count(HELD_BY_ANOTHER):
             log.warning("outcomes passed over: others took the records over", records=passed_over)
         if unknown := answers.count(UNKNOWN):
@@ -495,12 +400,6 @@ class RedisQueue(PatientStreams):
                 records=unknown,
             )
         return [outcome for outcome, _ in settled]
-
-    async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
-        """Put a page of dead letters back, with TopicIds and doubts; how many were there still."""
-        names = ("dead", "counts", "topics", "letters")
-        words = [orjson.dumps(letter_to_requeue(entry_id, line)) for entry_id, line in letters]
-        return sum([await self._run("requeue", names, part) for part in _parts(words)])
 
     # ---- Redis may be away
 
@@ -513,20 +412,6 @@ class RedisQueue(PatientStreams):
         self._hold_now.set()
 
 
-def _parts(words: list[bytes]) -> Iterator[list[bytes]]:
-    """Split what a script is handed into parts of a bounded size, in order."""
-    part: list[bytes] = []
-    part_bytes = 0
-    for word in words:
-        if part and (part_bytes + len(word) > WORDS_BYTES or len(part) >= WORDS_MAX):
-            yield part
-            part, part_bytes = [], 0
-        part.append(word)
-        part_bytes += len(word)
-    if part:
-        yield part
-
-
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -535,9 +420,3 @@ def _order(entry_id: bytes) -> tuple[int, int]:
     """Tell where an entry stands in its stream."""
     milliseconds, _, number = entry_id.partition(b"-")
     return int(milliseconds), int(number)
-
-
-def _is_broken_letter(record: Record) -> bool:
-    """Whether a dead letter was handed in that holds perhaps only the beginning of its line."""
-    topic = record.topic
-    return record.asked_again and isinstance(topic, InvalidRecordError) and not topic.is_object

@@ -1,7 +1,7 @@
 """Patience with Redis: what must not be dropped waits for one that is away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -15,6 +15,9 @@ from worker.telemetry import logger
 log = logger()
 
 RETRY_S = 0.5
+WORDS_BYTES = 8 << 20
+WORDS_MAX = 500
+"""How much a script is handed at once: Redis takes no more than 512 MB, and does nothing else."""
 SCRIPTS = (
     "put", "take_new", "take_over", "register", "settle", "extend", "lose", "requeue", "tidy",
 )  # fmt: skip
@@ -112,3 +115,17 @@ class PatientStreams(Streams):
         if self._troubles.pop(name, None) and not self._troubles:
             log.info("the queue can be used again")
             self._in_touch_again()
+
+
+def in_parts(words: list[bytes]) -> Iterator[list[bytes]]:
+    """Split what a script is handed into parts of a bounded size, in order."""
+    part: list[bytes] = []
+    part_bytes = 0
+    for word in words:
+        if part and (part_bytes + len(word) > WORDS_BYTES or len(part) >= WORDS_MAX):
+            yield part
+            part, part_bytes = [], 0
+        part.append(word)
+        part_bytes += len(word)
+    if part:
+        yield part

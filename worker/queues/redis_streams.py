@@ -65,6 +65,11 @@ class Streams:
         self._given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._does_not_answer = False
 
+    @property
+    def name(self) -> str:
+        """Which queue it is, for people; no part of it is secret."""
+        return str(self._url)
+
     def give_up(self) -> None:
         """Wait for Redis no longer; what is not settled stays pending and is taken over."""
         if not self._given_up.done():
@@ -98,10 +103,6 @@ class Streams:
     async def counts(self) -> Counts:
         """Tell where all records are, as Redis kept count of it."""
         return (await self.look())[0]
-
-    async def lengths(self) -> dict[str, int]:
-        """Tell how many entries the streams hold."""
-        return (await self.look())[1]
 
     async def look(self) -> tuple[Counts, dict[str, int]]:
         """Tell the counts, and the entries in the streams at the same moment."""

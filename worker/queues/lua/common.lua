@@ -47,6 +47,13 @@ local function is_gone(stream, group, holder)
          and #redis.call('XPENDING', stream, group, holder.id, holder.id, 1) == 0
 end
 
+-- Notes a pending entry as lost that is gone from the stream, and takes it from its holder.
+local function lose(stream, group, lost, held, id)
+  redis.call('XACK', stream, group, id)
+  redis.call('SADD', lost, id)
+  redis.call('HDEL', held, id)
+end
+
 -- The dead letters of a record, each {id, topic_id, reason, code, may_exist}.
 local function letters_of(letters, source)
   local text = redis.call('HGET', letters, source)

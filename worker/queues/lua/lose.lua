@@ -1,8 +1,6 @@
 -- Notes own pending entries as lost that are gone from the stream.
 --
--- KEYS: stream, lost
+-- KEYS: stream, lost, held
 -- ARGV: group, ids...
-for at = 2, #ARGV do
-  redis.call('XACK', KEYS[1], ARGV[1], ARGV[at])
-  redis.call('SADD', KEYS[2], ARGV[at])
-end
+local stream, lost, held = unpack(KEYS)
+for at = 2, #ARGV do lose(stream, ARGV[1], lost, held, ARGV[at]) end

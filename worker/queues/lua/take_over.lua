@@ -18,9 +18,7 @@ for _, pending in ipairs(silent) do
     redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
     found[#found + 1] = entry
   elseif now_ms() - tonumber(redis.call('HGET', held, id) or 0) >= tonumber(silent_ms) then
-    redis.call('XACK', stream, group, id)
-    redis.call('SADD', lost, id)
-    redis.call('HDEL', held, id)
+    lose(stream, group, lost, held, id)
     gone[#gone + 1] = id
   end
 end

@@ -234,7 +234,7 @@ def _settings(
     log_level: LogLevel,
     options: dict[str, dict[str, Any]] | None = None,
 ) -> "Settings":
-    from worker.settings import load
+    from worker.configuration import load
     from worker.telemetry import configure
 
     configure(log_format, log_level)

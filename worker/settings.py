@@ -1,23 +1,21 @@
-"""Typed settings: command line before environment before TOML file before defaults."""
+"""Typed settings: what each may be, and what follows from them."""
 
 import difflib
 import ipaddress
-import os
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import orjson
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ByteSize,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -25,7 +23,6 @@ from pydantic import (
 from worker.topic import FIELDS
 
 ENVIRONMENT_PREFIX = "TOPIC_IMPORT_"
-CONFIG_VARIABLE = "TOPIC_IMPORT_CONFIG"
 REGIONS = {
     "china": "console.tim.qq.com",
     "singapore": "adminapisgp.im.qcloud.com",
@@ -35,7 +32,6 @@ REGIONS = {
     "silicon-valley": "adminapiusa.im.qcloud.com",
     "jakarta": "adminapiidn.im.qcloud.com",
 }
-OPTIONS = {("app", "base_url"): "--base-url", ("rate", "calls_per_second"): "--rate"}
 SERVICE_QUOTA_PER_S = 200
 SERVICE_TIMEOUT_S = 3
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -116,20 +112,24 @@ def _is_redis_url(url: str) -> bool:
     return "@" not in parts.fragment and re.fullmatch(r"(/[0-9]*)?", parts.path) is not None
 
 
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    given = url.get_secret_value()
+    if not (given.startswith(REDIS_URLS) and _is_redis_url(given)):
+        raise ValueError(f"must be a URL like redis://host:6379/0; {SIGNS_IN_REDIS_URL}")
+    return url
+
+
+def _check_queue_url(url: SecretStr) -> SecretStr:
+    is_redis = url.get_secret_value().startswith(REDIS_URLS)
+    return _check_redis_url(url) if is_redis else url
+
+
 class Rate(_Section):
     """How fast."""
 
     calls_per_second: Seconds = 200.0
-    shared: SecretStr | None = None
+    shared: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
     replicas: PositiveCount | None = None
-
-    @field_validator("shared")
-    @classmethod
-    def _check_shared(cls, shared: SecretStr | None) -> SecretStr | None:
-        url = shared.get_secret_value() if shared else ""
-        if shared and not (url.startswith(REDIS_URLS) and _is_redis_url(url)):
-            raise ValueError(f"must be a URL like redis://host:6379/0; {SIGNS_IN_REDIS_URL}")
-        return shared
 
 
 class Http(_Section):
@@ -224,17 +224,9 @@ class HaltSettings(_Section):
 class QueueSettings(_Section):
     """Where topics wait."""
 
-    url: SecretStr | None = None
+    url: Annotated[SecretStr, AfterValidator(_check_queue_url)] | None = None
     lease: PositiveSeconds = 60.0
     keep_results: PositiveCount = 1_000_000
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
-        given = url.get_secret_value() if url else ""
-        if given.startswith(REDIS_URLS) and not _is_redis_url(given):
-            raise ValueError(f"must be a URL like redis://host:6379/0; {SIGNS_IN_REDIS_URL}")
-        return url
 
 
 class Outputs(_Section):
@@ -268,34 +260,6 @@ class Settings(_Section):
     outputs: Outputs = Outputs()
     admin: Admin = Admin()
     drain: Drain = Drain()
-
-
-def load(
-    config: Path | None = None,
-    *,
-    environment: Mapping[str, str] | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Settings:
-    """Read the settings.
-
-    `config`: the TOML file, else `$TOPIC_IMPORT_CONFIG`. `options`: what the command line set, by
-    section and name. Raises SettingsError that names every problem and where it stands.
-    """
-    environment = os.environ if environment is None else environment
-    if config is None and environment.get(CONFIG_VARIABLE):
-        config = Path(environment[CONFIG_VARIABLE])
-    origins: dict[tuple[str, ...], str] = {}
-    merged: dict[str, Any] = {}
-    if config is not None:
-        text, table = _read_toml(config)
-        _merge(merged, table, origins, _TomlOrigin(config, text))
-    _merge(merged, _from_environment(environment), origins, _environment_origin)
-    _merge(merged, options or {}, origins, lambda path: OPTIONS.get(path, "command line"))
-    _one_way_to_the_host(merged, options or {})
-    try:
-        return Settings.model_validate(merged)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_problems(error, origins))) from None
 
 
 def unwise(settings: Settings) -> Iterator[str]:
@@ -390,126 +354,6 @@ def base_url(app: App) -> str:
 def variable(*path: str) -> str:
     """Name the environment variable of a setting."""
     return ENVIRONMENT_PREFIX + "__".join(path).upper()
-
-
-def _read_toml(config: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = config.read_text()
-        return text, tomllib.loads(text)
-    except OSError as error:
-        raise SettingsError(f"{config}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{config}: not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{config}: {error}") from None
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for name, value in sorted(environment.items()):
-        if not name.upper().startswith(ENVIRONMENT_PREFIX) or name.upper() == CONFIG_VARIABLE:
-            continue
-        if not value:
-            continue  # as compose files and unit files write what is not set
-        # Field names of the user's data keep their case, all else is the program's.
-        path = name[len(ENVIRONMENT_PREFIX) :].split("__")
-        path = [part.lower() for part in path[:2]] + [
-            part if path[1].lower() == "fields" else part.lower() for part in path[2:]
-        ]
-        inner = table
-        for part in path[:-1]:
-            inner = inner.setdefault(part, {})
-            if not isinstance(inner, dict):
-                raise SettingsError(f"{name}: {part} is a setting, not a section")
-        inner[path[-1]] = value
-    return table
-
-
-def _environment_origin(path: tuple[str, ...]) -> str:
-    return variable(*path)
-
-
-class _TomlOrigin:
-    """Tells file and line of a setting."""
-
-    def __init__(self, config: Path, text: str) -> None:
-        self._config = config
-        self._lines = text.splitlines()
-
-    def __call__(self, path: tuple[str, ...]) -> str:
-        section: list[str] = []
-        for number, line in enumerate(self._lines, 1):
-            bare = line.strip()
-            if bare.startswith("["):
-                section = bare.strip("[]").split(".")
-                if section == list(path):
-                    return f"{self._config}:{number}"
-            name = [part.strip().strip("\"'") for part in bare.split("=")[0].split(".")]
-            if "=" in bare and section + name == list(path):
-                return f"{self._config}:{number}"
-        return str(self._config)
-
-
-def _merge(
-    into: dict[str, Any],
-    table: Mapping[str, Any],
-    origins: dict[tuple[str, ...], str],
-    origin: Any,
-    path: tuple[str, ...] = (),
-) -> None:
-    for name, value in table.items():
-        here = (*path, name)
-        if isinstance(value, Mapping):
-            inner = into.get(name)
-            if not isinstance(inner, dict):
-                inner = into[name] = {}
-            origins.setdefault(here, origin(here))
-            _merge(inner, value, origins, origin, here)
-        else:
-            into[name] = value
-            origins[here] = origin(here)
-
-
-def _one_way_to_the_host(merged: dict[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
-    """`--base-url` takes the place of a region; else exactly one of the two may stand."""
-    app = merged.get("app")
-    if not isinstance(app, dict) or not (app.get("region") and app.get("base_url")):
-        return
-    if "base_url" not in options.get("app", {}):
-        raise SettingsError("app.region and app.base_url are set: exactly one may be")
-    del app["region"]
-
-
-def _problems(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
-    for problem in error.errors(include_input=False, include_url=False):
-        path = tuple(str(part) for part in problem["loc"])
-        while path and path not in origins and path[:-1] in origins:
-            path = path[:-1]
-        name = ".".join(path)
-        where = _origin_of(path, origins)
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown setting {name}{_suggestion(path)}"
-        else:
-            reason = problem["msg"].removeprefix("Value error, ")
-            message = reason if reason.startswith("app.") else f"{name}: {reason}"
-        yield f"{where}: {message}" if where else message
-
-
-def _origin_of(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) -> str | None:
-    """Find where a setting was given; an environment names no section but by its variables."""
-    where = origins.get(path)
-    if where == variable(*path):
-        below = (p for p in origins if p[: len(path)] == path and len(p) > len(path))
-        return origins[next(below, path)]
-    return where
-
-
-def _suggestion(path: tuple[str, ...]) -> str:
-    known = [*setting_names(), *Settings.model_fields]
-    name = ".".join(path).lower()
-    close = [known_name for known_name in known if known_name.startswith(name)]
-    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" (is it {close[0]}?)" if close else ""
 
 
 def setting_names(model: type[BaseModel] = Settings, path: str = "") -> Iterator[str]:

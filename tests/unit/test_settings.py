@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from worker.settings import Settings, SettingsError, app_problems, load, setting_names, unwise
+from worker.configuration import load
+from worker.settings import Settings, SettingsError, app_problems, setting_names, unwise
 
 REFERENCE = Path("config/worker.toml")
 UNSET = re.compile(r"^# (?P<name>\w+) = ", re.MULTILINE)

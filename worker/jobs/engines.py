@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logger()
 
+GiveUp = Callable[[], None]
+"""Ends all waiting for a queue's server."""
+
 
 class Engine(Protocol):
     """A queue, and what a service tells of it."""
@@ -46,10 +49,6 @@ class Engine(Protocol):
         ...
 
     async def oldest_age_s(self) -> float: ...
-
-    def give_up(self) -> None:
-        """Wait for the queue's server no longer."""
-        ...
 
     @property
     def trouble(self) -> str | None:
@@ -106,9 +105,6 @@ class EmbeddedEngine:
             self._oldest = (oldest, now_s)
         return 0.0 if oldest is None else now_s - self._oldest[1]
 
-    def give_up(self) -> None:
-        """Its server is this process."""
-
 
 class Copies:
     """A replica's copy of the results in Redis, as files.
@@ -161,15 +157,14 @@ class Copies:
 
 @asynccontextmanager
 async def open_engine(
-    settings: Settings, out: Path, on_made: Callable[[Engine], None]
+    settings: Settings, out: Path, on_opening: Callable[[GiveUp], None]
 ) -> AsyncIterator[Engine]:
     """Open the queue that the settings name, as its taker. Raises QueueError, OSError.
 
-    `on_made` is handed the engine before it is opened: opening waits for a server, which may be
-    given up.
+    `on_opening` is handed what gives up a server: opening may wait for one, too.
     """
     url = parts.redis_url(settings, out)
-    opened = _distributed(settings, out, url, on_made) if url else _embedded(settings, out)
+    opened = _distributed(settings, out, url, on_opening) if url else _embedded(settings, out)
     async with opened as engine:
         yield engine
 
@@ -192,13 +187,13 @@ async def _embedded(settings: Settings, out: Path) -> AsyncIterator[Engine]:
 
 @asynccontextmanager
 async def _distributed(
-    settings: Settings, out: Path, url: str, on_made: Callable[[Engine], None]
+    settings: Settings, out: Path, url: str, on_opening: Callable[[GiveUp], None]
 ) -> AsyncIterator[Engine]:
     lock = DirectoryLock(out)
     try:
         with closing(Copies(out, settings.outputs.max_bytes)) as copies:
             queue = _redis_queue(settings, url, out, copies)
-            on_made(queue)
+            on_opening(queue.give_up)
             try:
                 await queue.open(parts.job_identity(settings))
                 yield queue

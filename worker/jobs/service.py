@@ -15,7 +15,7 @@ from worker.admin import AdminError, AdminServer, Status
 from worker.chat import ImportTopicClient
 from worker.delivery import Delivery, Phase
 from worker.jobs import Exit, UsageError, assembly, parts, say
-from worker.jobs.engines import Engine, open_engine
+from worker.jobs.engines import Engine, GiveUp, open_engine
 from worker.jobs.signals import stop_signals
 from worker.limits import Limits, Quota
 from worker.metrics import Gauges, Metrics
@@ -126,7 +126,7 @@ class _Service:
         self._started, self._started_s = time.time(), time.monotonic()
         self._oldest_age_s = 0.0
         self._engine: Engine | None = None
-        self._being_opened: Engine | None = None
+        self._give_up_queue: GiveUp | None = None
         self._quota: Quota | None = None
         self._machinery: assembly.Machinery | None = None
         self._pipeline: Pipeline | None = None
@@ -241,12 +241,12 @@ class _Service:
                         self._storage_failed(str(error))
                         await _pause(next(pauses), self._stopping)
                     finally:
-                        self._engine = self._being_opened = None
+                        self._engine = self._give_up_queue = None
         exit_now = request.exit if request.is_now else None
         return self._report() or exit_now or Exit.DONE
 
-    def _opening(self, engine: Engine) -> None:
-        self._being_opened = engine
+    def _opening(self, give_up: GiveUp) -> None:
+        self._give_up_queue = give_up
 
     def _lost_sight_of_queue(self, reason: str) -> None:
         if self._queue_away is None:
@@ -363,9 +363,8 @@ class _Service:
     def _stop_now(self) -> None:
         if self._pipeline:
             self._pipeline.abandon()
-        for engine in (self._engine, self._being_opened):
-            if engine:
-                engine.give_up()
+        if self._give_up_queue:
+            self._give_up_queue()
 
     def _report(self) -> Exit | None:
         """Write the report; HALTED where outcomes could not be settled at the end."""

@@ -22,6 +22,7 @@ WINDOWS_MAX = 100
 
 _SIGNED = re.compile(r"(usersig[\"']?\s*[=:]\s*[\"']?)[^&\s\"',;]+", re.IGNORECASE)
 _PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s/]+(@)")
+_Fields = tuple[tuple[str, object], ...]
 _secrets: set[str] = set()
 _passing_secrets: deque[str] = deque(maxlen=64)
 
@@ -102,20 +103,27 @@ class RepeatedEvents:
     def __init__(self, log: Any, clock: Callable[[], float]) -> None:
         self._log = log
         self._clock = clock
-        self._windows: dict[tuple[object, ...], tuple[float, int]] = {}
+        self._windows: dict[tuple[str, _Fields], tuple[float, int]] = {}
 
     def warning(self, event: str, **fields: object) -> None:
-        key = (event, *fields.values())
+        key = (event, tuple(fields.items()))
         now_s = self._clock()
         began_s, count = self._windows.get(key, (float("-inf"), 0))
         if now_s - began_s < WINDOW_S:
             self._windows[key] = (began_s, count + 1)
             return
         if len(self._windows) >= WINDOWS_MAX:
-            self._windows.clear()
+            self.tell_rest()
         self._windows[key] = (now_s, 0)
         since = {"more_since": count} if count else {}
         self._log.warning(event, **fields, **since)
+
+    def tell_rest(self) -> None:
+        """Log the counts that no later event told, at an end."""
+        for (event, fields), (_, count) in self._windows.items():
+            if count:
+                self._log.warning(event, **dict(fields), more_since=count)
+        self._windows.clear()
 
 
 def _dumps(event: object, **_: object) -> str:

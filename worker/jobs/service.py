@@ -111,6 +111,10 @@ class _Counted:
                 "dead-lettered", reason=letter.reason.value, code=letter.code, hint=letter.hint
             )
 
+    def tell_rest(self) -> None:
+        """Log how many more were dead-lettered than was told."""
+        self._dead_letters.tell_rest()
+
 
 class _Service:
     """One process of the service: start, run, drain, stop."""
@@ -292,7 +296,8 @@ class _Service:
                 observe=self.metrics.called,
             )
             bounds = assembly.bounds(self._settings, take_max=take_max)
-            pipeline = Pipeline(_Counted(engine, self.metrics), machinery.carrier, bounds)
+            counted = _Counted(engine, self.metrics)
+            pipeline = Pipeline(counted, machinery.carrier, bounds)
             limits = machinery.limits
             self._machinery, self._pipeline = machinery, pipeline
             if self._stopping.is_set():
@@ -308,6 +313,7 @@ class _Service:
                 # Ended by a flag: redis-py swallows most cancellations that come during a call.
                 ended.set()
                 await asyncio.wait([looking])
+                counted.tell_rest()
                 self._pipeline = None
         return machinery.carrier.halted
 

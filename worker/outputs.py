@@ -88,7 +88,7 @@ class ResultFile:
         if self._file is None:
             return
         for page, seq in _pages(self._read_lines, self._written_seq):
-            _write_all(self._file, page)
+            _append_whole(self._file, page)
             self._written_seq = seq
 
     def close(self) -> None:
@@ -174,13 +174,7 @@ class CopiedFile:
             self._file.seek(0, os.SEEK_END)
         if self._file.tell() >= self._rotate_at_bytes:
             self._rotate()
-        end = self._file.tell()
-        try:
-            _write_all(self._file, b"".join(lines))
-        except OSError:
-            self._file.seek(end)
-            self._file.truncate()
-            raise
+        _append_whole(self._file, b"".join(lines))
 
     def _is_in_place(self) -> bool:
         try:
@@ -247,6 +241,19 @@ def _pages(read_lines: ReadLines, after_seq: int) -> Iterator[tuple[bytes, int]]
     while rows := read_lines(after_seq, PAGE_LINES):
         after_seq = rows[-1][0]
         yield b"".join(line for _, line in rows), after_seq
+
+
+def _append_whole(file: BinaryIO, content: bytes) -> None:
+    """Write all or, where the disk refuses, nothing: no line stands there torn."""
+    end = file.tell() if file.seekable() else None
+    try:
+        _write_all(file, content)
+    except OSError:
+        if end is not None:
+            file.seek(end)
+            with suppress(OSError):  # a device has no length
+                file.truncate()
+        raise
 
 
 def _write_all(file: BinaryIO, content: bytes) -> None:

@@ -6,8 +6,9 @@ lease. Outcomes go to `<stream>:imported` and `<stream>:dead`, atomically with t
 
 Who may have called for an entry before it is delivered (the doubt, `may_exist`):
 
-- a new one: nobody, unless its ID is not above the last that anybody is known to have been given
-  (a group that was made anew, a Redis that lost its last second);
+- a new one: nobody, unless its ID is not above the last that anybody is known to have been given:
+  a group that was made anew, or a Redis that lost its last second, once who had it says so (within
+  a second or so of its return; who is quicker calls for it as for a new one);
 - one that was pending for this consumer and is in nobody's hands: an earlier process of it; but
   nobody, if it was given to this very process by an answer that was lost;
 - one that a silent consumer held: that one;
@@ -24,7 +25,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import orjson
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from worker.delivery import Delivery
 from worker.outcome import Outcome
@@ -50,8 +51,10 @@ LOOK_FOR_SILENT_S = 2.0
 REUNION_S = 10.0
 """After an outage of Redis, by when all replicas have noticed that it is over."""
 CLAIM_AT_ONCE = 100
+FORGET_S = 600.0
+"""Beyond the lease, after which a consumer that fell silent and holds nothing is forgotten."""
 LOST_SHOWN = 10
-DUPLICATE, LOST_BEFORE = 1, 2
+DUPLICATE, IN_DOUBT = 1, 2
 """Answers of the script that registers."""
 HELD_BY_ANOTHER, UNKNOWN = 0, -1
 """Answers of the script that settles."""
@@ -118,8 +121,7 @@ class RedisQueue(RedisFeed):
         self._own_unread_after: bytes | None = b"0"
         self._process = uuid.uuid4().hex
         self._last_delivered = b"0-0"
-        self._untold: set[bytes] = set()
-        self._is_take_over_untold = False
+        self._called_by_nobody: set[bytes] = set()
         self._look_again_at_s = 0.0
         self._claim_cursor = b"-"
         self._hold_now = asyncio.Event()
@@ -146,7 +148,8 @@ class RedisQueue(RedisFeed):
         """Join the group, as `RedisFeed.open`, and begin to refresh what is held."""
         await super().open(identity)
         try:
-            await self._forget_consumers(idle_s=self._taking.lease_s)
+            await self._forget_consumers(idle_s=self._taking.lease_s + FORGET_S)
+            self._look_for_silent_after(-await self._redis_runs_for_s())
         except (RedisError, OSError) as error:
             raise queue_error(error) from None
         self._holding = asyncio.create_task(self._hold())
@@ -205,26 +208,28 @@ class RedisQueue(RedisFeed):
         An earlier process of this consumer may have called.
         """
         if self._own_unread_after == b"0":
-            self._untold = await self._taken_by_a_lost_answer()
-        if self._is_take_over_untold:
-            self._untold.clear()
+            self._called_by_nobody = await self._taken_by_a_lost_answer()
         found: list[Found] = []
         while len(found) < count and self._own_unread_after:
             page = await self._own_pending(self._own_unread_after, count - len(found))
             self._own_unread_after = page[-1][0] if page else None
-            self._is_take_over_untold &= bool(page)
             others = [(entry_id, fields) for entry_id, fields in page if entry_id not in in_hand]
             await self._lose([entry_id for entry_id, fields in others if not fields])
-            found += [Found(i, fields, i not in self._untold) for i, fields in others if fields]
+            called_by_nobody = self._called_by_nobody
+            found += [Found(i, fields, i not in called_by_nobody) for i, fields in others if fields]
         return found
 
     async def _taken_by_a_lost_answer(self) -> set[bytes]:
         """Find what this process took last, as far as it was not told so."""
-        kept = await self._once(self._redis.hget(self._key("taken"), self._taking.consumer))
+        key, consumer = self._key("taken"), self._taking.consumer
+        kept = await self._once(self._redis.hget(key, consumer))
         taken = orjson.loads(kept) if kept else {}
-        new = taken.get("new") if taken.get("process") == self._process else None
+        if taken.get("process") != self._process:
+            # Another process of this name, should it live, must not believe that nobody called.
+            await self._once(self._redis.hdel(key, consumer))
+            return set()
         return {
-            entry_id for entry_id in map(str.encode, new or ())
+            entry_id for entry_id in map(str.encode, taken["new"])
             if _order(entry_id) > _order(self._last_delivered)
         }  # fmt: skip
 
@@ -246,9 +251,7 @@ class RedisQueue(RedisFeed):
             self._url.group, taking.consumer, int(taking.lease_s * 1000), self._claim_cursor,
             min(count, CLAIM_AT_ONCE),
         ]  # fmt: skip
-        self._is_take_over_untold = True
-        answer = await self._run_once("take_over", ("lost", "held"), words)
-        self._is_take_over_untold = False
+        answer = await self._run_once("take_over", ("lost", "held", "taken"), words)
         self._claim_cursor, claimed, gone = answer
         if self._claim_cursor == b"-":
             self._look_again_at_s = self._clock() + min(
@@ -310,7 +313,7 @@ class RedisQueue(RedisFeed):
             if answer == DUPLICATE:
                 duplicates.add(entry.id)
                 self.found["duplicate"] += 1
-            elif answer == LOST_BEFORE:
+            elif answer == IN_DOUBT:
                 entry.history = entry.history.cut_off()
             elif isinstance(answer, bytes):
                 entry.conflict_with = text(answer)
@@ -407,9 +410,20 @@ class RedisQueue(RedisFeed):
         self._own_unread_after = b"0"
 
     def _in_touch_again(self) -> None:
-        # Others, too, could not refresh what they hold; once they did, the silent ones show.
-        self._look_again_at_s = self._clock() + min(self._taking.lease_s, REUNION_S)
+        self._look_for_silent_after(0.0)
         self._hold_now.set()
+
+    def _look_for_silent_after(self, outage_ended_s: float) -> None:
+        """Wait with take-overs: others, too, could not refresh what they hold in an outage."""
+        reunion_s = outage_ended_s + min(self._taking.lease_s, REUNION_S)
+        self._look_again_at_s = self._clock() + max(0.0, reunion_s)
+
+    async def _redis_runs_for_s(self) -> float:
+        try:
+            told = await self._once(self._redis.info("server"))
+        except ResponseError:  # not everybody may ask
+            return REUNION_S
+        return float(told["uptime_in_seconds"])
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:

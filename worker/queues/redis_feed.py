@@ -54,6 +54,7 @@ class RedisFeed(PatientStreams):
             "app": identity.app,
             "key_field": identity.key_field,
             "topic_ids": identity.topic_ids,
+            "group": self._url.group,
         }
         for name, value in ours.items():
             await self._once(self._redis.hsetnx(self._key("job"), name, value))

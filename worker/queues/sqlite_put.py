@@ -63,8 +63,11 @@ class Putting:
         )
         here = [_Known(*row) for row in rows]
         same = next((k for k in here if self._is_same(record, k)), None)
+        if same and not self._is_worth_another_try(record, same):
+            self._pass_doubt_on(record, same)
+            return None
         if same:
-            return [same] if self._is_worth_another_try(record, same) else None
+            return [same]
         # What took the place of a mended line stands at its position: where nothing was read
         # from, as in every first reading, there is nothing to look up.
         if here and self._was_mended(record):
@@ -112,6 +115,14 @@ class Putting:
         if isinstance(record.topic, InvalidRecordError):
             return False
         return bool(self._letter(same)["reason"] == Reason.INVALID.value)
+
+    def _pass_doubt_on(self, record: Record, row: "_Known | _Holder") -> None:
+        """Put the row that stands for a record in doubt, where the record is and the row is queued.
+
+        A dead letter of another job may be handed in beside the records that it came from.
+        """
+        if record.may_exist and row.state == State.QUEUED:
+            self._db.execute("UPDATE queued SET may_exist = 1 WHERE id = ?", (row.id,))
 
     def _remember_as_mended(self, record: Record, old: _Known) -> None:
         """Remember the line as read, although its record is now what was mended of it."""
@@ -190,6 +201,7 @@ class Putting:
         if holder.state == State.DEAD and not holder.may_exist:
             return self._take_over(holder, record, topic, content)
         if holder.content == content:
+            self._pass_doubt_on(record, holder)
             self._counting["duplicate"] += 1
             return self._insert(record, State.DUPLICATE, holder=holder.id)
         return self._put_conflict(record, topic, holder.source)

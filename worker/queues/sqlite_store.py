@@ -31,6 +31,7 @@ from worker.verdict import History
 BUSY_TIMEOUT_S = 30.0
 CACHE_KIB = 65_536
 PAGE_BYTES = 4 << 20
+FIRST_PAGE_BYTES = 4096
 
 ResultKind = Literal["imported", "dead"]
 
@@ -153,8 +154,8 @@ class SqliteStore:
     def _release(self, released: Released) -> None:
         history = released.history
         self._db.execute(
-            "UPDATE queued SET taken = 0, attempts = ?, may_exist = ?, first_attempt = ?, "
-            "last_attempt = ? WHERE id = ?",
+            "UPDATE queued SET taken = 0, attempts = ?, may_exist = may_exist OR ?, "
+            "first_attempt = ?, last_attempt = ? WHERE id = ?",
             (
                 history.attempts,
                 history.may_exist,
@@ -298,13 +299,10 @@ class SqliteStore:
                 f"{self._path} is no queue of this version of topic-import (its version is "
                 f"{version}): use the version that made it, or another --out"
             )
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             # Looked at again: another process may have made the tables meanwhile.
             if not self._db.execute("PRAGMA user_version").fetchone()[0]:
                 self._make_tables()
-        finally:
-            self._db.execute("COMMIT")
 
     def _make_tables(self) -> None:
         for statement in SCHEMA.split(";"):
@@ -374,8 +372,8 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 def _is_unbegun(path: Path, db: sqlite3.Connection) -> bool:
     """Tell a queue whose first run was killed before it had made its tables: an empty one."""
-    # A log of changes has no such journal beside it: only the change to one has, at the start.
-    if path.with_name(f"{path.name}-journal").exists():
+    if path.with_name(f"{path.name}-journal").exists() and path.stat().st_size <= FIRST_PAGE_BYTES:
+        # Its first page was being written: who may not write cannot take that back, nor read it.
         return True
     version = db.execute("PRAGMA user_version").fetchone()[0]
     return not version and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]

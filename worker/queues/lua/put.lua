@@ -39,6 +39,16 @@ local function add(record)
   hold(topics, record.topic_id, {content = record.content, source = record.source, id = id})
 end
 
+-- Puts the queued entry that stands for a record in doubt, where the record is: a dead letter of
+-- another queue may be handed in beside the records that it came from.
+local function pass_doubt_on(record, holder)
+  local is_queued = holder and holder.id and not holder.letter and not holder.is_kept
+  if record.may_exist and is_queued and holder.content == record.content then
+    holder.in_doubt = true
+    hold(topics, record.topic_id, holder)
+  end
+end
+
 -- The source of the topic that holds the ID with other content, if one does.
 local function conflict(record)
   if record.kind ~= 'topic' then return nil end
@@ -63,6 +73,7 @@ local function place(record, replaced)
   if not holder.letter then
     -- What was in doubt kept its ID, also from itself.
     if replaced > 0 and holder.source == record.source then return add(record) end
+    pass_doubt_on(record, holder)
     return count(counts, 'duplicate', 1)
   end
   if holder.content == record.content then
@@ -111,6 +122,7 @@ for index = 1, #ARGV - 1 do
   local old = redis.call('GETRANGE', read, from, from + HASH_DIGITS - 1)
   if string.byte(old, 1) == 0 then old = '' end
   if is_known(record, old) then
+    pass_doubt_on(record, holder_of(topics, record.topic_id))
     answers[index] = 0
   else
     local other = conflict(record)

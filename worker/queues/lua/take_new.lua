@@ -12,6 +12,12 @@ local answer = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', at_mo
                           stream, '>')
 if not answer then return {} end
 local found, new, newest = {}, {}, last
+local before = cjson.decode(redis.call('HGET', taken, consumer) or '{}')
+if before.process == process then
+  for _, id in ipairs(before.new) do
+    if is_after(id, known) then new[#new + 1] = id end
+  end
+end
 for _, entry in ipairs(answer[1][2]) do
   local is_new = is_after(entry[1], last)
   found[#found + 1] = {entry[1], entry[2], is_new and 0 or 1}
@@ -20,6 +26,6 @@ for _, entry in ipairs(answer[1][2]) do
   end
 end
 redis.call('SET', delivered, newest)
--- If this answer is lost, nobody has called for these.
+-- If this answer is lost, or those before were, nobody has called for these.
 redis.call('HSET', taken, consumer, cjson.encode({process = process, new = new}))
 return found

@@ -1,6 +1,8 @@
 """Result files follow the queue, whatever happened to them meanwhile."""
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,30 @@ def test_a_full_disk_is_an_error_and_never_a_silent_half_line(tmp_path: Path) ->
     assert path.is_symlink(), "it is neither set aside nor replaced"
 
 
+def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_no_torn_line(tmp_path: Path) -> None:
+    path, outcomes = tmp_path / "imported.jsonl", Outcomes(1)
+    file = ResultFile(path, outcomes.read)
+    file.reconcile()
+    outcomes.rows += Outcomes(3).rows[1:]
+    with files_of_at_most(10), pytest.raises(OSError, match="File too large"):
+        file.follow()
+    assert path.read_bytes() == b"line 1\n"
+    file.follow()
+    file.close()
+    assert path.read_bytes() == outcomes.content
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let the system refuse to write a file beyond a size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def all_lines(directory: Path) -> list[bytes]:
     """The lines of a file and of those that were rotated away, oldest first."""
     files = sorted(directory.glob("imported.0*.jsonl"))
@@ -165,14 +191,10 @@ def test_a_copy_cuts_a_torn_line_off_and_goes_on_behind_it(tmp_path: Path) -> No
 def test_a_copy_that_the_disk_refuses_holds_no_part_of_a_line(tmp_path: Path) -> None:
     path = tmp_path / "imported.jsonl"
     copy = CopiedFile(path, rotate_at_bytes=1000)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-    try:
+    with files_of_at_most(10):
         copy.append([b"line 1\n"])
         with pytest.raises(OSError, match="File too large"):
             copy.append([b"line 2\n"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"line 1\n"
     copy.append([b"line 2\n"])
     copy.close()

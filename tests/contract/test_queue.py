@@ -261,6 +261,29 @@ def test_a_doubtful_dead_letter_with_a_duplicate_is_tried_again(queue: Queue, ru
     run(story())
 
 
+@pytest.mark.parametrize("path", ["a.jsonl", "b.jsonl"])
+def test_a_letter_of_another_job_puts_its_queued_record_in_doubt(
+    queue: Queue, run: Run, path: str
+) -> None:
+    """`backfill a.jsonl other/dead-letter.jsonl`: the other job's calls may have made it."""
+
+    async def story() -> None:
+        record = read_record(1, own_id="x")
+        letter = replace(
+            record,
+            path=path,
+            may_exist=True,
+            asked_again=True,
+            dead_letter_topic_id=record.topic.topic_id,
+        )
+        await queue.put([record, read_record(2)])
+        await queue.put([letter])
+        told = [(d.topic.name, d.history.may_exist) for d in await queue.take(10)]
+        assert told == [("topic 1", True), ("topic 2", False)]
+
+    run(story())
+
+
 def test_a_letter_mended_wrongly_keeps_its_topic_id_and_doubt(queue: Queue, run: Run) -> None:
     async def story() -> None:
         await exhaust(queue, read_record(1))

@@ -425,18 +425,132 @@ def test_what_was_delivered_by_an_answer_that_was_lost_was_called_by_nobody(
 
 
 class AnswerLost:
-    """A script that does its work, and whose first answer does not arrive."""
+    """A script that does its work, and whose first answers do not arrive."""
+
+    def __init__(self, script: Any, times: int = 1) -> None:
+        self._script = script
+        self._times = times
+
+    async def __call__(self, **given: Any) -> Any:
+        answer = await self._script(**given)
+        if self._times:
+            self._times -= 1
+            raise ConnectionError("the answer is lost")
+        return answer
+
+
+class CallLost:
+    """A script that is not reached the first time."""
 
     def __init__(self, script: Any) -> None:
         self._script = script
         self._was_lost = False
 
     async def __call__(self, **given: Any) -> Any:
-        answer = await self._script(**given)
         if not self._was_lost:
             self._was_lost = True
-            raise ConnectionError("the answer is lost")
-        return answer
+            raise ConnectionError("the call is lost")
+        return await self._script(**given)
+
+
+@pytest.mark.parametrize("script", ["take_new", "register"])
+def test_nobody_called_for_what_several_lost_answers_in_a_row_delivered(
+    server: RedisServer, streams: Redis, run: Run, script: str
+) -> None:
+    async def story() -> None:
+        async with opened(server, "one") as queue:
+            streams.add(topic(1))
+            queue._scripts[script] = AnswerLost(queue._scripts[script], 2)
+            assert await queue.take(10) == []
+            streams.add(topic(2))
+            assert await queue.take(10) == []
+            told = [(d.topic.name, d.history.may_exist) for d in await take_patiently(queue)]
+            assert told == [("topic 1", False), ("topic 2", False)]
+
+    run(story())
+
+
+def test_what_another_had_meanwhile_is_in_doubt_though_its_first_answer_was_lost(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        async with opened(server, "one", "two", lease_s=SHORT_LEASE_S) as (one, two):
+            one._scripts["take_new"] = AnswerLost(one._scripts["take_new"])
+            streams.add(topic(1))
+            assert await one.take(10) == []
+            (taken,) = await take_patiently(two)
+            assert taken.history.may_exist
+            await two.fall_silent()
+            one._scripts["register"] = CallLost(one._scripts["register"])
+            (again,) = await take_patiently(one)
+            assert again.history.may_exist, "the other one may have called"
+
+    run(story())
+
+
+def test_another_process_of_the_same_name_leaves_no_belief_that_nobody_called(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        async with opened(server, "one", "one") as (first, second):
+            first._scripts["take_new"] = AnswerLost(first._scripts["take_new"])
+            streams.add(topic(1))
+            assert await first.take(10) == []
+            (taken,) = await take_patiently(second)
+            assert taken.history.may_exist
+            await second.fall_silent()
+            (again,) = await take_patiently(first)
+            assert again.history.may_exist
+
+    run(story())
+
+
+def test_a_newcomer_after_an_outage_takes_nothing_from_who_lives(
+    durable: RedisServer, run: Run
+) -> None:
+    async def story() -> None:
+        async with opened(durable, "one", lease_s=REFRESHED_LEASE_S) as one:
+            await one.put([read_record(1)])
+            (held,) = await one.take(1)
+            durable.kill()
+            await asyncio.sleep(REFRESHED_LEASE_S)
+            await asyncio.to_thread(durable.start)
+            async with opened(durable, "two", lease_s=REFRESHED_LEASE_S) as two:
+                assert await two.take(1) == []
+                assert len(await one.settle([imported(held.id)])) == 1
+
+    run(story())
+
+
+def test_a_newcomer_forgets_no_batch_of_one_that_is_cut_off(
+    server: RedisServer, streams: Redis, run: Run
+) -> None:
+    async def story() -> None:
+        disk = Disk()
+        async with opened(server, "one", lease_s=SHORT_LEASE_S, copy=disk) as one:
+            streams.add(topic(1))
+            (taken,) = await one.take(1)
+            one._scripts["settle"] = AnswerLost(one._scripts["settle"], 2)
+            settling = asyncio.create_task(one.settle([imported(taken.id)]))
+            await one.fall_silent()
+            await asyncio.sleep(SHORT_LEASE_S * 1.2)
+            async with opened(server, "two", lease_s=SHORT_LEASE_S):
+                pass
+            assert len(await settling) == len(disk.lines) == 1
+
+    run(story())
+
+
+def test_another_group_on_the_same_stream_is_refused(server: RedisServer, run: Run) -> None:
+    async def story() -> None:
+        async with opened(server, "one"):
+            url = StreamUrl.parse(f"{server.url}?stream=topics&group=others")
+            other = RedisQueue(url, Taking("two", 60.0, 100, RULES, 1 << 20))
+            with pytest.raises(JobMismatchError, match="a job with group importers, this run has"):
+                await other.open(OURS)
+            await other.close()
+
+    run(story())
 
 
 # ---- entries that somebody trimmed away

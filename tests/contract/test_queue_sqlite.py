@@ -7,10 +7,12 @@ import orjson
 import pytest
 
 from tests.support.queues import read_record, run
-from worker.outcome import DeadLetter
-from worker.queues import JobIdentity, JobMismatchError, QueueTakenError
+from worker.outcome import Counts, DeadLetter
+from worker.queues import JobIdentity, JobMismatchError, QueueError, QueueTakenError
 from worker.queues.lock import taker_of
 from worker.queues.sqlite import SqliteQueue
+from worker.queues.sqlite_schema import SCHEMA
+from worker.queues.sqlite_store import SqliteStore
 from worker.verdict import History, Reason
 
 OURS = JobIdentity("1400000000", "", "derive")
@@ -107,3 +109,27 @@ def test_a_duplicate_takes_the_place_of_its_dead_letter_when_that_is_mended(
         assert (counts.read, counts.queued, counts.dead, counts.duplicate) == (2, 1, 1, 0)
 
     run(story())
+
+
+def test_tables_that_could_not_all_be_made_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "queue.sqlite3"
+    with monkeypatch.context() as broken:
+        broken.setattr("worker.queues.sqlite_store.SCHEMA", f"{SCHEMA}; SELECT fails()")
+        with pytest.raises(QueueError, match="no such function"):
+            SqliteStore(path)
+    store = SqliteStore(path)
+    assert store.counts() == Counts()
+    store.close()
+
+
+def test_a_journal_beside_a_queue_hides_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "queue.sqlite3"
+    store = SqliteStore(path)
+    store.put([read_record(1)])
+    store.close()
+    path.with_name("queue.sqlite3-journal").touch()
+    looking = SqliteStore(path, read_only=True)
+    assert looking.counts().read == 1
+    looking.close()

@@ -149,7 +149,7 @@ def test_a_refusal_lowers_the_rate_in_force_and_time_raises_it(engine: Engine) -
             quota.throttled(await quota.acquire())
             await until(lambda: quota.rate_per_s < full_per_s)
             lowered_per_s = quota.rate_per_s
-            assert lowered_per_s == pytest.approx(full_per_s * (1 - pace.SLOW_DOWN_MIN), rel=1e-3)
+            assert lowered_per_s >= full_per_s * (1 - pace.ONE_CALL_MAX)
             await use_for(quota, 0.3)
             assert lowered_per_s < quota.rate_per_s < full_per_s
 
@@ -198,7 +198,7 @@ def test_a_refusal_of_one_process_slows_the_others_and_pauses_them(server: Redis
                 one.throttled(turn)
                 await until(lambda: not one._tasks)
             next_turn = await other.acquire()
-            assert other.rate_per_s < 0.9 * full_per_s
+            assert other.rate_per_s < 0.99 * full_per_s
             assert other.rate_per_s == pytest.approx(one.rate_per_s, rel=0.01)
             assert next_turn - turn > 1.5 / full_per_s
 
@@ -370,7 +370,7 @@ def test_the_script_keeps_the_pace_of_pace_py(
             now_us += step_us
             now_s = now_us / US_PER_S
             for _ in range(not_refused):
-                kept = kept.answered()
+                kept = kept.passed()
             if is_refused:
                 turn_us = now_us - under_way_us
                 kept = kept.throttled(
@@ -382,8 +382,10 @@ def test_the_script_keeps_the_pace_of_pace_py(
             else:
                 _, _, factor = script.reserve(now_us, not_refused=not_refused)
             assert factor == pytest.approx(kept.factor(now_s), abs=1e-6)
-            assert script.stored("refused") == pytest.approx(kept.refused, abs=1e-9)
+            assert script.stored("refused") == kept.refused
+            assert script.stored("answered") == kept.answered
             assert script.stored("slowed_to") == pytest.approx(kept.slowed_to, abs=1e-6)
+            assert script.stored("wall") == pytest.approx(kept.wall, abs=1e-6)
             if kept.slowed_at_s > 0:
                 assert script.stored("slowed_at") == round(kept.slowed_at_s * US_PER_S)
                 paused_until_us = script.stored("paused_until")

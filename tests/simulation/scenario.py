@@ -68,7 +68,7 @@ class Description:
     `jitter_s`: a call arrives later by up to so much. `tail_s`: every hundredth answer takes so
     long. `capacity_per_s`: beyond it answers queue up (the knee). `slow_start_s`: the first answers
     come no sooner. `other_per_s`: calls of another client from `other_from_s` to `other_to_s`.
-    `a_day`: topics until the service answers 10006.
+    `a_day`: topics until the service answers 10006. `counts_refused`: against the quota.
     """
 
     quota_per_s: int = 200
@@ -81,6 +81,7 @@ class Description:
     other_from_s: float = 0.0
     other_to_s: float = float("inf")
     a_day: int = 0
+    counts_refused: bool = False
     always: int = 0
     faults: dict[str, float] = field(default_factory=dict)
     outages: tuple[Outage, ...] = ()
@@ -99,13 +100,24 @@ class Job:
     seed: int = 1
 
 
+class CountingService(Service):
+    """One that counts the calls which it refuses, too: who goes on calling is let through later."""
+
+    def _refuse_frequency(self, now_s: float) -> tuple[int, str] | None:
+        refusal = super()._refuse_frequency(now_s)
+        if refusal:
+            self._allowed.append(now_s)
+        return refusal
+
+
 class Network:
     """Carries the worker's calls to the described service."""
 
     def __init__(self, service: Description, chance: random.Random) -> None:
         self._described = service
         self._chance = chance
-        self._service = Service(
+        kind = CountingService if service.counts_refused else Service
+        self._service = kind(
             Rules(APP, ADMIN, KEY, service.quota_per_s, faults=service.faults), chance
         )
         self._client = ImportTopicClient(ENDPOINT, chance=chance.randint)

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from math import floor
 
 from aiolimiter import AsyncLimiter
 
 from worker.pace import Pace
 
 SMALL_QUOTA_PER_S = 50.0
+SMALL_STEADY_SHARE = 0.98
 STEPS = 400
 BUCKET_SHARE = 0.0045
 UNUSED_SHARE = 0.002
@@ -24,7 +26,8 @@ def bucket_and_rate(quota_per_s: float) -> tuple[float, float]:
     198 + 2 of 200 a server saw 201.
     """
     if quota_per_s < SMALL_QUOTA_PER_S:
-        return 1.0, quota_per_s * 0.98
+        # Of 16.7/s, a share of 200/s, 17 calls a second by 12 processes would be too many.
+        return 1.0, (floor(quota_per_s) or quota_per_s) * SMALL_STEADY_SHARE
     bucket = float(max(2, round(quota_per_s * BUCKET_SHARE)))
     return bucket, quota_per_s * (1.0 - UNUSED_SHARE) - bucket
 
@@ -78,7 +81,7 @@ class LocalQuota:
         )
 
     def not_throttled(self) -> None:
-        self._pace = self._pace.answered()
+        self._pace = self._pace.passed()
 
     async def _turn(self) -> None:
         if not self._quota_per_s:
@@ -98,10 +101,12 @@ class LocalQuota:
         """Make a limiter for a changed rate; aiolimiter's own cannot change."""
         bucket, rate_per_s = bucket_and_rate(self._quota_per_s)
         limiter = AsyncLimiter(bucket, bucket / (rate_per_s * step / STEPS))
+        at_once = 0
         if self._limiter is None:
             await asyncio.sleep(self._closed_for_s)
-        else:
-            # The old bucket may have been emptied just now: the new one starts empty too.
-            for _ in range(int(bucket)):
-                await limiter.acquire()
+            at_once = 1
+        # The old bucket may have been emptied just now, and the first calls of a process wait for
+        # their connections, so that those behind them come close: no burst from a new one.
+        for _ in range(int(bucket) - at_once):
+            await limiter.acquire()
         return limiter

@@ -4,8 +4,8 @@
 -- apart, and whoever comes late may take one that has passed by no more than `catch_up_us`.
 -- The pace is worker/pace.py once more: the same formulas, its constants handed in.
 --
--- KEYS: one hash: next_at, slowed_at, paused_until (microseconds), slowed_from, slowed_to, refused
---       (shares)
+-- KEYS: one hash: next_at, slowed_at, paused_until, round_at (microseconds), slowed_to, wall,
+--       round_from (shares), refused, answered
 -- ARGV: rules as JSON {rate_per_s, catch_up_us, look_ahead_us, pace}; `reserve` or `throttled`;
 --       how many calls were not refused since the caller last asked; for `throttled` the turn;
 --       for tests the time, left empty otherwise
@@ -22,14 +22,17 @@ if not now then
 end
 
 local stored = redis.call(
-  'HMGET', KEYS[1], 'next_at', 'slowed_at', 'paused_until', 'slowed_to', 'refused',
-  'slowed_from')
+  'HMGET', KEYS[1], 'next_at', 'slowed_at', 'paused_until', 'slowed_to', 'wall', 'round_at',
+  'round_from', 'refused', 'answered')
 local next_at = tonumber(stored[1]) or 0
 local slowed_at = tonumber(stored[2]) or 0
 local paused_until = tonumber(stored[3]) or 0
 local slowed_to = tonumber(stored[4]) or 1
-local refused = tonumber(stored[5]) or 0
-local slowed_from = tonumber(stored[6]) or 1
+local wall = tonumber(stored[5]) or 1
+local round_at = tonumber(stored[6]) or 0
+local round_from = tonumber(stored[7]) or 1
+local refused = tonumber(stored[8]) or 0
+local answered = (tonumber(stored[9]) or 0) + not_refused
 
 local function interval_us(factor) return math.ceil(SECOND_US / (rules.rate_per_s * factor)) end
 
@@ -37,35 +40,33 @@ local function interval_us(factor) return math.ceil(SECOND_US / (rules.rate_per_
 local slowest_us = interval_us(pace.FACTOR_MIN)
 if next_at > now + rules.look_ahead_us + slowest_us then next_at = now + SECOND_US end
 slowed_at = math.min(slowed_at, now)
+round_at = math.min(round_at, now)
 paused_until = math.min(paused_until, now + pace.PAUSE_MAX_S * SECOND_US)
 
 local function factor()
   local rested_s = math.max(0, now - math.max(slowed_at, paused_until)) / SECOND_US
-  return math.min(
-    1, slowed_to + pace.RISE_PER_S * rested_s + pace.RISE_PER_S2 * rested_s * rested_s)
-end
-
-local function answered()
-  if refused >= pace.REFUSED_WEIGHT ^ 2 then refused = refused * (1 - pace.REFUSED_WEIGHT) end
+  local returned = math.max(0, wall - slowed_to) * (1 - math.exp(-rested_s / pace.RETURN_S))
+  return math.min(1, slowed_to + returned + pace.RISE_PER_S2 * rested_s * rested_s)
 end
 
 local function throttled()
-  refused = refused + (1 - refused) * pace.REFUSED_WEIGHT
-  local by_square = math.min(pace.SLOW_DOWN_MAX, pace.SLOW_DOWN_BY_SQUARE * refused ^ 2)
-  if turn <= slowed_at then
-    if refused < pace.REFUSED_BY_OTHERS then return end
-    slowed_to = math.min(slowed_to, math.max(pace.FACTOR_MIN, slowed_from * (1 - by_square)))
-    return
-  end
   local factor = factor()
-  local least = pace.SLOW_DOWN_MIN + pace.SLOW_DOWN_BESIDE_OTHERS * (1 - factor)
-  local slow_down = math.max(least, by_square)
-  local pause_s = math.min(1, refused / pace.PAUSE_AT_REFUSED)
-    * pace.PAUSE_INTERVALS / (rules.rate_per_s * factor)
-  paused_until = now + math.ceil(math.min(pace.PAUSE_MAX_S, pause_s) * SECOND_US)
+  local interval_s = 1 / (rules.rate_per_s * factor)
+  local share = (refused + 1) / (refused + 1 + answered)
+  local one_call = math.min(pace.ONE_CALL_MAX, factor * interval_s)
+  local for_others = pace.FOR_OTHERS * factor * (1 - factor)
+  slowed_to = math.max(
+    pace.FACTOR_MIN, factor - one_call * (1 - share / 2) - for_others * (1 - share))
+  local pause_s = math.min(pace.PAUSE_MAX_S, pace.PAUSE_INTERVALS * share * interval_s)
+  paused_until = math.max(paused_until, now + math.ceil(pause_s * SECOND_US))
   slowed_at = now
-  slowed_from = factor
-  slowed_to = math.max(pace.FACTOR_MIN, factor * (1 - slow_down))
+  if turn > round_at then
+    wall = math.max(factor, factor + (wall - factor) * (1 + share) / 2)
+    round_at, round_from, refused, answered = now, factor, 1, 0
+  else
+    slowed_to = math.max(slowed_to, math.min(factor, round_from * (1 - share)))
+    refused = refused + 1
+  end
 end
 
 local function reserve()
@@ -76,8 +77,6 @@ local function reserve()
   return 1, math.max(at, now)
 end
 
--- Beyond so many the share does not change any more.
-for _ = 1, math.min(not_refused, 1000) do answered() end
 local is_reserved, at = 0, now
 if mode == 'throttled' then throttled() else is_reserved, at = reserve() end
 
@@ -85,7 +84,8 @@ local function whole(number) return string.format('%.0f', number) end
 local function exact(number) return string.format('%.17g', number) end
 redis.call(
   'HSET', KEYS[1], 'next_at', whole(next_at), 'slowed_at', whole(slowed_at),
-  'paused_until', whole(paused_until), 'slowed_from', exact(slowed_from),
-  'slowed_to', exact(slowed_to), 'refused', exact(refused))
+  'paused_until', whole(paused_until), 'slowed_to', exact(slowed_to), 'wall', exact(wall),
+  'round_at', whole(round_at), 'round_from', exact(round_from), 'refused', whole(refused),
+  'answered', whole(answered))
 redis.call('PEXPIRE', KEYS[1], KEEP_MS + 2 * math.ceil(slowest_us / 1000))
 return {is_reserved, at, now, exact(factor())}

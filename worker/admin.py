@@ -2,10 +2,8 @@
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Self
 from aiohttp import web
 
 from worker.metrics import CONTENT_TYPE, Metrics
+from worker.settings import host_and_port
 from worker.telemetry import logger, redact
 
 log = logger()
@@ -25,8 +24,6 @@ CONNECTIONS_MAX = 64
 KEEP_ALIVE_S = 75.0
 LINGER_S = 1.0
 SHUTDOWN_S = 0.1
-PORT = re.compile(r"[0-9]{1,5}")
-PORT_MAX = 65_535
 METHODS = ("GET", "HEAD")
 HEADERS = {
     "Server": "topic-import",  # in place of the library's, which tells versions
@@ -77,7 +74,10 @@ class AdminServer:
 
     def __init__(self, listen: str, status: Callable[[], Status], metrics: Metrics) -> None:
         self._listen = listen
-        self._host, self._port = _host_and_port(listen)
+        try:
+            self._host, self._port = host_and_port(listen)
+        except ValueError as error:
+            raise AdminError(f"admin.listen: {error}") from None
         self._pages: Mapping[str, tuple[str, Callable[[], web.Response]]] = {
             "/": ("status", lambda: _page(status())),
             "/healthz": ("health", lambda: _plain("ok")),
@@ -196,37 +196,6 @@ def _html(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join(redact(text).split())
-
-
-def _host_and_port(listen: str) -> tuple[str, int]:
-    """Read `host:port`, an IPv6 address in brackets."""
-    host, _, port = listen.rpartition(":")
-    if not PORT.fullmatch(port) or int(port) > PORT_MAX:
-        raise AdminError(_malformed(listen, f"wants a port from 0 to {PORT_MAX} after the host"))
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        if not _is_ipv6(host):
-            raise AdminError(_malformed(listen, "has no IPv6 address in its brackets"))
-    elif ":" in host:
-        raise AdminError(_malformed(listen, "wants an IPv6 address in brackets"))
-    if not host:
-        raise AdminError(_malformed(listen, "names no host"))
-    return host, int(port)
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _malformed(listen: str, trouble: str) -> str:
-    return _one_line(
-        f"admin.listen: {listen!r} {trouble}: write 127.0.0.1:9180, [::1]:9180 or, for every "
-        "interface, 0.0.0.0:9180; port 0 takes a free one"
-    )
 
 
 def _sentence(listen: str, error: OSError | ValueError) -> str:

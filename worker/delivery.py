@@ -74,6 +74,8 @@ class Delivery:
     was_called: bool = False
     answered_at_start: int = 0
     """Proper answers of the whole run when its last call began."""
+    answered_at_renewal: int | None = None
+    """The same when its first call was refused that asked for a new signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +329,8 @@ class Carrier:
         signature: Signature,
         started_s: float,
     ) -> Outcome | _Wait:
+        if delivery.answered_at_renewal is None:
+            delivery.answered_at_renewal = self._health.answered
         if signature.generation != self._credentials.current().generation:
             return _Wait(0.0)
         if self._account_is_at_fault(delivery, renew, signature):
@@ -349,11 +353,10 @@ class Carrier:
     def _account_is_at_fault(
         self, delivery: Delivery, renew: verdict.Renew, signature: Signature
     ) -> bool:
-        return (
-            renew.code in ACCOUNT_OR_SIGNATURE
-            and delivery.topic.has_account
-            and signature.generation == self._proven_generation
-        )
+        if renew.code not in ACCOUNT_OR_SIGNATURE or not delivery.topic.has_account:
+            return False
+        others_since = self._health.answered > (delivery.answered_at_renewal or 0)
+        return others_since or signature.generation == self._proven_generation
 
     def _halted(self, delivery: Delivery, halt: Halt) -> Outcome:
         self.halt(halt)

@@ -140,13 +140,14 @@ class Health:
         no answer comes, after each attempt but the last. Where that cannot be told, because no
         record is left to compare with, patience ends: for a record that failed while others were
         answered or that the service itself refuses; for what fails with nobody answered at all the
-        run halts.
+        run halts, also where no call has got as far as the service.
         """
-        if failures.count < self._retry.max_attempts:
-            return False
         outage = self.breaker.is_outage
         compared = self._answered > failures.answered_before
-        if compared and not outage:
+        has_run_out = failures.count >= self._retry.max_attempts
+        if not has_run_out and (failures.count or compared):
+            return False
+        if has_run_out and compared and not outage:
             is_alone = is_coded and not self.breaker.fails_beside(record)
             if is_alone or failures.confirmed >= self._retry.max_attempts - 1:
                 return True

@@ -235,10 +235,39 @@ class Outputs(_Section):
     max_bytes: ByteSize = ByteSize(1 << 30)
 
 
+PORT_MAX = 65_535
+ADDRESSES = (
+    "write 127.0.0.1:9180, [::1]:9180 or, for every interface, 0.0.0.0:9180; port 0: a free one"
+)
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """Read `host:port`, an IPv6 address in brackets. Raises ValueError with a sentence."""
+    host, _, port = listen.rpartition(":")
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > PORT_MAX:
+        raise ValueError(f"wants a port from 0 to {PORT_MAX} after the host: {ADDRESSES}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ValueError(f"has no IPv6 address in its brackets: {ADDRESSES}") from None
+    elif ":" in host:
+        raise ValueError(f"wants an IPv6 address in brackets: {ADDRESSES}")
+    if not host:
+        raise ValueError(f"names no host: {ADDRESSES}")
+    return host, int(port)
+
+
+def _check_listen(listen: str) -> str:
+    host_and_port(listen)
+    return listen
+
+
 class Admin(_Section):
     """The endpoint for monitors."""
 
-    listen: str = "127.0.0.1:9180"
+    listen: Annotated[str, AfterValidator(_check_listen)] = "127.0.0.1:9180"
 
 
 class Drain(_Section):

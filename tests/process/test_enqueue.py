@@ -77,6 +77,7 @@ def test_chosen_dead_letters_are_put_back(tmp_path: Path, settings: dict[str, An
         (["replay"], {"QUEUE__URL": "redis://127.0.0.1:9"}, "queue.url: Redis"),
         (["replay"], {}, "there is no job"),
         (["serve"], {"ADMIN__LISTEN": "nowhere"}, "admin.listen"),
+        (["enqueue", "topics.jsonl"], {"ADMIN__LISTEN": "nowhere:99999"}, "ADMIN__LISTEN: admin"),
         (["serve"], {"QUEUE__URL": "amqp://x"}, "queue.url"),
         (["serve"], {"APP__SECRET_KEY": "", "APP__BASE_URL": "http://127.0.0.1:9"}, "no key"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.simulation.flow import ADMIN, APP, KEY
 from tests.support.memory_queue import MemoryQueue
 from tests.support.rolling_second import most_in_a_second
 from tests.support.virtual_clock import DeadlockError, VirtualLoop
@@ -210,9 +211,7 @@ def test_throttles_and_renewals_use_up_no_attempt() -> None:
         health = Health(retry)
         carrier = Carrier(
             chat=Reluctant([60007, 60011, 70001, 60007, 70052, 10006] + [60007] * 10),
-            credentials=SigningCredentials(
-                1400000000, "administrator", "key", wall_clock=loop.time, clock=loop.time
-            ),
+            credentials=SigningCredentials(APP, ADMIN, KEY, wall_clock=loop.time, clock=loop.time),
             limits=Limits(LocalQuota(0, loop.time), 1, loop.time, health.breaker),
             health=health,
             retry=retry,

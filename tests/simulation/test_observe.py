@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.simulation.flow import ADMIN, APP, KEY
 from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import VirtualLoop
 from worker.credentials import SigningCredentials
@@ -45,9 +46,7 @@ def observed(*replies: Reply) -> list[tuple[str, int | None, float]]:
         health = Health(RetryPolicy())
         carrier = Carrier(
             chat=Script(*replies),
-            credentials=SigningCredentials(
-                1400000000, "administrator", "key", wall_clock=loop.time, clock=loop.time
-            ),
+            credentials=SigningCredentials(APP, ADMIN, KEY, wall_clock=loop.time, clock=loop.time),
             limits=Limits(LocalQuota(0, loop.time), 1, loop.time, health.breaker),
             health=health,
             retry=RetryPolicy(),

@@ -149,6 +149,19 @@ def test_what_fails_with_nobody_answered_ends_in_a_halt_and_in_no_dead_letter() 
     assert isinstance(is_over(health, cut, 600.0, is_coded=False), Halt)
 
 
+def test_where_no_call_ever_gets_through_patience_ends_in_a_halt_too() -> None:
+    """A wrong host or port: no attempt counts, and yet a run must not wait for ever."""
+    health = Health(POLICY)
+    failures = failed(health, 0, None, 0.0, code=None, reached=False)
+    for second in range(2, 700, 2):
+        failures = failed(health, 0, failures, float(second), code=None, reached=False)
+    assert is_over(health, failures, 599.0) is False
+    assert is_over(health, failures, 700.0, fresh_waiting=True) is False
+    assert isinstance(is_over(health, failures, 700.0), Halt)
+    answer(health, 700.0)
+    assert is_over(health, failures, 700.0) is False, "somebody was answered: it is tried again"
+
+
 def test_an_outage_may_last_longer_than_the_patience() -> None:
     health = Health(POLICY)
     answer(health)

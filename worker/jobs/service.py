@@ -38,7 +38,8 @@ COUNT_EVERY_S = 1.0
 TELL_EVERY_S = 60.0
 SAY_EVERY_S = 1.0
 HALT_PAUSES_S = (5.0, 10.0, 30.0, 60.0)
-"""A halted service asks again after these, with one record: a person may have mended it."""
+"""A halted service asks again after these: a person may have mended it."""
+PROBE_RECORDS_MAX = 32
 SWITCH_INTERVAL_S = 0.001
 
 
@@ -262,7 +263,7 @@ class _Service:
 
     async def _import_all(self, engine: Engine, quota: Quota) -> None:
         """Import until a stop; after a halt with one record at a time until one goes through."""
-        pauses, take_max = _growing_pauses(), None
+        pauses, take_max = _growing_pauses(), 0
         self._counts, self._was_reached = await engine.counts(), True
         if self._halt or self._queue_away:
             log.info("the queue can be used again")
@@ -272,19 +273,20 @@ class _Service:
             halt = await self._import(engine, quota, take_max)
             if halt:
                 self._halt, pause_s = halt, next(pauses)
-                log.info("asking again with one record, once a person acted", after_s=pause_s)
+                # More each time: the first record of the queue may be the one that halts.
+                take_max = min(PROBE_RECORDS_MAX, 2 * max(1, take_max))
+                log.info("asking again once a person acted", after_s=pause_s, records=take_max)
                 await _pause(pause_s, self._stopping)
-                take_max = 1
                 # What a person mends may be the key.
                 with suppress(UsageError):
                     self._credentials = assembly.credentials(self._settings)
             elif take_max:
-                self._halt, pauses, take_max = None, _growing_pauses(), None
+                self._halt, pauses, take_max = None, _growing_pauses(), 0
                 log.info("the halt is over: importing again")
         with suppress(QueueError):  # what was settled is settled
             self._counts, self._is_counted = await engine.counts(), True
 
-    async def _import(self, engine: Engine, quota: Quota, take_max: int | None) -> Halt | None:
+    async def _import(self, engine: Engine, quota: Quota, take_max: int) -> Halt | None:
         async with ImportTopicClient(self._endpoint) as chat:
             machinery = assembly.assemble(
                 self._settings,
@@ -295,7 +297,7 @@ class _Service:
                 anything_imported=self._counts.imported > 0,
                 observe=self.metrics.called,
             )
-            bounds = assembly.bounds(self._settings, take_max=take_max)
+            bounds = assembly.bounds(self._settings, take_max=take_max or None)
             counted = _Counted(engine, self.metrics)
             pipeline = Pipeline(counted, machinery.carrier, bounds)
             limits = machinery.limits

@@ -94,11 +94,13 @@ def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int
             files = parts.ResultFiles(out, store)
             held.callback(files.close)
             files.reconcile([])
-        chosen = list(_chosen(store, settings, choice, out))
-        replayed = sum(store.put(records) - sum(map(_is_invalid, records)) for records in chosen)
+        matched = replayed = 0
+        for records in _chosen(store, settings, choice, out):
+            matched += len(records)
+            replayed += store.put(records) - sum(map(_is_invalid, records))
         if files:
             files.finish()
-        return sum(map(len, chosen)), max(0, replayed), store.counts()
+        return matched, max(0, replayed), store.counts()
 
 
 def _is_invalid(record: Record) -> bool:
@@ -108,10 +110,13 @@ def _is_invalid(record: Record) -> bool:
 def _chosen(
     store: SqliteStore, settings: Settings, choice: Choice, out: Path
 ) -> Iterator[list[Record]]:
-    """Read the chosen dead letters as `backfill out/dead-letter.jsonl` would."""
+    """Read the chosen dead letters of now as `backfill out/dead-letter.jsonl` would.
+
+    Not those that come meanwhile: what is invalid still would be met again and never end.
+    """
     name, rules = str(out / parts.DEAD_LETTER_NAME), parts.record_rules(settings)
-    seq = 0
-    while rows := store.lines("dead", seq, PAGE):
+    seq, last_seq = 0, store.last_seq("dead")
+    while seq < last_seq and (rows := store.lines("dead", seq, PAGE)):
         seq = rows[-1][0]
-        lines = (line.rstrip() for _, line in rows if choice.matches(line))
+        lines = (line.rstrip() for n, line in rows if n <= last_seq and choice.matches(line))
         yield [read(name, Line(1, line, content_hash(line)), rules) for line in lines]

@@ -228,6 +228,12 @@ class SqliteStore:
             by_code={str(code): n for code, n in codes},
         )
 
+    def last_seq(self, kind: ResultKind) -> int:
+        """Tell the number of the last outcome; 0: there is none."""
+        with self._errors():
+            row = self._db.execute(f"SELECT coalesce(max(seq), 0) FROM {kind}").fetchone()  # noqa: S608
+        return int(row[0])
+
     def lines(self, kind: ResultKind, after_seq: int, count: int) -> list[tuple[int, bytes]]:
         """Read result lines in the order of their outcomes: (seq, line), seq above `after_seq`.
 

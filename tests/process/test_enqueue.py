@@ -92,6 +92,14 @@ def test_a_mistake_is_a_sentence_and_exit_2(
     assert b"Traceback" not in done.stderr
 
 
+def test_a_replay_of_pages_of_letters_that_are_invalid_still_ends(lonely_job: Job) -> None:
+    path = lonely_job.write([*([b"{"] * 1200), *records(1)])
+    assert lonely_job.run("enqueue", path).returncode == 1
+    done = lonely_job.run("replay", "--reason", "invalid")
+    assert b"0 dead letters put back into the queue, 1,200 cannot be" in done.stdout
+    assert (lonely_job.status()["dead"], lonely_job.status()["agree"]) == (1200, True)
+
+
 def test_a_replay_leaves_the_files_what_the_queue_says(tmp_path: Path) -> None:
     with simulator("--quota", "0") as service:
         job = Job(tmp_path, service.url)

@@ -20,6 +20,7 @@ from tests.support.processes import Job, Simulator, audit, environment, simulato
 from tests.support.topics import group, record, records
 from tests.support.waiting import wait_until
 from worker.outputs import write_whole
+from worker.queues.sqlite_store import FIRST_PAGE_BYTES
 
 HOSTILE = [
     b"\xef\xbb\xbf" + orjson.dumps(record(1)) + b"\r",
@@ -160,6 +161,7 @@ def leave_a_hot_journal(other: Path, queue: Path) -> None:
         for ending in ("", "-journal"):
             source = other.with_name(other.name + ending)
             shutil.copy(source, queue.with_name(queue.name + ending))
+    os.truncate(queue, FIRST_PAGE_BYTES)
 
 
 def run_limited(job: Job, path: Path, kind: int, limit: int) -> subprocess.CompletedProcess[bytes]:

@@ -9,18 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.simulation.flow import ADMIN, APP, KEY
+from tests.support.carrying import carry
 from tests.support.memory_queue import MemoryQueue
 from tests.support.rolling_second import most_in_a_second
 from tests.support.virtual_clock import DeadlockError, VirtualLoop
 from worker.breaker import Breaker
-from worker.credentials import GivenCredentials, SigningCredentials
-from worker.delivery import Carrier, Signature
-from worker.health import Health
+from worker.delivery import Signature
 from worker.limits import Limits
 from worker.outcome import Imported
 from worker.pace import PAUSE_WITHOUT_RATE_S
-from worker.pipeline import Bounds, Pipeline
 from worker.quota.local import LocalQuota, bucket_and_rate
 from worker.retry import RetryPolicy
 from worker.telemetry import Counters
@@ -166,22 +163,7 @@ def test_a_record_that_waits_for_its_retry_holds_no_slot() -> None:
     chat = FailingOnceForHalf(loop)
     retry = RetryPolicy(base_delay_s=100.0, max_delay_s=100.0)
 
-    async def story() -> None:
-        health = Health(retry)
-        carrier = Carrier(
-            chat=chat,
-            credentials=GivenCredentials("x"),
-            limits=Limits(LocalQuota(0, loop.time), 2, loop.time, health.breaker),
-            health=health,
-            retry=retry,
-            counters=Counters(),
-            clock=loop.time,
-            wall_clock=loop.time,
-            chance=lambda: 0.999,
-        )
-        await Pipeline(queue, carrier, Bounds()).run(lambda: False)
-
-    play(story(), loop)
+    carry(queue, chat, loop=loop, slots=2, retry=retry, chance=lambda: 0.999)
     assert not queue.unsettled
     assert chat.most_in_flight == 2
     assert loop.time() < 110, "all waited for their retry at the same time"
@@ -201,27 +183,13 @@ class Reluctant:
 
 
 def test_throttles_and_renewals_use_up_no_attempt() -> None:
-    loop = VirtualLoop()
     queue = MemoryQueue()
     queue.put(to_topic({"GroupId": "@TGS#_a", "TopicName": "b"}, RecordRules()))
     retry = RetryPolicy(max_attempts=1, patience_s=0.0)
     counters = Counters()
 
-    async def story() -> None:
-        health = Health(retry)
-        carrier = Carrier(
-            chat=Reluctant([60007, 60011, 70001, 60007, 70052, 10006] + [60007] * 10),
-            credentials=SigningCredentials(APP, ADMIN, KEY, wall_clock=loop.time, clock=loop.time),
-            limits=Limits(LocalQuota(0, loop.time), 1, loop.time, health.breaker),
-            health=health,
-            retry=retry,
-            counters=counters,
-            clock=loop.time,
-            wall_clock=loop.time,
-        )
-        await Pipeline(queue, carrier, Bounds()).run(lambda: False)
-
-    play(story(), loop)
+    chat = Reluctant([60007, 60011, 70001, 60007, 70052, 10006] + [60007] * 10)
+    carry(queue, chat, slots=1, retry=retry, counters=counters)
     (outcome,) = queue.outcomes.values()
     assert isinstance(outcome, Imported)
     assert outcome.already is Already.NO

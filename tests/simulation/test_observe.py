@@ -4,17 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.simulation.flow import ADMIN, APP, KEY
+from tests.support.carrying import carry
 from tests.support.memory_queue import MemoryQueue
-from tests.support.virtual_clock import VirtualLoop
-from worker.credentials import SigningCredentials
-from worker.delivery import Carrier, Signature
-from worker.health import Health
-from worker.limits import Limits
-from worker.pipeline import Bounds, Pipeline
-from worker.quota.local import LocalQuota
-from worker.retry import RetryPolicy
-from worker.telemetry import Counters
+from worker.delivery import Signature
 from worker.topic import RecordRules, to_topic
 from worker.verdict import Reply
 
@@ -37,30 +29,10 @@ class Script:
 
 def observed(*replies: Reply) -> list[tuple[str, int | None, float]]:
     """What is told of a record that gets these replies and then, if it still can, a success."""
-    loop = VirtualLoop()
     queue = MemoryQueue()
     queue.put(to_topic({"GroupId": "@TGS#_a", "TopicName": "b"}, RecordRules()))
     seen: list[tuple[str, int | None, float]] = []
-
-    async def story() -> None:
-        health = Health(RetryPolicy())
-        carrier = Carrier(
-            chat=Script(*replies),
-            credentials=SigningCredentials(APP, ADMIN, KEY, wall_clock=loop.time, clock=loop.time),
-            limits=Limits(LocalQuota(0, loop.time), 1, loop.time, health.breaker),
-            health=health,
-            retry=RetryPolicy(),
-            counters=Counters(),
-            clock=loop.time,
-            wall_clock=loop.time,
-            observe=lambda *told: seen.append(told),
-        )
-        await Pipeline(queue, carrier, Bounds()).run(lambda: False)
-
-    try:
-        loop.run_until_complete(story())
-    finally:
-        loop.close()
+    carry(queue, Script(*replies), observe=lambda *told: seen.append(told))
     return seen
 
 

@@ -1,0 +1,48 @@
+"""Carry the records of a queue on a virtual clock, without a quota."""
+
+from typing import Any
+
+from tests.support.memory_queue import MemoryQueue
+from tests.support.virtual_clock import VirtualLoop
+from worker.credentials import SigningCredentials
+from worker.delivery import Carrier, Chat
+from worker.health import Health
+from worker.limits import Limits
+from worker.pipeline import Bounds, Pipeline
+from worker.quota.local import LocalQuota
+from worker.retry import RetryPolicy
+from worker.telemetry import Counters
+
+APP, ADMIN, KEY = 1400000000, "administrator", "k" * 64
+DEFAULTS = RetryPolicy()
+
+
+def carry(
+    queue: MemoryQueue,
+    chat: Chat,
+    *,
+    loop: VirtualLoop | None = None,
+    slots: int = 10,
+    retry: RetryPolicy = DEFAULTS,
+    counters: Counters | None = None,
+    **more: Any,
+) -> Carrier:
+    """Carry all to their outcomes; `more` is for the carrier, which comes back as it ended."""
+    loop = loop or VirtualLoop()
+    health = Health(retry)
+    carrier = Carrier(
+        chat=chat,
+        credentials=SigningCredentials(APP, ADMIN, KEY, wall_clock=loop.time, clock=loop.time),
+        limits=Limits(LocalQuota(0, loop.time), slots, loop.time, health.breaker),
+        health=health,
+        retry=retry,
+        counters=counters or Counters(),
+        clock=loop.time,
+        wall_clock=loop.time,
+        **more,
+    )
+    try:
+        loop.run_until_complete(Pipeline(queue, carrier, Bounds()).run(lambda: False))
+    finally:
+        loop.close()
+    return carrier

@@ -17,6 +17,10 @@ ONE_CALL_MAX = 0.02
 """The most by which one refusal lowers the rate: of a quota of 5/s one call is a fifth."""
 FOR_OTHERS = 0.06
 """Far below the quota a refusal tells of others who use it, and who are refused because of us."""
+ALL_REFUSED_S = 1.0
+"""Nothing else explains that all are refused for longer than the service's own second."""
+ALL_REFUSED_RATE = 0.9
+ALL_REFUSED_WALL = 0.97
 RETURN_S = 3.0
 """The gap to the rate at which calls were last refused closes by two thirds in so long."""
 RISE_PER_S2 = 0.0006
@@ -31,7 +35,8 @@ class Pace:
     A *round* begins when a call is refused that started after the round before had lowered the
     rate: its refusals are news.
     `wall`: the rate at which calls are refused, smoothed; `round_from`: the rate before this round;
-    `refused`, `answered`: calls of this round, refused and not.
+    `refused`, `answered`: calls of this round, refused and not; `all_refused_since_s`: the first
+    refusal since a call was answered.
     """
 
     paused_until_s: float = float("-inf")
@@ -42,13 +47,15 @@ class Pace:
     round_from: float = 1.0
     refused: int = 0
     answered: int = 0
+    all_refused_since_s: float = float("-inf")
 
     def throttled(self, now_s: float, *, started_s: float, interval_s: float) -> "Pace":
         """Answer a refusal of a call started at `started_s`; `interval_s` lies between two calls.
 
-        Where all are refused it is not the rate that they tell of: a service that fails for a
-        while, or whose window has to drain. The rate falls less, calls pause for longer, and the
-        wall stays.
+        Where all are refused for a moment it is not the rate that they tell of: a service that
+        fails for a while, or whose window has to drain. The rate falls less, calls pause for
+        longer, and the wall stays. Where that lasts, more is refused because so much was: the rate
+        falls by a factor, and the wall with it.
         """
         factor = self.factor(now_s)
         share = (self.refused + 1) / (self.refused + 1 + self.answered)
@@ -56,14 +63,20 @@ class Pace:
         for_others = FOR_OTHERS * factor * (1.0 - factor)
         slowed_to = factor - one_call * (1.0 - share / 2) - for_others * (1.0 - share)
         pause_s = min(PAUSE_MAX_S, PAUSE_INTERVALS * share * interval_s) or PAUSE_WITHOUT_RATE_S
+        since_s = now_s if self.answered or not self.refused else self.all_refused_since_s
         slowed = replace(
             self,
             paused_until_s=max(self.paused_until_s, now_s + pause_s),
             slowed_at_s=now_s,
             slowed_to=max(FACTOR_MIN, slowed_to),
+            all_refused_since_s=since_s,
         )
         if started_s > self.round_at_s:
             wall = max(factor, factor + (self.wall - factor) * (1.0 + share) / 2)
+            if now_s - since_s > ALL_REFUSED_S:
+                slowed_to = max(FACTOR_MIN, slowed_to * ALL_REFUSED_RATE)
+                slowed = replace(slowed, slowed_to=slowed_to)
+                wall = max(slowed_to, wall * ALL_REFUSED_WALL)
             return replace(
                 slowed, wall=wall, round_at_s=now_s, round_from=factor, refused=1, answered=0
             )

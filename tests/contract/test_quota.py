@@ -382,7 +382,7 @@ def test_the_script_keeps_the_pace_of_pace_py(
             else:
                 _, _, factor = script.reserve(now_us, not_refused=not_refused)
             assert factor == pytest.approx(kept.factor(now_s), abs=1e-6)
-            assert script.stored("refused") == kept.refused
+            assert script.stored("refused_calls") == kept.refused
             assert script.stored("answered") == kept.answered
             assert script.stored("slowed_to") == pytest.approx(kept.slowed_to, abs=1e-6)
             assert script.stored("wall") == pytest.approx(kept.wall, abs=1e-6)

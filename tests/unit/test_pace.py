@@ -60,6 +60,16 @@ def test_where_all_are_refused_calls_pause_for_two_intervals_and_the_rate_is_soo
     assert pace.factor(now_s + 5.0) > 0.8 + 0.2 * lowest
 
 
+def test_where_all_are_refused_for_long_the_rate_falls_and_the_wall_with_it() -> None:
+    """A service that counts what it refuses lets nobody through until it is called less."""
+    pace, now_s = Pace(), 10.0
+    for _ in range(100):
+        now_s += 0.05
+        pace = refuse(pace, now_s)
+    assert pace.factor(now_s) < 0.05
+    assert pace.wall < 0.2
+
+
 def test_where_some_pass_the_wall_comes_down_to_where_calls_are_refused() -> None:
     pace, now_s = Pace(), 10.0
     for _ in range(150):

@@ -5,7 +5,7 @@
 -- The pace is worker/pace.py once more: the same formulas, its constants handed in.
 --
 -- KEYS: one hash: next_at, slowed_at, paused_until, round_at (microseconds), slowed_to, wall,
---       round_from (shares), refused, answered
+--       round_from (shares), refused_calls, answered, all_refused_since
 -- ARGV: rules as JSON {rate_per_s, catch_up_us, look_ahead_us, pace}; `reserve` or `throttled`;
 --       how many calls were not refused since the caller last asked; for `throttled` the turn;
 --       for tests the time, left empty otherwise
@@ -23,7 +23,7 @@ end
 
 local stored = redis.call(
   'HMGET', KEYS[1], 'next_at', 'slowed_at', 'paused_until', 'slowed_to', 'wall', 'round_at',
-  'round_from', 'refused', 'answered')
+  'round_from', 'refused_calls', 'answered', 'all_refused_since')
 local next_at = tonumber(stored[1]) or 0
 local slowed_at = tonumber(stored[2]) or 0
 local paused_until = tonumber(stored[3]) or 0
@@ -33,6 +33,7 @@ local round_at = tonumber(stored[6]) or 0
 local round_from = tonumber(stored[7]) or 1
 local refused = tonumber(stored[8]) or 0
 local answered = (tonumber(stored[9]) or 0) + not_refused
+local all_refused_since = tonumber(stored[10]) or 0
 
 local function interval_us(factor) return math.ceil(SECOND_US / (rules.rate_per_s * factor)) end
 
@@ -41,6 +42,7 @@ local slowest_us = interval_us(pace.FACTOR_MIN)
 if next_at > now + rules.look_ahead_us + slowest_us then next_at = now + SECOND_US end
 slowed_at = math.min(slowed_at, now)
 round_at = math.min(round_at, now)
+all_refused_since = math.min(all_refused_since, now)
 paused_until = math.min(paused_until, now + pace.PAUSE_MAX_S * SECOND_US)
 
 local function factor()
@@ -60,8 +62,13 @@ local function throttled()
   local pause_s = math.min(pace.PAUSE_MAX_S, pace.PAUSE_INTERVALS * share * interval_s)
   paused_until = math.max(paused_until, now + math.ceil(pause_s * SECOND_US))
   slowed_at = now
+  if answered > 0 or refused == 0 then all_refused_since = now end
   if turn > round_at then
     wall = math.max(factor, factor + (wall - factor) * (1 + share) / 2)
+    if now - all_refused_since > pace.ALL_REFUSED_S * SECOND_US then
+      slowed_to = math.max(pace.FACTOR_MIN, slowed_to * pace.ALL_REFUSED_RATE)
+      wall = math.max(slowed_to, wall * pace.ALL_REFUSED_WALL)
+    end
     round_at, round_from, refused, answered = now, factor, 1, 0
   else
     slowed_to = math.max(slowed_to, math.min(factor, round_from * (1 - share)))
@@ -85,7 +92,7 @@ local function exact(number) return string.format('%.17g', number) end
 redis.call(
   'HSET', KEYS[1], 'next_at', whole(next_at), 'slowed_at', whole(slowed_at),
   'paused_until', whole(paused_until), 'slowed_to', exact(slowed_to), 'wall', exact(wall),
-  'round_at', whole(round_at), 'round_from', exact(round_from), 'refused', whole(refused),
-  'answered', whole(answered))
+  'round_at', whole(round_at), 'round_from', exact(round_from), 'refused_calls', whole(refused),
+  'answered', whole(answered), 'all_refused_since', whole(all_refused_since))
 redis.call('PEXPIRE', KEYS[1], KEEP_MS + 2 * math.ceil(slowest_us / 1000))
 return {is_reserved, at, now, exact(factor())}

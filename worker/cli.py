@@ -59,6 +59,12 @@ def main() -> NoReturn:
             for line in str(error).splitlines():
                 print(f"topic-import: {line}", file=sys.stderr)  # noqa: T201
         sys.exit(USAGE)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        with suppress(OSError):
+            print(f"topic-import: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(0)

@@ -74,8 +74,8 @@ class Delivery:
     was_called: bool = False
     answered_at_start: int = 0
     """Proper answers of the whole run when its last call began."""
-    answered_at_renewal: int | None = None
-    """The same when its first call was refused that asked for a new signature."""
+    refused_generation: int | None = None
+    """Of the signature with which its account, or that signature, was refused first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ class Carrier:
         if not isinstance(decided, verdict.Throttled):
             self._limits.not_throttled()
         if isinstance(decided, verdict.Imported | verdict.Reject):
-            self._proven_generation = signature.generation
+            self._proven_generation = max(self._proven_generation, signature.generation)
 
     def _imported(self, delivery: Delivery, decided: verdict.Imported, started_s: float) -> Outcome:
         already = decided.already
@@ -329,17 +329,17 @@ class Carrier:
         signature: Signature,
         started_s: float,
     ) -> Outcome | _Wait:
-        if delivery.answered_at_renewal is None:
-            delivery.answered_at_renewal = self._health.answered
-        if signature.generation != self._credentials.current().generation:
-            return _Wait(0.0)
-        if self._account_is_at_fault(delivery, renew, signature):
+        if delivery.refused_generation is None:
+            delivery.refused_generation = signature.generation
+        if self._account_is_at_fault(delivery, renew, delivery.refused_generation):
             hint = "others succeed with the same signature: check From_Account"
             return self._rejected(
                 delivery,
                 verdict.Reject(Reason.REJECTED, renew.code, renew.message, hint),
                 started_s,
             )
+        if signature.generation != self._credentials.current().generation:
+            return _Wait(0.0)
         halt = self._health.renewal(renew.code, renew.message, self._clock(), once=renew.once)
         if halt is None and not self._credentials.renew(signature):
             halt = Halt(
@@ -351,12 +351,13 @@ class Carrier:
         return _Wait(0.0)
 
     def _account_is_at_fault(
-        self, delivery: Delivery, renew: verdict.Renew, signature: Signature
+        self, delivery: Delivery, renew: verdict.Renew, refused_generation: int
     ) -> bool:
-        if renew.code not in ACCOUNT_OR_SIGNATURE or not delivery.topic.has_account:
-            return False
-        others_since = self._health.answered > (delivery.answered_at_renewal or 0)
-        return others_since or signature.generation == self._proven_generation
+        return (
+            renew.code in ACCOUNT_OR_SIGNATURE
+            and delivery.topic.has_account
+            and refused_generation <= self._proven_generation
+        )
 
     def _halted(self, delivery: Delivery, halt: Halt) -> Outcome:
         self.halt(halt)

@@ -46,6 +46,7 @@ class Health:
         self.breaker = Breaker()
         self._same_rejection = same_rejection
         self._answered = 0
+        self._first_failed_at_s = float("inf")
         self._epoch = 0
         self._rejections = 0
         self._rejection_code: int | str | None = None
@@ -97,6 +98,7 @@ class Health:
         A code for a record that failed before, while others were answered, says more about the
         record than about the service.
         """
+        self._first_failed_at_s = min(self._first_failed_at_s, now_s)
         self._gateway_refusals = self._gateway_refusals + 1 if status in GATEWAY_REFUSALS else 0
         if before is None or before.epoch != self._epoch:
             tries = before.tries if before else 0
@@ -145,21 +147,29 @@ class Health:
         outage = self.breaker.is_outage
         compared = self._answered > failures.answered_before
         has_run_out = failures.count >= self._retry.max_attempts
-        if not has_run_out and (failures.count or compared):
+        if not has_run_out and (compared or failures.by_the_service):
             return False
         if has_run_out and compared and not outage:
             is_alone = is_coded and not self.breaker.fails_beside(record)
             if is_alone or failures.confirmed >= self._retry.max_attempts - 1:
                 return True
+        if not self._answered and not failures.by_the_service:
+            unanswered_s = now_s - self._first_failed_at_s
+            # With thousands of records to ask with, this would go on for hours.
+            if unanswered_s >= self._retry.patience_s:
+                return _nobody_is_reached(
+                    unanswered_s,
+                    "since the start: see what the log says of the attempts, and "
+                    "check app.base_url, app.region and the network",
+                )
         if fresh_waiting or now_s - failures.since_s < self._retry.patience_s:
             return False
         if compared or (failures.by_the_service and not outage):
             return True
-        return Halt(
-            "outage",
-            f"for {now_s - failures.since_s:.0f} s no call has succeeded (retry.patience), and no "
-            "other record is left to ask with: see what the log says of the attempts, and continue "
-            "when the service is well",
+        return _nobody_is_reached(
+            now_s - failures.since_s,
+            "and no other record is left to ask with: see what the log "
+            "says of the attempts, and continue when the service is well",
         )
 
     def gateway_halt(self, failure: str) -> Halt | None:
@@ -218,3 +228,7 @@ class Health:
             f"{self._rejections} records in a row were refused with {code} and none imported: "
             "the mapping of the fields looks wrong (halt.same_rejection)",
         )
+
+
+def _nobody_is_reached(seconds: float, advice: str) -> Halt:
+    return Halt("outage", f"for {seconds:.0f} s no call has succeeded (retry.patience), {advice}")

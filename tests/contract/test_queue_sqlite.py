@@ -1,13 +1,14 @@
 """What only the embedded queue promises: one taker, a lock, heirs of dead letters."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests.support.queues import read_record, run
-from worker.outcome import Counts, DeadLetter
+from tests.support.queues import DEAD, read_record, run
+from worker.outcome import Counts, DeadLetter, Released
 from worker.queues import JobIdentity, JobMismatchError, QueueError, QueueTakenError
 from worker.queues.lock import taker_of
 from worker.queues.sqlite import SqliteQueue
@@ -107,6 +108,33 @@ def test_a_duplicate_takes_the_place_of_its_dead_letter_when_that_is_mended(
         ]
         counts = await queue.counts()
         assert (counts.read, counts.queued, counts.dead, counts.duplicate) == (2, 1, 1, 0)
+
+    run(story())
+
+
+def test_a_letter_put_while_its_record_is_in_hand_leaves_its_doubt(queue: SqliteQueue) -> None:
+    record = read_record(1, own_id="x")
+    letter = replace(record, path="b.jsonl", may_exist=True, asked_again=True)
+
+    async def story() -> None:
+        await queue.put([record])
+        (taken,) = await queue.take(1)
+        await queue.put([letter])
+        await queue.settle([DEAD(taken.id, History(attempts=1))])
+
+    run(story())
+    ((_, line),) = queue.store.lines("dead", 0, 9)
+    assert orjson.loads(line)["may_exist"]
+
+
+def test_records_that_were_called_come_last_where_that_is_asked_for(queue: SqliteQueue) -> None:
+    async def story() -> None:
+        await queue.put([read_record(n) for n in range(1, 5)])
+        first, second = await queue.take(2)
+        history = History(attempts=1)
+        await queue.settle([Released(first.id, history), Released(second.id, history)])
+        names = [d.topic.name for d in await queue.take(3, untried_first=True)]
+        assert names == ["topic 3", "topic 4", "topic 1"]
 
     run(story())
 

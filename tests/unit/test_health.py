@@ -80,7 +80,7 @@ def test_in_an_outage_nobody_s_attempts_run_out() -> None:
     health = Health(POLICY)
     failures = [fail(health, record, 50, code=None, at_s=1e6) for record in range(100)]
     assert health.breaker.is_outage
-    assert not any(is_over(health, f, 1e9, fresh_waiting=True) for f in failures)
+    assert not any(is_over(health, f, 1e6 + 599, fresh_waiting=True) for f in failures)
 
 
 def test_failures_of_an_outage_are_forgiven_when_it_ends() -> None:
@@ -155,11 +155,20 @@ def test_where_no_call_ever_gets_through_patience_ends_in_a_halt_too() -> None:
     failures = failed(health, 0, None, 0.0, code=None, reached=False)
     for second in range(2, 700, 2):
         failures = failed(health, 0, failures, float(second), code=None, reached=False)
-    assert is_over(health, failures, 599.0) is False
-    assert is_over(health, failures, 700.0, fresh_waiting=True) is False
-    assert isinstance(is_over(health, failures, 700.0), Halt)
+    assert is_over(health, failures, 599.0, fresh_waiting=True) is False
+    assert isinstance(is_over(health, failures, 700.0, fresh_waiting=True), Halt)
     answer(health, 700.0)
     assert is_over(health, failures, 700.0) is False, "somebody was answered: it is tried again"
+
+
+def test_a_line_that_dies_after_a_call_got_through_ends_in_a_halt_too() -> None:
+    health = Health(POLICY)
+    answer(health)
+    failures = failed(health, 0, None, 1.0, code=None)
+    for second in range(2, 700, 2):
+        failures = failed(health, 0, failures, float(second), code=None, reached=False)
+    assert is_over(health, failures, 700.0, fresh_waiting=True) is False
+    assert isinstance(is_over(health, failures, 700.0), Halt)
 
 
 def test_an_outage_may_last_longer_than_the_patience() -> None:

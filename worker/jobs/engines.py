@@ -31,6 +31,9 @@ GiveUp = Callable[[], None]
 class Engine(Protocol):
     """A queue, and what a service tells of it."""
 
+    untried_first: bool
+    """Whether records that were released after a call are taken behind the others."""
+
     @property
     def name(self) -> str:
         """Which queue it is, for people."""
@@ -76,6 +79,7 @@ class EmbeddedEngine:
         self.name = name
         self._queue = queue
         self._files = files
+        self.untried_first = False
         self._oldest: tuple[int | None, float] = (None, 0.0)
 
     @property
@@ -83,7 +87,7 @@ class EmbeddedEngine:
         return self._queue.is_drained
 
     async def take(self, count: int) -> list[Delivery]:
-        return await self._queue.take(count)
+        return await self._queue.take(count, untried_first=self.untried_first)
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         await self._queue.settle(outcomes)

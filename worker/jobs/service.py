@@ -5,7 +5,7 @@ import gc
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -39,7 +39,8 @@ TELL_EVERY_S = 60.0
 SAY_EVERY_S = 1.0
 HALT_PAUSES_S = (5.0, 10.0, 30.0, 60.0)
 """A halted service asks again after these: a person may have mended it."""
-PROBE_RECORDS_MAX = 32
+PROBE_SIZES = (2, 4, 8, 16, 32)
+"""With so many records: the first ones of the queue may be those that halt."""
 SWITCH_INTERVAL_S = 0.001
 
 
@@ -83,9 +84,10 @@ async def serve(settings: Settings, options: Options) -> Exit:
 class _Counted:
     """The queue, with its outcomes told to the metrics."""
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, on_imported: Callable[[], None]) -> None:
         self._engine = engine
         self._metrics = metrics
+        self._on_imported = on_imported
         self._told = Counter(engine.found)
         self._dead_letters = RepeatedEvents(log, asyncio.get_running_loop().time)
 
@@ -104,7 +106,10 @@ class _Counted:
 
     async def settle(self, outcomes: list[Outcome]) -> None:
         settled = await self._engine.settle(outcomes)
-        self._metrics.settled("imported", sum(isinstance(o, Imported) for o in settled))
+        imported = sum(isinstance(outcome, Imported) for outcome in settled)
+        self._metrics.settled("imported", imported)
+        if imported:
+            self._on_imported()
         letters = [outcome for outcome in settled if isinstance(outcome, DeadLetter)]
         self._metrics.settled("dead", len(letters))
         for letter in letters:
@@ -262,8 +267,8 @@ class _Service:
         return self._stopping.is_set() or self._is_empty
 
     async def _import_all(self, engine: Engine, quota: Quota) -> None:
-        """Import until a stop; after a halt with one record at a time until one goes through."""
-        pauses, take_max = _growing_pauses(), 0
+        """Import until a stop; after a halt with a few records at a time until one goes through."""
+        pauses, sizes, take_max = _growing_pauses(), _growing_sizes(), None
         self._counts, self._was_reached = await engine.counts(), True
         if self._halt or self._queue_away:
             log.info("the queue can be used again")
@@ -272,21 +277,26 @@ class _Service:
         while not self._is_done():
             halt = await self._import(engine, quota, take_max)
             if halt:
-                self._halt, pause_s = halt, next(pauses)
-                # More each time: the first record of the queue may be the one that halts.
-                take_max = min(PROBE_RECORDS_MAX, 2 * max(1, take_max))
+                if self._halt is None:
+                    pauses, sizes = _growing_pauses(), _growing_sizes()
+                self._halt, pause_s, take_max = halt, next(pauses), next(sizes)
                 log.info("asking again once a person acted", after_s=pause_s, records=take_max)
                 await _pause(pause_s, self._stopping)
                 # What a person mends may be the key.
                 with suppress(UsageError):
                     self._credentials = assembly.credentials(self._settings)
-            elif take_max:
-                self._halt, pauses, take_max = None, _growing_pauses(), 0
-                log.info("the halt is over: importing again")
+            else:
+                take_max = None
+                self._end_halt()
         with suppress(QueueError):  # what was settled is settled
             self._counts, self._is_counted = await engine.counts(), True
 
-    async def _import(self, engine: Engine, quota: Quota, take_max: int) -> Halt | None:
+    def _end_halt(self) -> None:
+        if self._halt:
+            self._halt = None
+            log.info("the halt is over: importing again")
+
+    async def _import(self, engine: Engine, quota: Quota, take_max: int | None) -> Halt | None:
         async with ImportTopicClient(self._endpoint) as chat:
             machinery = assembly.assemble(
                 self._settings,
@@ -297,8 +307,9 @@ class _Service:
                 anything_imported=self._counts.imported > 0,
                 observe=self.metrics.called,
             )
-            bounds = assembly.bounds(self._settings, take_max=take_max or None)
-            counted = _Counted(engine, self.metrics)
+            bounds = assembly.bounds(self._settings, take_max=take_max)
+            engine.untried_first = take_max is not None
+            counted = _Counted(engine, self.metrics, self._end_halt)
             pipeline = Pipeline(counted, machinery.carrier, bounds)
             limits = machinery.limits
             self._machinery, self._pipeline = machinery, pipeline
@@ -401,6 +412,10 @@ class _Service:
 def _growing_pauses() -> Iterator[float]:
     """Yield the pauses of a halt, the last one again and again."""
     return chain(HALT_PAUSES_S, repeat(HALT_PAUSES_S[-1]))
+
+
+def _growing_sizes() -> Iterator[int]:
+    return chain(PROBE_SIZES, repeat(PROBE_SIZES[-1]))
 
 
 async def _pause(seconds: float, until: asyncio.Event) -> None:

@@ -128,6 +128,8 @@ class RedisQueue(RedisFeed):
         self._is_closing = False
         self._holding: asyncio.Task[None] | None = None
         self._settling = asyncio.Lock()
+        self.untried_first = True
+        """What is released goes to the end of the stream."""
         self.is_drained = False
         """Whether the last take found all that was there."""
         self.found: Counter[str] = Counter()

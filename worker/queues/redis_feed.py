@@ -38,8 +38,9 @@ class RedisFeed(PatientStreams):
         """
         self._identity = identity
         try:
-            await self._make_group()
+            # First, so that a run of another job leaves no group behind.
             await self._identify()
+            await self._make_group()
             await self._warn_of_what_may_be_lost()
         except (RedisError, OSError) as error:
             raise queue_error(error) from None

@@ -63,14 +63,16 @@ class SqliteQueue:
         """Put a batch with its positions; how many records were not read before."""
         return await self.run(lambda: self._store.put(records))
 
-    async def take(self, count: int) -> list[Delivery]:
+    async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
         """Take up to `count` topics in the order in which they were put.
+
+        `untried_first`: those that were called before come last.
 
         Raises QueueError where the disk refuses, or where somebody removed the directory.
         """
         if self._lock:
             self._lock.check()
-        taken = await self.run(lambda: self._store.take(count))
+        taken = await self.run(lambda: self._store.take(count, untried_first=untried_first))
         self.is_drained = len(taken) < count
         return [Delivery(row.id, row.topic, row.history) for row in taken]
 

@@ -5,7 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,12 +126,11 @@ class SqliteStore:
                 "UPDATE queued SET taken = 0, may_exist = 1 WHERE taken = 1"
             ).rowcount
 
-    def take(self, count: int) -> list[Taken]:
+    def take(self, count: int, *, untried_first: bool = False) -> list[Taken]:
+        """Take the first ones. `untried_first`: those that were called before come last."""
         with self._transaction():
             rows = self._db.execute(
-                "SELECT id, origin, key, body, attempts, may_exist, first_attempt, last_attempt "
-                "FROM queued WHERE taken = 0 ORDER BY id LIMIT ?",
-                (count,),
+                _WAITING_UNTRIED_FIRST if untried_first else _WAITING, (count,)
             ).fetchall()
             self._db.executemany(
                 "UPDATE queued SET taken = 1 WHERE id = ?", [(row[0],) for row in rows]
@@ -167,7 +166,7 @@ class SqliteStore:
 
     def _settle(self, outcome: Imported | DeadLetter, counting: Counter[str]) -> None:
         row = self._db.execute(
-            "SELECT path, line, key, origin, body, truncated, raw FROM queued "
+            "SELECT path, line, key, origin, body, truncated, raw, queued.may_exist FROM queued "
             "JOIN records USING (id) JOIN inputs ON inputs.id = input WHERE queued.id = ?",
             (outcome.id,),
         ).fetchone()
@@ -175,7 +174,7 @@ class SqliteStore:
             raise QueueError(
                 f"record {outcome.id} was settled before: a defect, nothing was written"
             )
-        path, line, key, origin, body, truncated, raw = row
+        path, line, key, origin, body, truncated, raw, in_doubt = row
         named = orjson.loads(body)
         subject = Subject(
             source=f"{path}:{line}",
@@ -189,6 +188,9 @@ class SqliteStore:
         self._db.execute("DELETE FROM queued WHERE id = ?", (outcome.id,))
         counting["queued"] -= 1
         if isinstance(outcome, DeadLetter):
+            if in_doubt:
+                # Perhaps only since it was taken: a letter of another job was put meanwhile.
+                outcome = replace(outcome, history=outcome.history.cut_off())
             bury(self._db, subject, outcome, counting)
             return
         self._db.execute("UPDATE records SET state = ? WHERE id = ?", (State.IMPORTED, outcome.id))
@@ -364,6 +366,13 @@ class SqliteStore:
             f"{said}Nothing is lost; make room or mend what it names, then run the same command "
             "again"
         )
+
+
+_WAITING = (
+    "SELECT id, origin, key, body, attempts, may_exist, first_attempt, last_attempt "
+    "FROM queued WHERE taken = 0 ORDER BY id LIMIT ?"
+)
+_WAITING_UNTRIED_FIRST = _WAITING.replace("ORDER BY id", "ORDER BY attempts > 0, id")
 
 
 def _connect(uri: str) -> sqlite3.Connection:

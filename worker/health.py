@@ -142,7 +142,8 @@ class Health:
         no answer comes, after each attempt but the last. Where that cannot be told, because no
         record is left to compare with, patience ends: for a record that failed while others were
         answered or that the service itself refuses; for what fails with nobody answered at all the
-        run halts, also where no call has got as far as the service.
+        run halts. A run in which nobody was answered since its start halts after its patience,
+        whatever waits.
         """
         outage = self.breaker.is_outage
         compared = self._answered > failures.answered_before

@@ -47,6 +47,10 @@ class Redis:
         entry_id: str = self._client.xadd("topics", {"record": content, **fields})
         return entry_id
 
+    def add_topics(self, count: int) -> None:
+        for number in range(count):
+            self.add(topic(number))
+
     def add_to(self, kind: str, fields: dict[str, Any]) -> None:
         self._client.xadd(f"topics:{kind}", fields)
 
@@ -330,8 +334,7 @@ def test_never_more_is_taken_than_was_asked_for(
     server: RedisServer, streams: Redis, run: Run
 ) -> None:
     async def story() -> None:
-        for number in range(20):
-            streams.add(topic(number))
+        streams.add_topics(20)
         async with opened(server, "one") as earlier, opened(server, "one") as later:
             await earlier.take(3)
             assert len(await later.take(2)) == 2
@@ -411,8 +414,7 @@ def test_what_was_delivered_by_an_answer_that_was_lost_was_called_by_nobody(
     server: RedisServer, streams: Redis, run: Run
 ) -> None:
     async def story() -> None:
-        for number in range(3):
-            streams.add(topic(number))
+        streams.add_topics(3)
         async with opened(server, "one") as queue:
             await queue.take(1)
             queue._scripts["take_new"] = AnswerLost(queue._scripts["take_new"])
@@ -560,8 +562,7 @@ def test_entries_trimmed_away_while_their_consumer_was_gone_are_reported_and_cou
     server: RedisServer, streams: Redis, run: Run
 ) -> None:
     async def story() -> None:
-        for number in range(3):
-            streams.add(topic(number))
+        streams.add_topics(3)
         async with opened(server, "one") as earlier:
             await earlier.take(2)
         streams.trim_all()
@@ -577,8 +578,7 @@ def test_an_entry_trimmed_away_in_hand_keeps_its_outcome(
     server: RedisServer, streams: Redis, run: Run
 ) -> None:
     async def story() -> None:
-        for number in range(3):
-            streams.add(topic(number))
+        streams.add_topics(3)
         async with opened(server, "one") as queue:
             one, two, three = await queue.take(10)
             streams.trim_all()
@@ -599,8 +599,7 @@ def test_an_entry_trimmed_away_in_hand_and_noted_as_lost_by_another_is_settled_a
     server: RedisServer, streams: Redis, run: Run
 ) -> None:
     async def story() -> None:
-        for number in range(3):
-            streams.add(topic(number))
+        streams.add_topics(3)
         async with opened(server, "one", "two", lease_s=SHORT_LEASE_S) as (one, two):
             first, second, third = await one.take(10)
             await one.fall_silent()
@@ -784,8 +783,7 @@ def test_a_result_of_somebody_else_s_stops_nothing(
         streams.add_to("imported", {"line": "{}"})
         streams.add_to("dead", {"other": "x"})
         async with opened(server, "one", keep=1) as queue:
-            for number in range(2):
-                streams.add(topic(number))
+            streams.add_topics(2)
             await queue.settle([imported(d.id) for d in await queue.take(10)])
             assert (await queue.look())[1] == {"queued": 0, "imported": 1, "dead": 1}
             assert await replay(queue) == 0
@@ -929,8 +927,7 @@ def test_what_a_forgetful_redis_delivers_again_is_in_hand_or_in_doubt(
     server: RedisServer, streams: Redis, run: Run
 ) -> None:
     async def story() -> None:
-        for number in range(4):
-            streams.add(topic(number))
+        streams.add_topics(4)
         async with opened(server, "one") as queue:
             await queue.take(1)
             await queue.take(1)

@@ -274,11 +274,6 @@ class Result:
         return 0.0 if len(starts) < enough else float("inf")
 
 
-def _as_number(halted: int | str | None) -> float:
-    """Write a code as itself, a halt without one as 1, none as 0."""
-    return halted if isinstance(halted, int) else float(halted is not None)
-
-
 def _most_in_a_second(starts: list[float]) -> int:
     window: deque[float] = deque()
     most = 0

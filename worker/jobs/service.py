@@ -5,11 +5,12 @@ import gc
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
+from typing import TypeVar
 
 from worker.admin import AdminError, AdminServer, Status
 from worker.chat import ImportTopicClient
@@ -30,6 +31,8 @@ from worker.telemetry import Counters, RepeatedEvents, logger
 from worker.verdict import Halt
 
 log = logger()
+
+Value = TypeVar("Value")
 
 POLL_S = 0.2
 STORAGE = "storage"
@@ -232,7 +235,7 @@ class _Service:
             async with assembly.open_quota(
                 self._settings, closed_for_s=assembly.QUOTA_WINDOW_S
             ) as self._quota:
-                pauses, failed_s = _growing_pauses(), self._clock()
+                pauses, failed_s = _and_the_last_again(HALT_PAUSES_S), self._clock()
                 while not self._is_done():
                     try:
                         async with open_engine(
@@ -246,7 +249,7 @@ class _Service:
                         await _pause(AWAY_PAUSE_S, self._stopping)
                     except (QueueError, OSError) as error:
                         if self._clock() - failed_s > 2 * HALT_PAUSES_S[-1]:
-                            pauses = _growing_pauses()
+                            pauses = _and_the_last_again(HALT_PAUSES_S)
                         failed_s = self._clock()
                         self._storage_failed(str(error))
                         await _pause(next(pauses), self._stopping)
@@ -268,7 +271,9 @@ class _Service:
 
     async def _import_all(self, engine: Engine, quota: Quota) -> None:
         """Import until a stop; after a halt with a few records at a time until one goes through."""
-        pauses, sizes, take_max = _growing_pauses(), _growing_sizes(), None
+        pauses = _and_the_last_again(HALT_PAUSES_S)
+        sizes = _and_the_last_again(PROBE_SIZES)
+        take_max = None
         self._counts, self._was_reached = await engine.counts(), True
         if self._halt or self._queue_away:
             log.info("the queue can be used again")
@@ -278,7 +283,8 @@ class _Service:
             halt = await self._import(engine, quota, take_max)
             if halt:
                 if self._halt is None:
-                    pauses, sizes = _growing_pauses(), _growing_sizes()
+                    pauses = _and_the_last_again(HALT_PAUSES_S)
+                    sizes = _and_the_last_again(PROBE_SIZES)
                 self._halt, pause_s, take_max = halt, next(pauses), next(sizes)
                 log.info("asking again once a person acted", after_s=pause_s, records=take_max)
                 await _pause(pause_s, self._stopping)
@@ -409,13 +415,9 @@ class _Service:
         return Exit.HALTED if self._left_unsettled else None
 
 
-def _growing_pauses() -> Iterator[float]:
-    """Yield the pauses of a halt, the last one again and again."""
-    return chain(HALT_PAUSES_S, repeat(HALT_PAUSES_S[-1]))
-
-
-def _growing_sizes() -> Iterator[int]:
-    return chain(PROBE_SIZES, repeat(PROBE_SIZES[-1]))
+def _and_the_last_again(values: Sequence[Value]) -> Iterator[Value]:
+    """Yield the values of a halt, the last one again and again."""
+    return chain(values, repeat(values[-1]))
 
 
 async def _pause(seconds: float, until: asyncio.Event) -> None:

@@ -102,7 +102,7 @@ class RedisQueue(RedisFeed):
     """One consumer's view of the queue. Use `open` first, `close` last.
 
     Taking answers with nothing while Redis is away, settling and putting wait for it: no outcome is
-    dropped. `is_patient` False: they raise QueueError at once.
+    dropped.
     """
 
     def __init__(
@@ -111,9 +111,8 @@ class RedisQueue(RedisFeed):
         taking: Taking,
         *,
         copy: Copy | None = None,
-        is_patient: bool = True,
     ) -> None:
-        super().__init__(url, is_patient=is_patient)
+        super().__init__(url)
         self._taking = taking
         self._copy = copy or NoCopy()
         self._held: dict[int, Held] = {}

@@ -57,7 +57,6 @@ class SqliteStore:
             if read_only and _is_unbegun(path, self._db):
                 self._db.close()
                 self._db = _connect("file::memory:")
-                self._make_tables()
             if not read_only:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute(f"PRAGMA synchronous = {synchronous}")
@@ -298,19 +297,17 @@ class SqliteStore:
     # ---- plumbing
 
     def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == SCHEMA_VERSION:
-            return
-        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version or tables:
+        if _is_empty(self._db):
+            with self._transaction():
+                # Looked at again: another process may have made the tables meanwhile.
+                if _is_empty(self._db):
+                    self._make_tables()
+        version = _version(self._db)
+        if version != SCHEMA_VERSION:
             raise QueueError(
                 f"{self._path} is no queue of this version of topic-import (its version is "
                 f"{version}): use the version that made it, or another --out"
             )
-        with self._transaction():
-            # Looked at again: another process may have made the tables meanwhile.
-            if not self._db.execute("PRAGMA user_version").fetchone()[0]:
-                self._make_tables()
 
     def _make_tables(self) -> None:
         for statement in SCHEMA.split(";"):
@@ -390,8 +387,15 @@ def _is_unbegun(path: Path, db: sqlite3.Connection) -> bool:
     if path.with_name(f"{path.name}-journal").exists() and path.stat().st_size <= FIRST_PAGE_BYTES:
         # Its first page was being written: who may not write cannot take that back, nor read it.
         return True
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    return not version and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return _is_empty(db)
+
+
+def _is_empty(db: sqlite3.Connection) -> bool:
+    return not (_version(db) or db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _mode(path: Path, *, read_only: bool) -> str:

@@ -1,6 +1,7 @@
--- Gives the topics of delivered entries their place in the index of TopicIds. Answers for
--- each: 0 it is the topic's first, 1 a duplicate (acknowledged and counted here), 2 it is in
--- doubt: an earlier entry of the topic was lost, or what was put says so; or the source of the topic that it is in conflict with.
+-- Gives the topics of delivered entries their place in the index of TopicIds. Answers for each: 0 it
+-- is the topic's first, 1 a duplicate (acknowledged and counted here), 2 it is in doubt (an earlier
+-- entry of the topic was lost, or what was put says so), or the source of the topic that it is in
+-- conflict with.
 --
 -- KEYS: stream, counts, topics, lost
 -- ARGV: group, then for each entry: id, topic_id, content, source

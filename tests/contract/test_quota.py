@@ -149,7 +149,8 @@ def test_a_refusal_lowers_the_rate_in_force_and_time_raises_it(engine: Engine) -
             quota.throttled(await quota.acquire())
             await until(lambda: quota.rate_per_s < full_per_s)
             lowered_per_s = quota.rate_per_s
-            assert lowered_per_s >= full_per_s * (1 - pace.ONE_CALL_MAX)
+            # One call of a second's, less a quarter: of two calls one was refused.
+            assert lowered_per_s == pytest.approx(full_per_s - 0.75, rel=1e-3)
             await use_for(quota, 0.3)
             assert lowered_per_s < quota.rate_per_s < full_per_s
 

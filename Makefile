@@ -29,7 +29,7 @@ check: $(STAMP) ## format, lint, types, floors, tests with coverage
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/coverage run -m pytest tests/unit
-	$(BIN)/coverage report --fail-under=100 --include='worker/topic.py,worker/codes.py,worker/verdict.py,worker/retry.py,worker/pace.py,worker/breaker.py,worker/health.py,worker/usersig.py,worker/record.py,worker/outcome.py'
+	$(BIN)/coverage report --fail-under=100 --include="worker/rules/*"
 	$(BIN)/pytest -n 4 --dist worksteal tests/contract tests/simulation tests/process
 
 format: $(STAMP) ## format and mend what can be mended

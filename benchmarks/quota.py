@@ -30,16 +30,17 @@ from aiolimiter import AsyncLimiter
 from benchmarks.demo import KEY, LISTENING, PROGRAM
 from worker.chat import Endpoint, ImportTopicClient
 from worker.credentials import SigningCredentials
-from worker.delivery import Carrier, Delivery
-from worker.health import Health
+from worker.delivery import Carrier
 from worker.limits import Limits
-from worker.outcome import Imported, Outcome
+from worker.logs import configure
 from worker.pipeline import Bounds, Pipeline
 from worker.quota.local import LocalQuota
-from worker.retry import RetryPolicy
-from worker.telemetry import Counters, configure
-from worker.topic import RecordRules, Topic, to_topic
-from worker.verdict import History
+from worker.rules.counts import Counters
+from worker.rules.health import Health
+from worker.rules.outcome import Delivery, History, Imported, Outcome
+from worker.rules.retry import RetryPolicy
+from worker.rules.topic.topic import RecordRules, Topic, to_topic
+from worker.traffic import Traffic
 
 APP, ADMIN = 1400000000, "administrator"
 SECONDS = 10
@@ -106,25 +107,28 @@ class FleetingQueue:
         self.is_drained = len(taken) < count
         return taken
 
-    async def settle(self, outcomes: list[Outcome]) -> None:
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         self.imported += sum(isinstance(outcome, Imported) for outcome in outcomes)
+        return outcomes
 
 
 async def ours(service: Service, topics: list[Topic], quota_per_s: int) -> None:
     clock = asyncio.get_running_loop().time
-    queue, retry, health = FleetingQueue(topics), RetryPolicy(), Health(RetryPolicy())
+    queue, retry, traffic = FleetingQueue(topics), RetryPolicy(), Traffic()
+    health = Health(retry)
     async with _client(service) as chat:
         carrier = Carrier(
             chat=chat,
             credentials=_credentials(service),
             limits=Limits(LocalQuota(quota_per_s, clock), 1000, clock, health.breaker),
+            traffic=traffic,
             health=health,
             retry=retry,
             counters=Counters(),
             clock=clock,
             wall_clock=time.time,
         )
-        await Pipeline(queue, carrier, Bounds(waiting_max=100)).run(lambda: False)
+        await Pipeline(queue, carrier, traffic, Bounds(waiting_max=100)).run(lambda: False)
     assert queue.imported == len(topics), carrier.halted
 
 

@@ -19,11 +19,10 @@ import aiohttp
 import orjson
 
 from benchmarks.demo import KEY, LISTENING, PROGRAM
-from worker.outcome import Imported
-from worker.queues.sqlite_store import SqliteStore
-from worker.record import Record, content_hash
-from worker.topic import RecordRules, to_topic
-from worker.verdict import Already, History
+from worker.queues.sqlite.store import SqliteStore
+from worker.rules.outcome import Already, History, Imported
+from worker.rules.record import Record, content_hash
+from worker.rules.topic.topic import RecordRules, to_topic
 
 RECORDS = 8_000
 IN_FLIGHT = 64

@@ -13,10 +13,10 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from worker.delivery import Signature
-from worker.settings import is_loopback
-from worker.telemetry import redact
-from worker.verdict import Reply
+from worker.redaction import redact
+from worker.rules.usersig import Signature
+from worker.rules.verdict import Reply
+from worker.settings.addresses import is_loopback
 
 BODY_BYTES_MAX = 65_536
 INFO_CHARACTERS_MAX = 500

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from worker.settings import Settings
+    from worker.settings.model import Settings
 
 USAGE = 2
 INTERRUPTED = 130
@@ -48,8 +48,8 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from worker.jobs import UsageError
-        from worker.queues import QueueError
-        from worker.settings import SettingsError
+        from worker.queues.contract import QueueError
+        from worker.settings.model import SettingsError
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     try:
@@ -114,8 +114,8 @@ def serve(
 ) -> None:
     """Import from the queue until SIGTERM, with an endpoint for monitors (admin.listen)."""
     settings = _settings(config, log_format, log_level)
-    from worker.jobs.service import Options
-    from worker.jobs.service import serve as run
+    from worker.jobs.serve import Options
+    from worker.jobs.serve import serve as run
 
     _exit(_run(run(settings, Options(out, until_empty))))
 
@@ -240,8 +240,8 @@ def _settings(
     log_level: LogLevel,
     options: dict[str, dict[str, Any]] | None = None,
 ) -> "Settings":
-    from worker.configuration import load
-    from worker.telemetry import configure
+    from worker.logs import configure
+    from worker.settings.loading import load
 
     configure(log_format, log_level)
     return load(config, options=options)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from worker.delivery import Signature
-from worker.telemetry import keep_secret, logger
-from worker.usersig import sign
+from worker.logs import logger
+from worker.redaction import keep_secret
+from worker.rules.usersig import Signature, sign
 
 log = logger()
 

@@ -2,30 +2,24 @@
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from worker import outcome, verdict
-from worker.health import Failures, Health
 from worker.limits import Limits, Turn
-from worker.outcome import DeadLetter, Outcome, Released
-from worker.retry import RetryPolicy, backoff_s
-from worker.telemetry import Counters, RepeatedEvents, logger
-from worker.topic import Origin, Topic
-from worker.verdict import Circumstances, Halt, History, Reason, Reply, decide
+from worker.logs import RepeatedEvents, logger
+from worker.rules import outcome, verdict
+from worker.rules.counts import Counters
+from worker.rules.health import Failures, Health
+from worker.rules.outcome import Already, DeadLetter, Delivery, History, Outcome, Reason, Released
+from worker.rules.retry import RetryPolicy, backoff_s
+from worker.rules.topic.identity import Origin
+from worker.rules.topic.topic import Topic
+from worker.rules.usersig import Signature
+from worker.rules.verdict import Circumstances, Halt, Reply, decide
+from worker.traffic import Phase, Traffic
 
 log = logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A UserSig and the number of its renewal."""
-
-    value: str = field(repr=False)
-    generation: int
 
 
 class Chat(Protocol):
@@ -54,22 +48,13 @@ ACCOUNT_OR_SIGNATURE = frozenset({60004, 60005})
 """Codes that both a bad signature and a bad account in the body give."""
 
 
-class Phase(Enum):
-    """Where a delivery stands, and so what a stop does to it."""
-
-    WAITING = "waiting for a slot or a turn"
-    CALLING = "calling"
-    BACKING_OFF = "backing off"
-
-
 @dataclass(slots=True, eq=False)
-class Delivery:
-    """A topic taken from the queue, on its way."""
+class _Carried:
+    """What the carrier knows of a delivery while it carries it."""
 
     id: int
     topic: Topic
     history: History
-    phase: Phase | None = None
     failures: Failures | None = None
     was_called: bool = False
     answered_at_start: int = 0
@@ -98,6 +83,7 @@ class Carrier:
         chat: Chat,
         credentials: Credentials,
         limits: Limits,
+        traffic: Traffic,
         health: Health,
         retry: RetryPolicy,
         counters: Counters,
@@ -111,6 +97,7 @@ class Carrier:
         self._chat = chat
         self._credentials = credentials
         self._limits = limits
+        self.traffic = traffic
         self._health = health
         self._retry = retry
         self._counters = counters
@@ -124,10 +111,6 @@ class Carrier:
         self._proven_generation = -1
         self.stopping = asyncio.Event()
         self.halted: Halt | None = None
-        self.fresh_waiting: Callable[[], bool] = lambda: False
-        """Whether records wait in the queue that were not tried in this run."""
-        self.phases: Counter[Phase] = Counter()
-        self.on_phase_change: Callable[[], None] = lambda: None
 
     def stop(self) -> None:
         """Start no more calls; those under way may finish."""
@@ -140,24 +123,25 @@ class Carrier:
             log.error("halted", code=halt.code, reason=halt.message)
         self.stop()
 
-    async def carry(self, delivery: Delivery) -> Outcome:
+    async def carry(self, taken: Delivery) -> Outcome:
         """Take one delivery to its outcome; a stop or a cancellation releases it."""
-        self._enter(delivery, Phase.WAITING)
+        delivery = _Carried(taken.id, taken.topic, taken.history)
+        self.traffic.enter(delivery.id, Phase.WAITING)
         try:
             while not self.stopping.is_set():
                 step = await self._attempt(delivery)
                 if not isinstance(step, _Wait):
                     return step
                 if (step.parked or step.seconds > 0) and not self.stopping.is_set():
-                    self._enter(delivery, Phase.BACKING_OFF)
+                    self.traffic.enter(delivery.id, Phase.BACKING_OFF)
                     if not step.parked or await self._park():
                         await asyncio.sleep(step.seconds)
-                    self._enter(delivery, Phase.WAITING)
+                    self.traffic.enter(delivery.id, Phase.WAITING)
         except asyncio.CancelledError:
-            if delivery.phase is Phase.CALLING:
+            if self.traffic.is_calling(delivery.id):
                 delivery.history = delivery.history.cut_off()
         finally:
-            self._enter(delivery, None)
+            self.traffic.leave(delivery.id)
         return Released(delivery.id, delivery.history)
 
     async def _park(self) -> bool:
@@ -168,24 +152,16 @@ class Carrier:
         """
         while self._limits.is_open:
             if not await self._limits.closes_within(PARK_S * (0.5 + self._chance())):
-                nobody_else_waits = not self.phases[Phase.WAITING]
+                nobody_else_waits = not self.traffic.waiting
                 if nobody_else_waits:
                     return False
         return True
 
-    def _enter(self, delivery: Delivery, phase: Phase | None) -> None:
-        if delivery.phase:
-            self.phases[delivery.phase] -= 1
-        if phase:
-            self.phases[phase] += 1
-        delivery.phase = phase
-        self.on_phase_change()
-
-    async def _attempt(self, delivery: Delivery) -> Outcome | _Wait:
+    async def _attempt(self, delivery: _Carried) -> Outcome | _Wait:
         async with self._limits.slot_and_turn() as turn:
             if self.stopping.is_set():
                 return Released(delivery.id, delivery.history)
-            self._enter(delivery, Phase.CALLING)
+            self.traffic.enter(delivery.id, Phase.CALLING)
             signature = self._credentials.current()
             before = delivery.history
             delivery.history = before.attempted(self._wall_clock())
@@ -195,7 +171,7 @@ class Carrier:
             delivery.answered_at_start = self._health.answered
             reply = await self._chat.import_topic(delivery.topic.body, signature)
             self._limits.heard(turn.started_s, answered=reply.status is not None)
-            self._enter(delivery, Phase.WAITING)
+            self.traffic.enter(delivery.id, Phase.WAITING)
         circumstances = Circumstances(self._anything_imported, self._skip_existing)
         decided = decide(reply, delivery.topic, before, circumstances)
         self._observe(type(decided).__name__.lower(), reply.code, self._clock() - turn.started_s)
@@ -206,7 +182,7 @@ class Carrier:
 
     def _react(
         self,
-        delivery: Delivery,
+        delivery: _Carried,
         decided: verdict.Verdict,
         reply: Reply,
         signature: Signature,
@@ -237,17 +213,17 @@ class Carrier:
         if isinstance(decided, verdict.Imported | verdict.Reject):
             self._proven_generation = max(self._proven_generation, signature.generation)
 
-    def _imported(self, delivery: Delivery, decided: verdict.Imported, started_s: float) -> Outcome:
+    def _imported(self, delivery: _Carried, decided: verdict.Imported, started_s: float) -> Outcome:
         already = decided.already
         self._health.imported(self._clock(), started_s=started_s)
         self._anything_imported = True
-        if already is verdict.Already.BEFORE and delivery.topic.origin is Origin.DERIVED:
+        if already is Already.BEFORE and delivery.topic.origin is Origin.DERIVED:
             self._repeated.warning("a derived TopicId existed before: were its keys used before?")
         return outcome.Imported(
             delivery.id, already, delivery.history, self._wall_clock(), decided.made_id
         )
 
-    def _rejected(self, delivery: Delivery, reject: verdict.Reject, started_s: float) -> Outcome:
+    def _rejected(self, delivery: _Carried, reject: verdict.Reject, started_s: float) -> Outcome:
         halt = self._health.rejected(
             reject.code, delivery.topic.group_id, self._clock(), started_s=started_s
         )
@@ -263,7 +239,7 @@ class Carrier:
         )
 
     def _retried(
-        self, delivery: Delivery, retry: verdict.Retry, reply: Reply, started_s: float
+        self, delivery: _Carried, retry: verdict.Retry, reply: Reply, started_s: float
     ) -> Outcome | _Wait:
         now_s = self._clock()
         delivery.history = delivery.history.failed(ambiguous=retry.ambiguous)
@@ -290,7 +266,7 @@ class Carrier:
             delivery.failures,
             now_s,
             is_coded=reply.code is not None,
-            fresh_waiting=self.fresh_waiting(),
+            fresh_waiting=self.traffic.has_untried,
         )
         if isinstance(chances_are_over, Halt):
             return self._halted(delivery, chances_are_over)
@@ -299,7 +275,7 @@ class Carrier:
         seconds = backoff_s(self._retry, delivery.failures.tries, self._chance())
         return _Wait(seconds, parked=self._limits.is_open)
 
-    def _exhausted(self, delivery: Delivery, retry: verdict.Retry) -> Outcome:
+    def _exhausted(self, delivery: _Carried, retry: verdict.Retry) -> Outcome:
         halt = self._health.exhausted(retry.code or retry.message, delivery.topic.group_id)
         if halt:
             self.halt(halt)
@@ -309,7 +285,7 @@ class Carrier:
         )
 
     def _throttled(
-        self, delivery: Delivery, throttled: verdict.Throttled, turn: Turn
+        self, delivery: _Carried, throttled: verdict.Throttled, turn: Turn
     ) -> Outcome | _Wait:
         self._counters.throttled += 1
         self._repeated.warning("throttled", code=throttled.code, reason=throttled.message)
@@ -324,7 +300,7 @@ class Carrier:
 
     def _renewed(
         self,
-        delivery: Delivery,
+        delivery: _Carried,
         renew: verdict.Renew,
         signature: Signature,
         started_s: float,
@@ -351,7 +327,7 @@ class Carrier:
         return _Wait(0.0)
 
     def _account_is_at_fault(
-        self, delivery: Delivery, renew: verdict.Renew, refused_generation: int
+        self, delivery: _Carried, renew: verdict.Renew, refused_generation: int
     ) -> bool:
         return (
             renew.code in ACCOUNT_OR_SIGNATURE
@@ -359,6 +335,6 @@ class Carrier:
             and refused_generation <= self._proven_generation
         )
 
-    def _halted(self, delivery: Delivery, halt: Halt) -> Outcome:
+    def _halted(self, delivery: _Carried, halt: Halt) -> Outcome:
         self.halt(halt)
         return Released(delivery.id, delivery.history)

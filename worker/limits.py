@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from worker.breaker import Breaker
-from worker.telemetry import logger
+from worker.logs import logger
+from worker.rules.breaker import Breaker
 
 log = logger()
 

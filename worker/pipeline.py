@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from worker.delivery import Carrier, Delivery, Phase
-from worker.outcome import Outcome, Released
-from worker.telemetry import logger
-from worker.verdict import Halt
+from worker.delivery import Carrier
+from worker.logs import logger
+from worker.rules.outcome import Delivery, Outcome, Released
+from worker.rules.verdict import Halt
+from worker.traffic import Traffic
 
 log = logger()
 
@@ -23,20 +24,14 @@ SETTLE_AT = 500
 
 
 class Queue(Protocol):
-    """Where topics wait, durably."""
+    """What the pipeline needs of a queue; the promises stand in `worker.queues.contract`."""
 
     @property
-    def is_drained(self) -> bool:
-        """Whether the last take found all that was there."""
-        ...
+    def is_drained(self) -> bool: ...
 
-    async def take(self, count: int) -> list[Delivery]:
-        """Take up to `count`; durable before it returns."""
-        ...
+    async def take(self, count: int) -> list[Delivery]: ...
 
-    async def settle(self, outcomes: list[Outcome]) -> None:
-        """Settle or release; atomic with the counts, durable before it returns."""
-        ...
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +51,25 @@ class Pipeline:
         self,
         queue: Queue,
         carrier: Carrier,
+        traffic: Traffic,
         bounds: Bounds,
         *,
         after_settling: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._queue = queue
         self._carrier = carrier
+        self._traffic = traffic
         self._bounds = bounds
         self._after_settling = after_settling
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
         self._outcomes: list[Outcome] = []
         self._settling = 0
-        self._changed = asyncio.Event()
         self._outcome_came = asyncio.Event()
         self._batch_is_full = asyncio.Event()
         self._taken = 0
         self._all_carried = False
         self._may_hold_more = True
-        carrier.fresh_waiting = self._fresh_waiting
-        carrier.on_phase_change = self.wake
+        traffic.has_untried = True
 
     def __repr__(self) -> str:
         return f"<Pipeline {len(self._tasks)} carried, {self.unsettled} unsettled>"
@@ -89,14 +84,10 @@ class Pipeline:
         """Outcomes that the queue was not told yet."""
         return len(self._outcomes) + self._settling
 
-    def wake(self) -> None:
-        """Tell that there may be room for more, or that a stop was asked for."""
-        self._changed.set()
-
     def queue_was_fed(self) -> None:
         """Tell that the queue may hold more, or that nothing feeds it any longer."""
         self._may_hold_more = True
-        self._changed.set()
+        self._traffic.changed.set()
 
     async def run(self, is_feeding: Callable[[], bool]) -> None:
         """Work until the queue is empty and nothing feeds it, or until the carrier stops.
@@ -105,7 +96,7 @@ class Pipeline:
         """
         settler = asyncio.create_task(self._settle_in_batches())
         stopper = asyncio.create_task(self._cancel_waiting_at_stop())
-        settler.add_done_callback(lambda _: self.wake())
+        settler.add_done_callback(lambda _: self._traffic.wake())
         try:
             await self._take_and_carry(settler, is_feeding)
         finally:
@@ -122,12 +113,14 @@ class Pipeline:
         self, settler: asyncio.Task[None], is_feeding: Callable[[], bool]
     ) -> None:
         while not self._carrier.stopping.is_set() and not settler.done():
-            self._changed.clear()
+            self._traffic.changed.clear()
             feeding = is_feeding()
             room = self._room() if self._may_hold_more or not self.unsettled else 0
             self._may_hold_more = self._may_hold_more and not room
             taken = await self._queue.take(room) if room else []
             self._taken += len(taken)
+            if room:
+                self._traffic.has_untried = not (self._queue.is_drained or self._all_taken())
             for delivery in taken:
                 self._start(delivery)
             # Their first step makes them count as waiting, before more are taken.
@@ -137,23 +130,19 @@ class Pipeline:
                 continue
             if not self.unsettled and (self._all_taken() or (room and not feeding)):
                 return
-            await self._changed.wait()
+            await self._traffic.changed.wait()
 
     def _room(self) -> int:
         """Deliveries to take now; 0 while it is not worth a transaction."""
         bounds = self._bounds
-        backing_off = self._carrier.phases[Phase.BACKING_OFF]
-        waiting = self._carrier.phases[Phase.WAITING]
+        backing_off = self._traffic.backing_off
+        waiting = self._traffic.waiting
         if backing_off >= bounds.backing_off_max or waiting > bounds.waiting_max // 2:
             return 0
         room = min(bounds.waiting_max - waiting, bounds.unsettled_max - self.unsettled)
         if bounds.take_max is not None:
             room = min(room, bounds.take_max - self._taken)
         return max(0, room)
-
-    def _fresh_waiting(self) -> bool:
-        """Whether records wait that were not tried in this run."""
-        return not (self._queue.is_drained or self._all_taken())
 
     def _all_taken(self) -> bool:
         return self._bounds.take_max is not None and self._taken >= self._bounds.take_max
@@ -175,7 +164,7 @@ class Pipeline:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         delivery = self._tasks.pop(task)
-        self._changed.set()
+        self._traffic.changed.set()
         if not self._tasks:
             self._batch_is_full.set()
         if task.cancelled():
@@ -208,22 +197,22 @@ class Pipeline:
             raise
         finally:
             self._settling = 0
-        self._changed.set()
+        self._traffic.changed.set()
         if self._after_settling:
             await self._after_settling()
 
     async def _cancel_waiting_at_stop(self) -> None:
         await self._carrier.stopping.wait()
         for task, delivery in self._tasks.items():
-            if delivery.phase is not Phase.CALLING:
+            if not self._traffic.is_calling(delivery.id):
                 task.cancel()
-        self.wake()
+        self._traffic.wake()
 
     async def _finish(self, settler: asyncio.Task[None]) -> None:
         """Let what is in flight end, settle it, and pass on why the settler ended, if it did."""
         self._carrier.stop()
         for task, delivery in self._tasks.items():
-            if delivery.phase is not Phase.CALLING:
+            if not self._traffic.is_calling(delivery.id):
                 task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks))

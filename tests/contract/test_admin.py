@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import aiohttp
 import pytest
 
-from worker.admin import CONNECTIONS_MAX, AdminError, AdminServer, Status
-from worker.metrics import CONTENT_TYPE, Gauges, Metrics
-from worker.telemetry import keep_secret
+from worker.monitoring.admin import CONNECTIONS_MAX, AdminError, AdminServer, Status
+from worker.monitoring.metrics import CONTENT_TYPE, Gauges, Metrics
+from worker.redaction import keep_secret
 
 READY = Status(
     ready=True,

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from worker.chat import Endpoint, ImportTopicClient, proxy_from_environment, read_reply
-from worker.delivery import Signature
-from worker.verdict import Reply
+from worker.rules.usersig import Signature
+from worker.rules.verdict import Reply
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SIGNATURE = Signature("eJsecret*-_", 1)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.outputs import Agreement, CopiedFile, ReadLines, ResultFile, compare
+from worker.outputs.copied_file import CopiedFile
+from worker.outputs.result_file import Agreement, ReadLines, ResultFile, compare
 
 
 class Outcomes:

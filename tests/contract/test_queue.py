@@ -9,12 +9,11 @@ import pytest
 from tests.contract.conftest import Run
 from tests.support.engines import Queue
 from tests.support.queues import DEAD, RULES, imported, read_record
-from worker.intake.lines import Line
+from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
-from worker.outcome import DeadLetter, Released
-from worker.record import Record, content_hash
-from worker.topic import InvalidRecordError
-from worker.verdict import Already, History, Reason
+from worker.rules.outcome import Already, DeadLetter, History, Reason, Released
+from worker.rules.record import Record, content_hash
+from worker.rules.topic.problems import InvalidRecordError
 
 
 def test_what_was_put_is_taken_once_in_order(queue: Queue, run: Run) -> None:

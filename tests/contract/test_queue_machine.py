@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.support.queues import RULES, imported, read_record
-from worker.intake.lines import Line
+from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
-from worker.outcome import DeadLetter, Outcome, Released
-from worker.queues.sqlite_store import SqliteStore
-from worker.record import content_hash
-from worker.verdict import History, Reason
+from worker.queues.sqlite.store import SqliteStore
+from worker.rules.outcome import DeadLetter, History, Outcome, Reason, Released
+from worker.rules.record import content_hash
 
 Content = tuple[str | None, str]
 Position = tuple[int, Content]

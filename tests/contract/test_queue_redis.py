@@ -13,10 +13,9 @@ from tests.support.engines import RedisUnderTest, open_redis, running
 from tests.support.queues import DEAD, imported, read_record
 from tests.support.redis_server import RedisServer, binaries
 from tests.support.strategies import GROUP
-from worker.outcome import Released
-from worker.queues import QueueError
-from worker.queues.redis_streams import StreamUrl
-from worker.verdict import History
+from worker.queues.contract import QueueError
+from worker.queues.redis.streams import StreamUrl
+from worker.rules.outcome import History, Released
 
 SHORT_LEASE_S = 0.3
 REFRESHED_LEASE_S = 1.2

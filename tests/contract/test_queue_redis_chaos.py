@@ -18,9 +18,8 @@ from tests.contract.conftest import Run
 from tests.support.engines import RedisUnderTest, open_redis
 from tests.support.queues import DEAD, imported, read_record
 from tests.support.redis_server import RedisServer
-from worker.delivery import Delivery
-from worker.outcome import Outcome, Released
-from worker.queues.redis_patience import SCRIPTS, PatientStreams
+from worker.queues.redis.patience import SCRIPTS, PatientStreams
+from worker.rules.outcome import Delivery, Outcome, Released
 
 TOPICS = 300
 BATCH = 50

@@ -17,12 +17,11 @@ from tests.support.engines import OURS, RedisUnderTest, flush, open_redis, redis
 from tests.support.queues import RULES, imported, read_record
 from tests.support.redis_server import RedisServer
 from tests.support.strategies import GROUP
-from worker.delivery import Delivery
-from worker.outcome import Counts, DeadLetter, Released
-from worker.queues import JobIdentity, JobMismatchError, QueueError
-from worker.queues.redis import RedisQueue, Taking
-from worker.queues.redis_streams import ANSWER_TIMEOUT_S, StreamUrl
-from worker.verdict import History, Reason
+from worker.queues.contract import JobIdentity, JobMismatchError, QueueError
+from worker.queues.redis.queue import RedisQueue, Taking
+from worker.queues.redis.streams import ANSWER_TIMEOUT_S, StreamUrl
+from worker.rules.counts import Counts
+from worker.rules.outcome import DeadLetter, Delivery, History, Reason, Released
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 SHORT_LEASE_S = 0.3
@@ -1067,7 +1066,7 @@ def test_who_gives_up_settles_what_is_left_where_redis_answers(
 def test_consumers_that_hold_nothing_are_forgotten(
     server: RedisServer, streams: Redis, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.queues.redis.FORGET_S", 0.0)
+    monkeypatch.setattr("worker.queues.redis.queue.FORGET_S", 0.0)
 
     async def story() -> None:
         streams.add(topic(1))

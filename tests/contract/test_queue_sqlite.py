@@ -8,13 +8,13 @@ import orjson
 import pytest
 
 from tests.support.queues import DEAD, read_record, run
-from worker.outcome import Counts, DeadLetter, Released
-from worker.queues import JobIdentity, JobMismatchError, QueueError, QueueTakenError
-from worker.queues.lock import taker_of
-from worker.queues.sqlite import SqliteQueue
-from worker.queues.sqlite_schema import SCHEMA
-from worker.queues.sqlite_store import SqliteStore
-from worker.verdict import History, Reason
+from worker.queues.contract import JobIdentity, JobMismatchError, QueueError, QueueTakenError
+from worker.queues.directory_lock import taker_of
+from worker.queues.sqlite.queue import SqliteQueue
+from worker.queues.sqlite.schema import SCHEMA
+from worker.queues.sqlite.store import SqliteStore
+from worker.rules.counts import Counts
+from worker.rules.outcome import DeadLetter, History, Reason, Released
 
 OURS = JobIdentity("1400000000", "", "derive")
 
@@ -144,7 +144,7 @@ def test_tables_that_could_not_all_be_made_are_none(
 ) -> None:
     path = tmp_path / "queue.sqlite3"
     with monkeypatch.context() as broken:
-        broken.setattr("worker.queues.sqlite_store.SCHEMA", f"{SCHEMA}; SELECT fails()")
+        broken.setattr("worker.queues.sqlite.store.SCHEMA", f"{SCHEMA}; SELECT fails()")
         with pytest.raises(QueueError, match="no such function"):
             SqliteStore(path)
     store = SqliteStore(path)

@@ -18,12 +18,12 @@ from redis.backoff import NoBackoff
 
 from tests.support.redis_server import RedisServer, binaries
 from tests.support.rolling_second import most_in_a_second
-from worker import pace
 from worker.limits import Quota
-from worker.pace import Pace
 from worker.quota import shared
 from worker.quota.local import LocalQuota, bucket_and_rate
 from worker.quota.shared import CATCH_UP_S, LOOK_AHEAD_S, STEADY_SHARE, US_PER_S, SharedQuota
+from worker.rules import pace
+from worker.rules.pace import Pace
 
 QUOTA_PER_S = 200
 PATIENCE_S = 20.0

@@ -19,8 +19,8 @@ import pytest
 from tests.support.processes import Job, Simulator, audit, environment, simulator
 from tests.support.topics import group, record, records
 from tests.support.waiting import wait_until
-from worker.outputs import write_whole
-from worker.queues.sqlite_store import FIRST_PAGE_BYTES
+from worker.outputs.files import write_whole
+from worker.queues.sqlite.store import FIRST_PAGE_BYTES
 
 HOSTILE = [
     b"\xef\xbb\xbf" + orjson.dumps(record(1)) + b"\r",

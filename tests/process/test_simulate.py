@@ -7,7 +7,7 @@ import orjson
 
 from tests.support.processes import KEY, Job, simulator
 from tests.support.topics import record
-from worker.usersig import sign
+from worker.rules.usersig import sign
 
 APP, ADMIN = 1400000000, "administrator"
 PATH = "/v4/group_open_http_svc/import_topic"

@@ -17,20 +17,23 @@ import orjson
 
 from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import VirtualLoop
-from worker.breaker import OUTAGE_RECORDS
 from worker.chat import Endpoint, ImportTopicClient, read_reply
 from worker.credentials import SigningCredentials
-from worker.delivery import Carrier, Signature
-from worker.health import Health
+from worker.delivery import Carrier
 from worker.limits import Limits
-from worker.outcome import DeadLetter, Imported
 from worker.pipeline import Bounds, Pipeline
 from worker.quota.local import LocalQuota
-from worker.retry import RetryPolicy
+from worker.rules.breaker import OUTAGE_RECORDS
+from worker.rules.counts import Counters
+from worker.rules.health import Health
+from worker.rules.outcome import Already, DeadLetter, Imported, Reason
+from worker.rules.retry import RetryPolicy
+from worker.rules.topic.identity import Origin
+from worker.rules.topic.topic import RecordRules, Topic, to_topic
+from worker.rules.usersig import Signature
+from worker.rules.verdict import Reply
 from worker.simulator.behaviour import Answer, Call, Rules, Service
-from worker.telemetry import Counters
-from worker.topic import Origin, RecordRules, Topic, to_topic
-from worker.verdict import Already, Reason, Reply
+from worker.traffic import Traffic
 
 APP, ADMIN, KEY = 1400000000, "administrator", "k" * 64
 WALL_S = 1_700_000_000.0
@@ -263,6 +266,7 @@ class Process:
         clock = self.loop.time
         quota = LocalQuota(schedule.quota_per_s, clock, closed_for_s=0.0 if is_first else 1.0)
         self._counters = Counters()
+        self._traffic = Traffic()
         health = Health(schedule.retry, same_rejection=1000)
         self._carrier = Carrier(
             chat=network,
@@ -270,6 +274,7 @@ class Process:
                 APP, ADMIN, KEY, wall_clock=lambda: network.wall_at(clock()), clock=clock
             ),
             limits=Limits(quota, schedule.slots, clock, health.breaker),
+            traffic=self._traffic,
             health=health,
             retry=schedule.retry,
             counters=self._counters,
@@ -299,7 +304,9 @@ class Process:
         return bool(done)
 
     async def _work(self) -> None:
-        pipeline = Pipeline(self._story.queue, self._carrier, self._story.schedule.bounds)
+        pipeline = Pipeline(
+            self._story.queue, self._carrier, self._traffic, self._story.schedule.bounds
+        )
         feeder = asyncio.ensure_future(self._feed_all(pipeline))
         if self._end == "stop":
             self.loop.call_at(self._end_s, self._carrier.stop)

@@ -20,17 +20,20 @@ from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import VirtualLoop
 from worker.chat import Endpoint, ImportTopicClient
 from worker.credentials import SigningCredentials
-from worker.delivery import Carrier, Signature
-from worker.health import Health
+from worker.delivery import Carrier
 from worker.limits import Limits
-from worker.outcome import DeadLetter
+from worker.logs import configure
 from worker.pipeline import Bounds, Pipeline
 from worker.quota.local import LocalQuota
-from worker.retry import RetryPolicy
+from worker.rules.counts import Counters
+from worker.rules.health import Health
+from worker.rules.outcome import DeadLetter
+from worker.rules.retry import RetryPolicy
+from worker.rules.topic.topic import RecordRules, to_topic
+from worker.rules.usersig import Signature
+from worker.rules.verdict import Reply
 from worker.simulator.behaviour import Call, Rules, Service
-from worker.telemetry import Counters, configure
-from worker.topic import RecordRules, to_topic
-from worker.verdict import Reply
+from worker.traffic import Traffic
 
 ENDPOINT = Endpoint("http://service", "v4/group_open_http_svc/import_topic", APP, ADMIN)
 TOTAL_TIMEOUT_S = 10.0
@@ -297,11 +300,12 @@ def play(service: Description, job: Job) -> Result:
         APP, ADMIN, KEY, wall_clock=lambda: WALL_S + loop.time(), clock=loop.time
     )
     retry = RetryPolicy(max_attempts=job.max_attempts)
-    health = Health(retry, same_rejection=1000)
+    health, traffic = Health(retry, same_rejection=1000), Traffic()
     carrier = Carrier(
         chat=network,
         credentials=credentials,
         limits=Limits(LocalQuota(job.calls_per_s, loop.time), job.slots, loop.time, health.breaker),
+        traffic=traffic,
         health=health,
         retry=retry,
         counters=counters,
@@ -314,7 +318,7 @@ def play(service: Description, job: Job) -> Result:
         other = asyncio.ensure_future(network.be_another_client(credentials))
         if job.stop_after_s < float("inf"):
             loop.call_later(job.stop_after_s, carrier.stop)
-        await Pipeline(queue, carrier, Bounds(waiting_max=20)).run(lambda: False)
+        await Pipeline(queue, carrier, traffic, Bounds(waiting_max=20)).run(lambda: False)
         other.cancel()
         await asyncio.wait([other])
         return loop.time()

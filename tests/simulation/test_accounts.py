@@ -6,10 +6,11 @@ import pytest
 
 from tests.support.carrying import carry
 from tests.support.memory_queue import MemoryQueue
-from worker.delivery import Carrier, Signature
-from worker.outcome import DeadLetter, Imported
-from worker.topic import RecordRules, to_topic
-from worker.verdict import Reply
+from worker.delivery import Carrier
+from worker.rules.outcome import DeadLetter, Imported
+from worker.rules.topic.topic import RecordRules, to_topic
+from worker.rules.usersig import Signature
+from worker.rules.verdict import Reply
 
 CALL_S = 0.1
 

@@ -13,16 +13,16 @@ from tests.support.carrying import carry
 from tests.support.memory_queue import MemoryQueue
 from tests.support.rolling_second import most_in_a_second
 from tests.support.virtual_clock import DeadlockError, VirtualLoop
-from worker.breaker import Breaker
-from worker.delivery import Signature
 from worker.limits import Limits
-from worker.outcome import Imported
-from worker.pace import PAUSE_WITHOUT_RATE_S
 from worker.quota.local import LocalQuota, bucket_and_rate
-from worker.retry import RetryPolicy
-from worker.telemetry import Counters
-from worker.topic import RecordRules, to_topic
-from worker.verdict import Already, Reply
+from worker.rules.breaker import Breaker
+from worker.rules.counts import Counters
+from worker.rules.outcome import Already, Imported
+from worker.rules.pace import PAUSE_WITHOUT_RATE_S
+from worker.rules.retry import RetryPolicy
+from worker.rules.topic.topic import RecordRules, to_topic
+from worker.rules.usersig import Signature
+from worker.rules.verdict import Reply
 
 
 def play(story: Coroutine[Any, Any, None], loop: VirtualLoop) -> None:

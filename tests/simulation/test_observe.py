@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.carrying import carry
 from tests.support.memory_queue import MemoryQueue
-from worker.delivery import Signature
-from worker.topic import RecordRules, to_topic
-from worker.verdict import Reply
+from worker.rules.topic.topic import RecordRules, to_topic
+from worker.rules.usersig import Signature
+from worker.rules.verdict import Reply
 
 CALL_S = 0.25
 

@@ -6,12 +6,13 @@ from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import VirtualLoop
 from worker.credentials import SigningCredentials
 from worker.delivery import Carrier, Chat
-from worker.health import Health
 from worker.limits import Limits
 from worker.pipeline import Bounds, Pipeline
 from worker.quota.local import LocalQuota
-from worker.retry import RetryPolicy
-from worker.telemetry import Counters
+from worker.rules.counts import Counters
+from worker.rules.health import Health
+from worker.rules.retry import RetryPolicy
+from worker.traffic import Traffic
 
 APP, ADMIN, KEY = 1400000000, "administrator", "k" * 64
 DEFAULTS = RetryPolicy()
@@ -29,11 +30,12 @@ def carry(
 ) -> Carrier:
     """Carry all to their outcomes; `more` is for the carrier, which comes back as it ended."""
     loop = loop or VirtualLoop()
-    health = Health(retry)
+    health, traffic = Health(retry), Traffic()
     carrier = Carrier(
         chat=chat,
         credentials=SigningCredentials(APP, ADMIN, KEY, wall_clock=loop.time, clock=loop.time),
         limits=Limits(LocalQuota(0, loop.time), slots, loop.time, health.breaker),
+        traffic=traffic,
         health=health,
         retry=retry,
         counters=counters or Counters(),
@@ -42,7 +44,7 @@ def carry(
         **more,
     )
     try:
-        loop.run_until_complete(Pipeline(queue, carrier, Bounds()).run(lambda: False))
+        loop.run_until_complete(Pipeline(queue, carrier, traffic, Bounds()).run(lambda: False))
     finally:
         loop.close()
     return carrier

@@ -10,14 +10,14 @@ import redis
 
 from tests.support.queues import RULES
 from tests.support.redis_server import RedisServer
-from worker.delivery import Delivery
-from worker.outcome import Counts, Outcome
-from worker.queues import JobIdentity
-from worker.queues.redis import Copy, RedisQueue, Taking
-from worker.queues.redis_streams import StreamUrl
-from worker.queues.sqlite import SqliteQueue
-from worker.record import Record
-from worker.topic import RecordRules
+from worker.queues.contract import JobIdentity
+from worker.queues.redis.queue import Copy, RedisQueue, Taking
+from worker.queues.redis.streams import StreamUrl
+from worker.queues.sqlite.queue import SqliteQueue
+from worker.rules.counts import Counts
+from worker.rules.outcome import Delivery, Outcome
+from worker.rules.record import Record
+from worker.rules.topic.topic import RecordRules
 
 OURS = JobIdentity("1400000000", "", "derive")
 LEASE_S = 60.0
@@ -31,7 +31,7 @@ class Queue(Protocol):
 
     async def take(self, count: int) -> list[Delivery]: ...
 
-    async def settle(self, outcomes: list[Outcome]) -> None: ...
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]: ...
 
     async def counts(self) -> Counts: ...
 

@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 
-from worker.delivery import Delivery
-from worker.outcome import DeadLetter, Imported, Outcome, Released
-from worker.topic import Topic
-from worker.verdict import History
+from worker.rules.outcome import DeadLetter, Delivery, History, Imported, Outcome, Released
+from worker.rules.topic.topic import Topic
 
 
 class MemoryQueue:
@@ -39,9 +37,9 @@ class MemoryQueue:
         self.is_drained = len(taken) < count
         return [Delivery(r, self.topics[r], self._histories[r]) for r in taken]
 
-    async def settle(self, outcomes: list[Outcome]) -> None:
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         if self.is_dead:
-            return
+            return []
         for outcome in outcomes:
             assert outcome.id in self._taken, f"record {outcome.id} was settled twice"
             self._taken.remove(outcome.id)
@@ -50,6 +48,7 @@ class MemoryQueue:
                 self._ready = sorted([*self._ready, outcome.id])
             else:
                 self.outcomes[outcome.id] = outcome
+        return outcomes
 
     @property
     def unsettled(self) -> int:

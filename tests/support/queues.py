@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 import orjson
 
 from tests.support.strategies import GROUP
-from worker.outcome import DeadLetter, Imported
-from worker.record import Record, content_hash
-from worker.topic import InvalidRecordError, RecordRules, Topic, parse_record, to_topic
-from worker.verdict import Already, History, Reason
+from worker.rules.outcome import Already, DeadLetter, History, Imported, Reason
+from worker.rules.record import Record, content_hash
+from worker.rules.topic.json_record import parse_record
+from worker.rules.topic.problems import InvalidRecordError
+from worker.rules.topic.topic import RecordRules, Topic, to_topic
 
 Result = TypeVar("Result")
 RULES = RecordRules()

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.breaker import (
+from worker.rules.breaker import (
     OUTAGE_RECORDS,
     PROBE_PATIENCE_S,
     PROBE_PAUSES_S,

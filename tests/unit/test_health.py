@@ -5,15 +5,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.breaker import OUTAGE_RECORDS
-from worker.health import (
-    GATEWAY_REFUSALS_MAX,
-    RENEWALS_MAX,
-    Failures,
-    Health,
-)
-from worker.retry import RetryPolicy, backoff_s
-from worker.verdict import Halt, Throttled
+from worker.rules.breaker import OUTAGE_RECORDS
+from worker.rules.health import GATEWAY_REFUSALS_MAX, RENEWALS_MAX, Failures, Health
+from worker.rules.retry import RetryPolicy, backoff_s
+from worker.rules.verdict import Halt, Throttled
 
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=0.5, max_delay_s=30, patience_s=600)
 

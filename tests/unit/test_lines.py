@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.intake.lines import split
-from worker.record import content_hash
+from worker.intake.formats.json_lines import split
+from worker.rules.record import content_hash
 
 LINE_MAX = 20
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from worker import verdict
-from worker.metrics import CODES_MAX, OTHER_CODE, OUTCOMES, STATES, Gauges, Metrics
+from worker.monitoring.metrics import CODES_MAX, OTHER_CODE, OUTCOMES, STATES, Gauges, Metrics
+from worker.rules import verdict
 
 LABELS = re.compile(r'(\w+)="([^"]*)"')
 SAMPLE = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")

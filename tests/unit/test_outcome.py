@@ -2,22 +2,18 @@
 
 import pytest
 
-from worker.outcome import (
-    Counts,
-    DeadLetter,
-    Imported,
-    Released,
+from worker.rules.counts import Counts, dead_letter_counts, imported_counts
+from worker.rules.outcome import Already, DeadLetter, History, Imported, Reason, Released
+from worker.rules.record import Record, content_hash
+from worker.rules.result_lines import (
     Subject,
-    dead_letter_counts,
     dead_letter_line,
-    imported_counts,
     imported_line,
     record_in_dead_letter,
     rfc3339,
 )
-from worker.record import Record, content_hash
-from worker.topic import InvalidRecordError, Origin
-from worker.verdict import Already, History, Reason
+from worker.rules.topic.identity import Origin
+from worker.rules.topic.problems import InvalidRecordError
 
 SUBJECT = Subject("in.jsonl:7", b'"k"', "@TGS#_a", "@TGS#_a@TOPIC#_b", "话题", ("TopicName",))
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.pace import FACTOR_MIN, ONE_CALL_MAX, PAUSE_MAX_S, Pace
+from worker.rules.pace import FACTOR_MIN, ONE_CALL_MAX, PAUSE_MAX_S, Pace
 
 RATE_PER_S = 200.0
 

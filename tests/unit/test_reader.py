@@ -7,13 +7,14 @@ import orjson
 import pytest
 
 from tests.support.strategies import GROUP
-from worker.intake.lines import Line
+from worker.intake.formats.json_lines import Line
 from worker.intake.reader import BATCH_RECORDS, batches, read
 from worker.intake.sources import InputError, resolve
-from worker.outcome import DeadLetter, Subject, dead_letter_line
-from worker.record import Record, content_hash
-from worker.topic import InvalidRecordError, RecordRules, Topic
-from worker.verdict import History, Reason
+from worker.rules.outcome import DeadLetter, History, Reason
+from worker.rules.record import Record, content_hash
+from worker.rules.result_lines import Subject, dead_letter_line
+from worker.rules.topic.problems import InvalidRecordError
+from worker.rules.topic.topic import RecordRules, Topic
 
 RULES = RecordRules()
 RAW = b'{"GroupId":"%s",  "TopicName":"a",\t"CreateTime":1}' % GROUP.encode()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from worker.configuration import load
-from worker.settings import Settings, SettingsError, app_problems, setting_names, unwise
+from worker.settings.advice import app_problems, unwise
+from worker.settings.loading import load
+from worker.settings.model import Settings, SettingsError, setting_names
 
 REFERENCE = Path("config/worker.toml")
 UNSET = re.compile(r"^# (?P<name>\w+) = ", re.MULTILINE)

@@ -2,7 +2,7 @@
 
 from structlog.testing import capture_logs
 
-from worker.telemetry import WINDOW_S, WINDOWS_MAX, RepeatedEvents, logger
+from worker.logs import WINDOW_S, WINDOWS_MAX, RepeatedEvents, logger
 
 
 def told(code: int, **more: object) -> dict[str, object]:

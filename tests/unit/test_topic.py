@@ -8,14 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.strategies import GROUP, group_ids, records, topic_names
-from worker.topic import (
-    FieldLimits,
-    InvalidRecordError,
-    Origin,
-    RecordRules,
-    parse_record,
-    to_topic,
-)
+from worker.rules.topic.fields import FieldLimits
+from worker.rules.topic.identity import Origin
+from worker.rules.topic.json_record import parse_record
+from worker.rules.topic.problems import InvalidRecordError
+from worker.rules.topic.topic import RecordRules, to_topic
 
 RULES = RecordRules()
 

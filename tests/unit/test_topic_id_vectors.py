@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worker.topic import derive_topic_id
+from worker.rules.topic.identity import derive_topic_id
 
 GROUP = "@TGS#_@TGS#cQVLVHIM62CJ"
 

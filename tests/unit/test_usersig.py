@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from TLSSigAPIv2 import TLSSigAPIv2
 
-from worker.usersig import sign
+from worker.rules.usersig import sign
 
 APP = 1400000000
 KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"

@@ -6,15 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.codes import CODES, Action, lookup
-from worker.topic import Origin, Topic
-from worker.verdict import (
-    Already,
+from worker.rules.codes import CODES, Action, lookup
+from worker.rules.outcome import Already, History, Reason
+from worker.rules.topic.identity import Origin
+from worker.rules.topic.topic import Topic
+from worker.rules.verdict import (
     Circumstances,
     Halt,
-    History,
     Imported,
-    Reason,
     Reject,
     Renew,
     Reply,

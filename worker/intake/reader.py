@@ -1,39 +1,25 @@
 """Lines become records: parsed, checked, or with the reason why not."""
 
-import re
 from collections.abc import Iterator
-from typing import Any
 
-from worker.intake.lines import Line, split
+from worker.intake.dead_letters import (
+    DEAD_LETTER_BYTES,
+    DEAD_LETTER_NAMES,
+    ESCAPED_BYTES_MAX,
+    from_dead_letter,
+    read_topic,
+)
+from worker.intake.formats.json_lines import Line, split
 from worker.intake.sources import Source, chunks
-from worker.outcome import record_in_dead_letter
-from worker.record import Record, content_hash, on_one_line
-from worker.topic import InvalidRecordError, RecordRules, Topic, parse_record, to_topic
+from worker.rules.record import Record
+from worker.rules.topic.json_record import parse_record
+from worker.rules.topic.problems import InvalidRecordError
+from worker.rules.topic.topic import RecordRules
 
 BATCH_RECORDS = 256
+
+
 BATCH_BYTES = 1 << 21
-
-ESCAPED_BYTES_MAX = 6
-DEAD_LETTER_BYTES = 1 << 16
-"""A dead letter is longer than its record: by its other fields, and by escapes of `raw`."""
-
-DEAD_LETTER_NAMES = frozenset(
-    {
-        "source",
-        "key",
-        "group_id",
-        "topic_id",
-        "reason",
-        "code",
-        "message",
-        "hint",
-        "attempts",
-        "may_exist",
-        "first_attempt",
-        "last_attempt",
-    }
-)
-_SOURCE = re.compile(r"(?P<path>.+):(?P<line>[1-9][0-9]{0,17})", re.DOTALL)
 
 
 def batches(source: Source, rules: RecordRules, line_bytes_max: int) -> Iterator[list[Record]]:
@@ -81,60 +67,6 @@ def read(path: str, line: Line, rules: RecordRules) -> Record:
     except InvalidRecordError as error:
         return Record(path, line.number, line.content_hash, line.content, error)
     if parsed.keys() >= DEAD_LETTER_NAMES and ("record" in parsed or "raw" in parsed):
-        return _from_dead_letter(path, line, parsed, rules)
-    topic = _topic(parsed, rules)
+        return from_dead_letter(path, line, parsed, rules)
+    topic = read_topic(parsed, rules)
     return Record(path, line.number, line.content_hash, line.content, topic)
-
-
-def _topic(
-    parsed: dict[str, Any], rules: RecordRules, topic_id: str | None = None
-) -> Topic | InvalidRecordError:
-    try:
-        return to_topic(parsed, rules, topic_id)
-    except InvalidRecordError as error:
-        return error
-
-
-def _from_dead_letter(path: str, line: Line, letter: dict[str, Any], rules: RecordRules) -> Record:
-    """Read the record out of a dead letter: its first source, its TopicId, its doubts."""
-    topic_id = letter["topic_id"] if isinstance(letter["topic_id"], str) else None
-    may_exist = letter["may_exist"] is True
-    # A conflict's ID is another record's; and what was mended may give it one of its own.
-    fixed = None if letter["reason"] == "conflict" and not may_exist else topic_id
-    raw, topic = _record_in(letter, line.content, rules, fixed)
-    number = line.number
-    source = _SOURCE.fullmatch(str(letter["source"]))
-    if source:
-        path, number = source["path"], int(source["line"])
-    return Record(
-        path,
-        number,
-        content_hash(raw),
-        raw,
-        topic,
-        may_exist=may_exist,
-        asked_again=True,
-        dead_letter_topic_id=topic_id,
-    )
-
-
-def _record_in(
-    letter: dict[str, Any], line: bytes, rules: RecordRules, fixed: str | None
-) -> tuple[bytes, Topic | InvalidRecordError]:
-    record = letter.get("record")
-    if not isinstance(record, dict):
-        raw = on_one_line(str(letter.get("raw", "")).encode())
-        return raw, _mended(raw, rules)
-    try:
-        return record_in_dead_letter(line), _topic(record, rules, fixed)
-    except (TypeError, RecursionError):
-        # orjson reads deeper than it writes.
-        problem = InvalidRecordError(["the record is nested too deeply"], topic_id=fixed)
-        return line, problem
-
-
-def _mended(raw: bytes, rules: RecordRules) -> Topic | InvalidRecordError:
-    try:
-        return _topic(parse_record(raw), rules)
-    except InvalidRecordError as error:
-        return error

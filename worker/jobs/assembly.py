@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from worker.chat import Endpoint, ImportTopicClient, proxy_from_environment
 from worker.credentials import GivenCredentials, SigningCredentials
 from worker.delivery import Carrier, Credentials
-from worker.health import Health
 from worker.jobs import UsageError, parts
 from worker.limits import Limits, Quota
+from worker.logs import logger
 from worker.pipeline import Bounds
 from worker.quota.local import LocalQuota
-from worker.retry import RetryPolicy
-from worker.settings import (
-    Settings,
-    SettingsError,
-    app_problems,
-    base_url,
-    is_proxy_url,
-    secret_key,
-)
-from worker.telemetry import Counters, keep_secret, logger
+from worker.redaction import keep_secret
+from worker.rules.counts import Counters
+from worker.rules.health import Health
+from worker.rules.retry import RetryPolicy
+from worker.settings.addresses import is_proxy_url
+from worker.settings.advice import app_problems
+from worker.settings.model import Settings, SettingsError, base_url
+from worker.settings.secret_key import secret_key
+from worker.traffic import Traffic
 
 log = logger()
 
@@ -75,6 +74,7 @@ class Machinery:
     """What carries deliveries."""
 
     limits: Limits
+    traffic: Traffic
     carrier: Carrier
 
 
@@ -92,12 +92,13 @@ def assemble(
     """Put the parts together that carry deliveries to their outcomes."""
     clock = asyncio.get_running_loop().time
     retry = retry_policy(settings)
-    health = Health(retry, same_rejection=same_rejection)
+    health, traffic = Health(retry, same_rejection=same_rejection), Traffic()
     limits = Limits(quota, slots(settings), clock, health.breaker)
     carrier = Carrier(
         chat=chat,
         credentials=credentials,
         limits=limits,
+        traffic=traffic,
         health=health,
         retry=retry,
         counters=counters,
@@ -107,7 +108,7 @@ def assemble(
         anything_imported=anything_imported,
         observe=observe,
     )
-    return Machinery(limits, carrier)
+    return Machinery(limits, traffic, carrier)
 
 
 def bounds(settings: Settings, *, take_max: int | None = None) -> Bounds:

@@ -10,22 +10,24 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker import progress
 from worker.chat import ImportTopicClient
 from worker.intake.sources import InputError, Source
+from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME, QUEUE_NAME, REPORT_NAME
 from worker.jobs import Exit, UsageError, assembly, parts, say
 from worker.jobs.feeding import Feeder
 from worker.jobs.signals import StopRequest, stop_signals
 from worker.limits import Limits, Quota
-from worker.outcome import Counts
-from worker.outputs import write_whole
+from worker.logs import logger
+from worker.monitoring import progress
+from worker.outputs.files import write_whole
+from worker.outputs.report import COMMUNITY_TOPICS_MAX, Report, summary
 from worker.pipeline import Pipeline
-from worker.queues import JobMismatchError, QueueError, QueueTakenError
-from worker.queues.sqlite import FILE_NAME, SqliteQueue
-from worker.report import COMMUNITY_TOPICS_MAX, Report, summary
-from worker.settings import Settings, unwise
-from worker.telemetry import Counters, logger
-from worker.verdict import Halt
+from worker.queues.contract import JobMismatchError, QueueError, QueueTakenError
+from worker.queues.sqlite.queue import SqliteQueue
+from worker.rules.counts import Counters, Counts
+from worker.rules.verdict import Halt
+from worker.settings.advice import unwise
+from worker.settings.model import Settings
 
 log = logger()
 
@@ -49,7 +51,7 @@ async def backfill(settings: Settings, options: Options) -> Exit:
     """
     parts.require_embedded_queue(settings, options.out)
     sources = parts.resolve_inputs(options.inputs)
-    if not sources and not (options.out / FILE_NAME).exists():
+    if not sources and not (options.out / QUEUE_NAME).exists():
         raise UsageError(
             f"nothing to import: name an input file, or the --out of a job ({options.out} has none)"
         )
@@ -142,7 +144,13 @@ class _Run:
         )
         limits, carrier = machinery.limits, machinery.carrier
         bounds = assembly.bounds(self._settings, take_max=self._options.limit)
-        pipeline = Pipeline(queue, carrier, bounds, after_settling=lambda: queue.run(files.follow))
+        pipeline = Pipeline(
+            queue,
+            carrier,
+            machinery.traffic,
+            bounds,
+            after_settling=lambda: queue.run(files.follow),
+        )
         feeder = Feeder(
             queue,
             self._sources,
@@ -201,10 +209,10 @@ class _Run:
             crowded=await queue.run(lambda: queue.store.crowded_communities(COMMUNITY_TOPICS_MAX)),
         )
         out = self._options.out
-        files = [out / name for name in (parts.IMPORTED_NAME, parts.DEAD_LETTER_NAME)]
+        files = [out / name for name in (IMPORTED_NAME, DEAD_LETTER_NAME)]
         try:
-            write_whole(out / parts.REPORT_NAME, report.as_json())
-            files.append(out / parts.REPORT_NAME)
+            write_whole(out / REPORT_NAME, report.as_json())
+            files.append(out / REPORT_NAME)
         except OSError as error:
             log.error("the report could not be written", reason=_sentence(error))
         lines = [*summary(report), f"results: {', '.join(map(str, files))}"]

@@ -11,9 +11,9 @@ import orjson
 from worker.intake.reader import batches
 from worker.intake.sources import InputError
 from worker.jobs import Exit, parts, say
-from worker.queues.sqlite_store import SqliteStore
-from worker.report import COMMUNITY_TOPICS_MAX, crowded_dict, crowded_line
-from worker.settings import Settings
+from worker.outputs.report import COMMUNITY_TOPICS_MAX, crowded_dict, crowded_line
+from worker.queues.sqlite.store import SqliteStore
+from worker.settings.model import Settings
 
 PLACES_SHOWN = 5
 PLACES_KEPT = 1000

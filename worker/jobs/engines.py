@@ -9,18 +9,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from worker.delivery import Delivery
+from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME, QUEUE_NAME
 from worker.jobs import UsageError, parts
-from worker.outcome import Counts, Outcome
-from worker.outputs import CopiedFile
-from worker.queues.lock import DirectoryLock
-from worker.queues.sqlite import FILE_NAME, SqliteQueue
-from worker.settings import Settings
-from worker.telemetry import logger
+from worker.logs import logger
+from worker.outputs.copied_file import CopiedFile
+from worker.queues.directory_lock import DirectoryLock
+from worker.queues.sqlite.queue import SqliteQueue
+from worker.rules.counts import Counts
+from worker.rules.outcome import Delivery, Outcome
+from worker.settings.model import Settings
 
 if TYPE_CHECKING:
-    from worker.queues.redis import RedisQueue
-    from worker.queues.redis_feed import RedisFeed
+    from worker.queues.redis.feed import RedisFeed
+    from worker.queues.redis.queue import RedisQueue
 
 log = logger()
 
@@ -120,7 +121,7 @@ class Copies:
         self.trouble: str | None = None
         self._waiting: dict[str, list[bytes]] = {"imported": [], "dead": []}
         with ExitStack() as opened:
-            names = {"imported": parts.IMPORTED_NAME, "dead": parts.DEAD_LETTER_NAME}
+            names = {"imported": IMPORTED_NAME, "dead": DEAD_LETTER_NAME}
             self._files = {
                 kind: opened.enter_context(
                     closing(CopiedFile(out / name, rotate_at_bytes=rotate_at_bytes))
@@ -181,7 +182,7 @@ async def _embedded(settings: Settings, out: Path) -> AsyncIterator[Engine]:
         files = parts.ResultFiles(out, queue.store, rotate_at_bytes=settings.outputs.max_bytes)
         try:
             await queue.run(lambda: files.reconcile([]))
-            yield EmbeddedEngine(str(out / FILE_NAME), queue, files)
+            yield EmbeddedEngine(str(out / QUEUE_NAME), queue, files)
             await queue.run(files.finish)
         finally:
             files.close()
@@ -211,16 +212,16 @@ async def _distributed(
 def redis_feed(url: str, *, is_patient: bool = True) -> "RedisFeed":
     """Make a view of the queue in Redis to put into it. Raises UsageError for a wrong URL."""
     with _usage_errors():
-        from worker.queues.redis_feed import RedisFeed  # noqa: PLC0415 - an extra
-        from worker.queues.redis_streams import StreamUrl  # noqa: PLC0415
+        from worker.queues.redis.feed import RedisFeed  # noqa: PLC0415 - an extra
+        from worker.queues.redis.streams import StreamUrl  # noqa: PLC0415
 
         return RedisFeed(StreamUrl.parse(url), is_patient=is_patient)
 
 
 def _redis_queue(settings: Settings, url: str, out: Path, copies: Copies) -> "RedisQueue":
     with _usage_errors():
-        from worker.queues.redis import RedisQueue, Taking  # noqa: PLC0415 - an extra
-        from worker.queues.redis_streams import StreamUrl  # noqa: PLC0415
+        from worker.queues.redis.queue import RedisQueue, Taking  # noqa: PLC0415 - an extra
+        from worker.queues.redis.streams import StreamUrl  # noqa: PLC0415
 
         taking = Taking(
             consumer=_consumer_name(out),

@@ -12,13 +12,13 @@ from worker.jobs import Exit, UsageError, parts, say
 from worker.jobs.engines import redis_feed
 from worker.jobs.feeding import Feeder, PutQueue
 from worker.jobs.signals import stop_signals
-from worker.outcome import Counts
-from worker.queues import JobMismatchError, QueueError
-from worker.queues.sqlite import SqliteQueue
-from worker.record import Record
-from worker.report import sums
-from worker.settings import Settings
-from worker.topic import InvalidRecordError
+from worker.outputs.report import sums
+from worker.queues.contract import JobMismatchError, QueueError
+from worker.queues.sqlite.queue import SqliteQueue
+from worker.rules.counts import Counts
+from worker.rules.record import Record
+from worker.rules.topic.problems import InvalidRecordError
+from worker.settings.model import Settings
 
 
 @dataclass(frozen=True, slots=True)

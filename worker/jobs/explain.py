@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from worker.codes import CODES, Action, Code, lookup
 from worker.jobs import Exit, say
+from worker.rules.codes import CODES, Action, Code, lookup
 
 _WHAT_HAPPENS = {
     Action.IMPORTED: "the record is settled as imported",

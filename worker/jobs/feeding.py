@@ -8,8 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 from worker.intake.reader import batches
 from worker.intake.sources import Source
-from worker.record import Record
-from worker.topic import RecordRules
+from worker.rules.record import Record
+from worker.rules.topic.topic import RecordRules
 
 Result = TypeVar("Result")
 

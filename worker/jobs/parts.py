@@ -7,22 +7,18 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from worker.intake.sources import InputError, Source, resolve
+from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME, QUEUE_NAME
 from worker.jobs import UsageError
-from worker.outputs import ResultFile
-from worker.queues import JobIdentity
-from worker.queues.sqlite import FILE_NAME
-from worker.queues.sqlite_store import SqliteStore
-from worker.settings import (
-    REDIS_URLS,
-    Settings,
-)
-from worker.telemetry import keep_secret
-from worker.topic import FieldLimits, RecordRules
+from worker.outputs.result_file import ResultFile
+from worker.queues.contract import JobIdentity
+from worker.queues.sqlite.store import SqliteStore
+from worker.redaction import keep_secret
+from worker.rules.topic.fields import FieldLimits
+from worker.rules.topic.topic import RecordRules
+from worker.settings.addresses import REDIS_URLS
+from worker.settings.model import Settings
 
 SQLITE_URL = "sqlite:///"
-IMPORTED_NAME = "imported.jsonl"
-DEAD_LETTER_NAME = "dead-letter.jsonl"
-REPORT_NAME = "report.json"
 NO_REDIS = "Redis needs the extra: pip install 'topic-import-worker[redis]'"
 OUT_OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
@@ -63,7 +59,7 @@ def resolve_inputs(paths: list[str]) -> list[Source]:
 def no_job(out: Path) -> str:
     """Say that there is nothing in a directory, and what may be meant."""
     return (
-        f"--out {out}: there is no job ({FILE_NAME}): name the --out that it was begun with, "
+        f"--out {out}: there is no job ({QUEUE_NAME}): name the --out that it was begun with, "
         "or for a queue in Redis set queue.url"
     )
 
@@ -74,7 +70,7 @@ def redis_url(settings: Settings, out: Path) -> str | None:
     if url.startswith(REDIS_URLS):
         keep_passwords(url)
         return url
-    own = out / FILE_NAME
+    own = out / QUEUE_NAME
     if url and not url.startswith(SQLITE_URL):
         raise UsageError(f"queue.url: {SQLITE_URL}{own} or redis://host:6379/0?stream=topics")
     if url and Path(url.removeprefix(SQLITE_URL)).resolve() != own.resolve():

@@ -8,19 +8,19 @@ from typing import Any
 
 import orjson
 
-from worker.intake.lines import Line
+from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
+from worker.job_directory import DEAD_LETTER_NAME, QUEUE_NAME
 from worker.jobs import Exit, UsageError, parts, say
 from worker.jobs.engines import redis_feed
-from worker.outcome import Counts
-from worker.queues import QueueTakenError
-from worker.queues.lock import DirectoryLock
-from worker.queues.sqlite import FILE_NAME
-from worker.queues.sqlite_store import SqliteStore
-from worker.record import Record, content_hash
-from worker.report import sums
-from worker.settings import Settings
-from worker.topic import InvalidRecordError
+from worker.outputs.report import sums
+from worker.queues.contract import QueueTakenError
+from worker.queues.directory_lock import DirectoryLock
+from worker.queues.sqlite.store import SqliteStore
+from worker.rules.counts import Counts
+from worker.rules.record import Record, content_hash
+from worker.rules.topic.problems import InvalidRecordError
+from worker.settings.model import Settings
 
 PAGE = 500
 
@@ -79,7 +79,7 @@ async def _replay_distributed(
 
 
 def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int, int, Counts]:
-    path = out / FILE_NAME
+    path = out / QUEUE_NAME
     if not path.exists():
         raise UsageError(parts.no_job(out))
     is_alone, files = False, None
@@ -114,7 +114,7 @@ def _chosen(
 
     Not those that come meanwhile: what is invalid still would be met again and never end.
     """
-    name, rules = str(out / parts.DEAD_LETTER_NAME), parts.record_rules(settings)
+    name, rules = str(out / DEAD_LETTER_NAME), parts.record_rules(settings)
     seq, last_seq = 0, store.last_seq("dead")
     while seq < last_seq and (rows := store.lines("dead", seq, PAGE)):
         seq = rows[-1][0]

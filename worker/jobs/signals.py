@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from worker.jobs import Exit
-from worker.telemetry import logger
+from worker.logs import logger
 
 log = logger()
 

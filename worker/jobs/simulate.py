@@ -5,7 +5,8 @@ import signal
 from dataclasses import dataclass, field
 
 from worker.jobs import Exit, UsageError, say
-from worker.settings import Settings, SettingsError, secret_key
+from worker.settings.model import Settings, SettingsError
+from worker.settings.secret_key import secret_key
 from worker.simulator.behaviour import TRANSPORT_FAULTS, Rules
 from worker.simulator.server import Address, serve
 

@@ -5,15 +5,15 @@ from typing import Any
 
 import orjson
 
+from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME, QUEUE_NAME
 from worker.jobs import Exit, UsageError, parts, say
 from worker.jobs.engines import redis_feed
-from worker.outcome import Counts
-from worker.outputs import Agreement, compare
-from worker.queues.lock import taker_of
-from worker.queues.sqlite import FILE_NAME
-from worker.queues.sqlite_store import SqliteStore
-from worker.report import sums
-from worker.settings import Settings
+from worker.outputs.report import sums
+from worker.outputs.result_file import Agreement, compare
+from worker.queues.directory_lock import taker_of
+from worker.queues.sqlite.store import SqliteStore
+from worker.rules.counts import Counts
+from worker.settings.model import Settings
 
 
 async def status(settings: Settings, out: Path, *, as_json: bool) -> Exit:
@@ -61,7 +61,7 @@ async def _distributed(url: str, *, as_json: bool) -> Exit:
 
 
 def _embedded(out: Path, *, as_json: bool) -> Exit:
-    path = out / FILE_NAME
+    path = out / QUEUE_NAME
     if not path.exists():
         raise UsageError(parts.no_job(out))
     taker = taker_of(out)
@@ -69,12 +69,12 @@ def _embedded(out: Path, *, as_json: bool) -> Exit:
     try:
         kept, counted = store.counts(), store.counts_by_counting()
         files = {
-            parts.IMPORTED_NAME: _agreement(out / parts.IMPORTED_NAME, store, "imported"),
-            parts.DEAD_LETTER_NAME: _agreement(out / parts.DEAD_LETTER_NAME, store, "dead"),
+            IMPORTED_NAME: _agreement(out / IMPORTED_NAME, store, "imported"),
+            DEAD_LETTER_NAME: _agreement(out / DEAD_LETTER_NAME, store, "dead"),
         }
-        if store.dead_file_is_stale() and files[parts.DEAD_LETTER_NAME] is Agreement.OTHER:
+        if store.dead_file_is_stale() and files[DEAD_LETTER_NAME] is Agreement.OTHER:
             # Letters were replaced since it was written.
-            files[parts.DEAD_LETTER_NAME] = Agreement.SHORTER
+            files[DEAD_LETTER_NAME] = Agreement.SHORTER
         identity = store.identity()
         unfinished = store.unfinished_inputs()
     finally:

@@ -6,7 +6,7 @@ from math import floor
 
 from aiolimiter import AsyncLimiter
 
-from worker.pace import Pace
+from worker.rules.pace import Pace
 
 SMALL_QUOTA_PER_S = 50.0
 SMALL_STEADY_SHARE = 0.98

@@ -14,10 +14,10 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from worker import pace
+from worker.logs import logger
 from worker.quota.local import LocalQuota
 from worker.redis_client import sentence
-from worker.telemetry import logger
+from worker.rules import pace
 
 log = logger()
 

@@ -1,0 +1,6 @@
+"""The names of the files in the directory of a job, `--out` (a contract)."""
+
+QUEUE_NAME = "queue.sqlite3"
+IMPORTED_NAME = "imported.jsonl"
+DEAD_LETTER_NAME = "dead-letter.jsonl"
+REPORT_NAME = "report.json"

@@ -1,0 +1,101 @@
+"""Logs as events, on standard error, each line redacted."""
+
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Literal
+
+import orjson
+import structlog
+
+from worker.redaction import redact
+
+LogFormat = Literal["console", "json"]
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+WINDOW_S = 10.0
+
+
+WINDOWS_MAX = 100
+
+
+_Fields = tuple[tuple[str, object], ...]
+
+
+def logger() -> Any:
+    return structlog.get_logger()
+
+
+def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> None:
+    """Send all logs to standard error, each line redacted as a whole."""
+    renderer: Any
+    if log_format == "json":
+        renderer = structlog.processors.JSONRenderer(serializer=_dumps)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+            _redact_line,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=lambda *_: _Lines(),
+        cache_logger_on_first_use=True,
+    )
+
+
+class _Lines:
+    """Writes log lines to standard error; one that cannot be written is no reason to stop."""
+
+    def msg(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+    debug = info = warning = error = exception = critical = msg
+
+
+class RepeatedEvents:
+    """Logs an event that may come thousands of times: at once, then once a window with a count."""
+
+    def __init__(self, log: Any, clock: Callable[[], float]) -> None:
+        self._log = log
+        self._clock = clock
+        self._windows: dict[tuple[str, _Fields], tuple[float, int]] = {}
+
+    def warning(self, event: str, **fields: object) -> None:
+        key = (event, tuple(fields.items()))
+        now_s = self._clock()
+        began_s, count = self._windows.get(key, (float("-inf"), 0))
+        if now_s - began_s < WINDOW_S:
+            self._windows[key] = (began_s, count + 1)
+            return
+        if len(self._windows) >= WINDOWS_MAX:
+            self.tell_rest()
+        self._windows[key] = (now_s, 0)
+        since = {"more_since": count} if count else {}
+        self._log.warning(event, **fields, **since)
+
+    def tell_rest(self) -> None:
+        """Log the counts that no later event told, at an end."""
+        for (event, fields), (_, count) in self._windows.items():
+            if count:
+                self._log.warning(event, **dict(fields), more_since=count)
+        self._windows.clear()
+
+
+def _dumps(event: object, **_: object) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+def _redact_line(_logger: Any, _name: str, line: Any) -> Any:
+    return redact(line) if isinstance(line, str) else line

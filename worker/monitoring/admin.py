@@ -1,0 +1,216 @@
+"""What monitors and people ask a running service: is it alive, is it ready, what does it do."""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from http import HTTPStatus
+from typing import Self
+
+from aiohttp import web
+
+from worker.logs import logger
+from worker.monitoring.metrics import CONTENT_TYPE, Metrics
+from worker.redaction import redact
+from worker.settings.addresses import host_and_port
+
+log = logger()
+
+CONNECTIONS_MAX = 64
+"""They share the process's files with the calls: a monitor gone wild must not stop the import."""
+KEEP_ALIVE_S = 75.0
+LINGER_S = 1.0
+SHUTDOWN_S = 0.1
+METHODS = ("GET", "HEAD")
+HEADERS = {
+    "Server": "topic-import",  # in place of the library's, which tells versions
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+}
+STYLE = "body{font:16px sans-serif;margin:2em}th{text-align:left;padding-right:2em}"
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="5">
+<title>topic-import: {state}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>topic-import: {state}</h1>
+<p>{reason}</p>
+<table>
+{rows}
+</table>
+<p><a href="healthz">healthz</a> <a href="readyz">readyz</a> <a href="metrics">metrics</a></p>
+</body>
+</html>
+"""
+
+_silent = logging.getLogger("worker.admin")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+class AdminError(Exception):
+    """The endpoint cannot listen; a sentence that says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the service does now: is it ready, why (not), and the facts as a person reads them."""
+
+    ready: bool
+    reason: str
+    facts: Mapping[str, str]
+
+
+class AdminServer:
+    """The admin endpoint on `host:port`; port 0: a free one. Use as an async context manager."""
+
+    def __init__(self, listen: str, status: Callable[[], Status], metrics: Metrics) -> None:
+        self._listen = listen
+        try:
+            self._host, self._port = host_and_port(listen)
+        except ValueError as error:
+            raise AdminError(f"admin.listen: {error}") from None
+        self._pages: Mapping[str, tuple[str, Callable[[], web.Response]]] = {
+            "/": ("status", lambda: _page(status())),
+            "/healthz": ("health", lambda: _plain("ok")),
+            "/readyz": ("status", lambda: _readiness(status())),
+            "/metrics": ("metrics", lambda: _metrics(metrics)),
+        }
+        self._failing: set[str] = set()
+        self._runner: web.ServerRunner
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        self._runner = web.ServerRunner(_Server(self._answer), shutdown_timeout=SHUTDOWN_S)
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except (OSError, ValueError) as error:
+            await self._runner.cleanup()
+            raise AdminError(_sentence(self._listen, error)) from None
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        if request.path not in self._pages:
+            return _plain("not found: there are /, /healthz, /readyz and /metrics", 404)
+        if request.method not in METHODS:
+            response = _plain("method not allowed: only GET and HEAD", 405)
+            response.headers["Allow"] = ", ".join(METHODS)
+            return response
+        source, page = self._pages[request.path]
+        try:
+            response = page()
+        except Exception as error:
+            if source not in self._failing:
+                # Once: a probe comes every few seconds, and a traceback each time helps nobody.
+                self._failing.add(source)
+                log.error("the admin endpoint cannot tell", what=source, exc_info=error)
+            return _plain(f"the {source} cannot be told; the log says why", 500)
+        self._failing.discard(source)
+        return response
+
+
+class _Server(web.Server):
+    """Makes the connections, no more than `CONNECTIONS_MAX` at once."""
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=KEEP_ALIVE_S,
+            lingering_time=LINGER_S,
+            access_log=_silent,
+            logger=_silent,
+        )
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            transport.abort()
+
+
+class _Connection(web.RequestHandler):
+    """Answers what is no HTTP as it answers all else: without versions, and unlogged."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002 - the library's signature
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        response = _plain(HTTPStatus(status).phrase.lower(), status)
+        response.force_close()
+        return response
+
+
+def _plain(text: str, status: int = 200) -> web.Response:
+    return web.Response(text=text, status=status, headers=HEADERS)
+
+
+def _readiness(status: Status) -> web.Response:
+    if status.ready:
+        return _plain("ready")
+    return _plain(_one_line(status.reason) or "not ready", 503)
+
+
+def _metrics(metrics: Metrics) -> web.Response:
+    """Write the metrics; their labels are the program's own words and numbers."""
+    return web.Response(body=metrics.render(), headers=HEADERS | {"Content-Type": CONTENT_TYPE})
+
+
+def _page(status: Status) -> web.Response:
+    rows = (
+        f'<tr><th scope="row">{_html(what)}</th><td>{_html(shows)}</td></tr>'
+        for what, shows in status.facts.items()
+    )
+    page = PAGE.format(
+        state="ready" if status.ready else "not ready",
+        style=STYLE,
+        reason=_html(status.reason),
+        rows="\n".join(rows),
+    )
+    return web.Response(text=page, content_type="text/html", headers=HEADERS)
+
+
+def _html(text: str) -> str:
+    # Redacted first: an escaped secret would not be found.
+    return escape(_one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(redact(text).split())
+
+
+def _sentence(listen: str, error: OSError | ValueError) -> str:
+    """Say why the address cannot be had, and what to do."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, socket.gaierror | ValueError):
+        trouble = "the host cannot be resolved: name an address of this machine"
+    elif number == errno.EADDRINUSE:
+        trouble = "another process listens there: choose another port, or 0 for a free one"
+    elif number == errno.EACCES:
+        trouble = "this user may not listen there: choose a port from 1024 on"
+    elif number == errno.EADDRNOTAVAIL:
+        trouble = "this machine has no such address: name one that it has, such as 127.0.0.1"
+    else:
+        reason = os.strerror(number) if number else type(error).__name__
+        trouble = f"cannot listen there ({reason}): choose another address"
+    return _one_line(f"admin.listen: {listen}: {trouble}")

@@ -1,0 +1,94 @@
+"""The embedded queue's tables, and the changes that putting and settling share."""
+
+import sqlite3
+from collections import Counter
+from enum import IntEnum
+
+from worker.rules.counts import dead_letter_counts
+from worker.rules.outcome import DeadLetter
+from worker.rules.result_lines import Subject, dead_letter_line
+
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE counts (name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE inputs (
+  id INTEGER PRIMARY KEY,
+  path TEXT NOT NULL UNIQUE,
+  unfinished INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE records (
+  id INTEGER PRIMARY KEY,
+  input INTEGER NOT NULL,
+  line INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  state INTEGER NOT NULL,
+  topic_id TEXT,
+  content BLOB,
+  holder INTEGER,
+  may_exist INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX records_by_position ON records (input, line);
+CREATE INDEX records_by_holder ON records (holder) WHERE holder IS NOT NULL;
+CREATE UNIQUE INDEX records_by_topic ON records (topic_id) WHERE topic_id IS NOT NULL;
+CREATE TABLE queued (
+  id INTEGER PRIMARY KEY,
+  origin INTEGER NOT NULL,
+  key BLOB,
+  body BLOB NOT NULL,
+  truncated TEXT NOT NULL,
+  raw BLOB NOT NULL,
+  taken INTEGER NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  may_exist INTEGER NOT NULL DEFAULT 0,
+  first_attempt REAL,
+  last_attempt REAL
+);
+CREATE INDEX queued_ready ON queued (id) WHERE taken = 0;
+CREATE TABLE mended (
+  input INTEGER NOT NULL,
+  line INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  PRIMARY KEY (input, line, hash)
+) WITHOUT ROWID;
+CREATE TABLE imported (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, line BLOB NOT NULL);
+CREATE TABLE dead (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  id INTEGER NOT NULL UNIQUE,
+  reason TEXT NOT NULL,
+  code INTEGER,
+  line BLOB NOT NULL
+);
+"""
+
+
+class State(IntEnum):
+    """Where a record is; stored, so the numbers never change."""
+
+    QUEUED = 0
+    IMPORTED = 1
+    DEAD = 2
+    DUPLICATE = 3
+
+
+def add_to_counts(db: sqlite3.Connection, counting: Counter[str]) -> None:
+    db.executemany(
+        "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n",
+        [(name, n) for name, n in counting.items() if n],
+    )
+
+
+def bury(
+    db: sqlite3.Connection, subject: Subject, letter: DeadLetter, counting: Counter[str]
+) -> None:
+    """Make a record a dead letter."""
+    db.execute(
+        "UPDATE records SET state = ?, may_exist = ? WHERE id = ?",
+        (State.DEAD, letter.history.may_exist, letter.id),
+    )
+    db.execute(
+        "INSERT INTO dead (id, reason, code, line) VALUES (?, ?, ?, ?)",
+        (letter.id, letter.reason.value, letter.code, dead_letter_line(subject, letter)),
+    )
+    counting.update(dead_letter_counts(letter.reason.value, letter.code))

@@ -1,0 +1,96 @@
+"""A record on its way: what the queue delivers, and what the pipeline gives back for it."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from worker.rules.topic.topic import Topic
+
+
+class Already(StrEnum):
+    """How a topic came to exist, where the answered attempt did not make it."""
+
+    NO = "no"
+    OWN = "own"
+    BEFORE = "before"
+
+
+class Reason(StrEnum):
+    """Why a record is dead-lettered (a contract)."""
+
+    INVALID = "invalid"
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is known of a record from its attempts so far, in this process and earlier ones.
+
+    `attempts` counts every call. `may_exist` is the doubt: an attempt was ambiguous, and the topic
+    may have been made by it. Times are Unix seconds.
+    """
+
+    attempts: int = 0
+    may_exist: bool = False
+    first_attempt: float | None = None
+    last_attempt: float | None = None
+
+    def attempted(self, at: float) -> "History":
+        """Return the history after one more call, which starts at `at`."""
+        first = at if self.first_attempt is None else self.first_attempt
+        return replace(self, attempts=self.attempts + 1, first_attempt=first, last_attempt=at)
+
+    def failed(self, *, ambiguous: bool) -> "History":
+        """Return the history after a failed call."""
+        return replace(self, may_exist=self.may_exist or ambiguous)
+
+    def cut_off(self) -> "History":
+        """Return the history after a call whose reply never arrived: it may have taken effect."""
+        return replace(self, may_exist=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A topic taken from the queue; `id` names it until it is settled or released."""
+
+    id: int
+    topic: Topic
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The topic exists.
+
+    `at` in Unix seconds. `made_id`: the service's own TopicId, where none was sent.
+    """
+
+    id: int
+    already: Already
+    history: History
+    at: float
+    made_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """The record cannot be sent, or was refused, for good."""
+
+    id: int
+    reason: Reason
+    code: int | None
+    message: str
+    hint: str
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Back to the queue, with what is known of it; no outcome."""
+
+    id: int
+    history: History
+
+
+Outcome = Imported | DeadLetter | Released

@@ -1,0 +1,145 @@
+"""The fields of a record and what each may hold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from worker.rules.topic.identity import GROUP_ID_PREFIX, TOPIC_ID_INFIX
+from worker.rules.topic.problems import kind_of, shown
+
+FIELDS = (
+    "GroupId",
+    "TopicName",
+    "TopicId",
+    "Type",
+    "From_Account",
+    "CustomString",
+    "FaceUrl",
+    "Notification",
+    "Introduction",
+    "CreateTime",
+)
+
+
+REQUIRED = ("GroupId", "TopicName")
+
+
+GROUP_ID_BYTES_MAX = 48
+
+
+TOPIC_ID_BYTES_MAX = 96
+
+
+USER_ID_BYTES_MAX = 32
+
+
+CREATE_TIME_MAX = 2**32 - 1
+
+
+MILLISECONDS_FROM = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class FieldLimits:
+    """Longest values in bytes of UTF-8."""
+
+    topic_name: int = 30
+    custom_string: int = 3000
+    face_url: int = 100
+    notification: int = 300
+    introduction: int = 240
+
+
+_Checked = tuple[Any, str | None]
+
+
+def _text(value: Any) -> _Checked:
+    if isinstance(value, str):
+        return value, None
+    return None, f"must be a text, not {kind_of(value)}"
+
+
+def _text_that_says_something(value: Any) -> _Checked:
+    text, problem = _text(value)
+    if text == "":
+        return None, "is empty"
+    return text, problem
+
+
+def _identifier(value: Any, bytes_max: int) -> _Checked:
+    text, problem = _text_that_says_something(value)
+    if problem:
+        return None, problem
+    if not all(" " <= character <= "~" for character in text):
+        return None, "may hold printable ASCII only"
+    if len(text) > bytes_max:
+        return None, f"has {len(text)} bytes, {bytes_max} are allowed"
+    return text, None
+
+
+def _group_id(value: Any) -> _Checked:
+    text, problem = _identifier(value, GROUP_ID_BYTES_MAX)
+    if problem:
+        return None, problem
+    if not text.startswith(GROUP_ID_PREFIX) or text == GROUP_ID_PREFIX:
+        return None, f"must start with {GROUP_ID_PREFIX} (a community's ID) and go on after it"
+    if TOPIC_ID_INFIX in text:
+        return None, f"holds {TOPIC_ID_INFIX}: it is a topic's ID, not a community's"
+    return text, None
+
+
+def _topic_id(value: Any) -> _Checked:
+    return _identifier(value, TOPIC_ID_BYTES_MAX)
+
+
+def _type(value: Any) -> _Checked:
+    if value == "Community":
+        return value, None
+    return None, f"must be Community, not {shown(value)}"
+
+
+def _account(value: Any) -> _Checked:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        value = str(value)
+    elif isinstance(value, float | int):
+        return None, "must be a text (a whole number of at most 64 bits is sent as one)"
+    text, problem = _text_that_says_something(value)
+    if problem:
+        return None, problem
+    if len(text.encode()) > USER_ID_BYTES_MAX:
+        return None, f"has {len(text.encode())} bytes, {USER_ID_BYTES_MAX} are allowed"
+    return text, None
+
+
+def _create_time(value: Any) -> _Checked:
+    if isinstance(value, bool) or not isinstance(value, int):
+        shown = f"{value}" if isinstance(value, float) else kind_of(value)
+        return None, f"must be whole seconds since 1970, not {shown}"
+    if abs(value) >= MILLISECONDS_FROM:
+        return None, f"{value} looks like milliseconds: give whole seconds since 1970"
+    if not 0 <= value <= CREATE_TIME_MAX:
+        return None, f"{value} is not within 0 and {CREATE_TIME_MAX} (seconds, 32 bits)"
+    return value, None
+
+
+CHECKS: dict[str, Callable[[Any], _Checked]] = {
+    "GroupId": _group_id,
+    "TopicName": _text_that_says_something,
+    "TopicId": _topic_id,
+    "Type": _type,
+    "From_Account": _account,
+    "CustomString": _text,
+    "FaceUrl": _text,
+    "Notification": _text,
+    "Introduction": _text,
+    "CreateTime": _create_time,
+}
+
+
+LIMITED = {
+    "TopicName": "topic_name",
+    "CustomString": "custom_string",
+    "FaceUrl": "face_url",
+    "Notification": "notification",
+    "Introduction": "introduction",
+}

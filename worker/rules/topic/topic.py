@@ -1,0 +1,194 @@
+"""A record becomes a topic: every field checked, the TopicId fixed, the body serialized once.
+
+Field rules and limits: REST page of import_topic; ID rules: group system page ("Custom IDs").
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from worker.rules.topic.fields import CHECKS, FIELDS, LIMITED, REQUIRED, FieldLimits
+from worker.rules.topic.identity import TOPIC_ID_INFIX, Origin, custom_part_problem, derive_topic_id
+from worker.rules.topic.problems import PROBLEMS_MAX, InvalidRecordError, kind_of, shown
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRules:
+    """How records are read: the settings of the section `records`."""
+
+    limits: FieldLimits = field(default_factory=FieldLimits)
+    truncate: bool = False
+    derive_ids: bool = True
+    fields: Mapping[str, str] = field(default_factory=dict)
+    key_field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A valid record: its identity, and the body of its call as bytes of compact UTF-8 JSON."""
+
+    topic_id: str | None
+    origin: Origin
+    group_id: str
+    name: str
+    key: str | int | None
+    has_account: bool
+    body: bytes
+    truncated: tuple[str, ...] = ()
+
+
+def to_topic(record: Mapping[str, Any], rules: RecordRules, topic_id: str | None = None) -> Topic:
+    """Check a parsed record and fix its TopicId.
+
+    `topic_id`: an ID fixed earlier for this record (a dead letter's), used where it has none.
+    Raises InvalidRecordError with every problem of the record.
+    """
+    return _Reading(record, rules).topic(topic_id)
+
+
+class _Reading:
+    """One record being read: the fields taken so far and the problems found so far."""
+
+    def __init__(self, record: Mapping[str, Any], rules: RecordRules) -> None:
+        self.record = record
+        self.rules = rules
+        self.problems: list[str] = []
+        self.truncated: list[str] = []
+        self.key: str | int | None = None
+
+    def topic(self, fixed_topic_id: str | None) -> Topic:
+        values = self._named_values()
+        body = {
+            name: value
+            for name in FIELDS
+            if (value := self._check(name, values.get(name))) is not None
+        }
+        self._check_topic_id(body)
+        origin = Origin.GIVEN
+        if "TopicId" not in body and "TopicId" not in values:
+            origin = self._fix_topic_id(body, fixed_topic_id)
+        if self.problems:
+            raise InvalidRecordError(
+                self.problems,
+                key=self.key,
+                group_id=_text_or_none(values.get("GroupId")),
+                topic_id=_text_or_none(values.get("TopicId")) or fixed_topic_id,
+            )
+        return Topic(
+            topic_id=body.get("TopicId"),
+            origin=origin,
+            group_id=body["GroupId"],
+            name=body["TopicName"],
+            key=self.key,
+            has_account="From_Account" in body,
+            body=orjson.dumps(body),
+            truncated=tuple(self.truncated),
+        )
+
+    def _named_values(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        unknown: list[str] = []
+        given_as: dict[str, str] = {}
+        for name, value in self.record.items():
+            if name == self.rules.key_field:
+                self._read_key(value)
+                continue
+            ours = self.rules.fields.get(name, name)
+            if ours not in CHECKS:
+                unknown.append(name)
+            elif ours in values:
+                self.problems.append(f"{ours} is given twice, as {given_as[ours]} and as {name}")
+            elif value is not None:
+                values[ours] = value
+                given_as[ours] = name
+        self._complain_of(unknown)
+        self.problems += [f"{name} is missing" for name in REQUIRED if name not in values]
+        return values
+
+    def _complain_of(self, unknown: list[str]) -> None:
+        self.problems += [_unknown_field(name, self.rules) for name in unknown[:PROBLEMS_MAX]]
+        if len(unknown) > PROBLEMS_MAX:
+            self.problems.append(f"{len(unknown) - PROBLEMS_MAX} more unknown fields")
+
+    def _read_key(self, value: Any) -> None:
+        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+            self.key = value
+        elif isinstance(value, float):
+            self.problems.append(
+                f"the key {self.rules.key_field} must be a text or a whole number of at most "
+                "64 bits (a longer one loses digits: write it in quotes)"
+            )
+        elif value is not None:
+            self.problems.append(
+                f"the key {self.rules.key_field} must be a text or a whole number, "
+                f"not {kind_of(value)}"
+            )
+
+    def _check(self, name: str, value: Any) -> Any:
+        if value is None:
+            return None
+        checked, problem = CHECKS[name](value)
+        if problem:
+            self.problems.append(f"{name} {problem}")
+            return None
+        return self._fit(name, checked)
+
+    def _fit(self, name: str, value: Any) -> Any:
+        limit_name = LIMITED.get(name)
+        if limit_name is None:
+            return value
+        limit_bytes = getattr(self.rules.limits, limit_name)
+        encoded = value.encode()
+        if len(encoded) <= limit_bytes:
+            return value
+        cut = encoded[:limit_bytes].decode(errors="ignore") if self.rules.truncate else ""
+        if cut:
+            self.truncated.append(name)
+            return cut
+        self.problems.append(f"{name} has {len(encoded)} bytes of UTF-8, {limit_bytes} are allowed")
+        return value
+
+    def _check_topic_id(self, body: dict[str, Any]) -> None:
+        topic_id, group_id = body.get("TopicId"), body.get("GroupId")
+        if topic_id is None or group_id is None:
+            return
+        prefix = group_id + TOPIC_ID_INFIX
+        if not topic_id.startswith(prefix):
+            self.problems.append(f"TopicId does not start with its GroupId and {TOPIC_ID_INFIX}")
+            return
+        problem = custom_part_problem(topic_id[len(prefix) :])
+        if problem:
+            self.problems.append(f"TopicId {problem}")
+
+    def _fix_topic_id(self, body: dict[str, Any], fixed: str | None) -> Origin:
+        if fixed is None and not self.rules.derive_ids:
+            return Origin.NONE
+        key_field = self.rules.key_field
+        if key_field and self.record.get(key_field) is None and fixed is None:
+            self.problems.append(
+                f"the key {key_field} is missing, and the TopicId is derived from it"
+            )
+        if self.problems:
+            return Origin.DERIVED
+        group_id = body["GroupId"]
+        topic_id = fixed or derive_topic_id(group_id, self.key, self.record)
+        if not topic_id.startswith(group_id + TOPIC_ID_INFIX):
+            # The dead letter's community was mended: the old ID cannot be used in the new one.
+            topic_id = derive_topic_id(group_id, self.key, self.record)
+        body["TopicId"] = topic_id
+        return Origin.DERIVED
+
+
+def _unknown_field(name: str, rules: RecordRules) -> str:
+    known = [*FIELDS, *rules.fields]
+    lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
+    hint = f" (is it {lower[close[0]]}?)" if close else ""
+    return f"unknown field {shown(name)}{hint}"
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,55 @@
+"""What is missing from the settings, and what is unwise in them."""
+
+from collections.abc import Iterator
+
+from worker.settings.model import REGIONS, App, Settings, variable
+
+SERVICE_QUOTA_PER_S = 200
+
+
+SERVICE_TIMEOUT_S = 3
+
+
+def unwise(settings: Settings) -> Iterator[str]:
+    """Say which values are allowed and yet likely to do harm."""
+    rate, http = settings.rate.calls_per_second, settings.http
+    if rate == 0:
+        yield "rate.calls_per_second is 0: no quota is kept"
+    elif rate > SERVICE_QUOTA_PER_S:
+        yield (
+            f"rate.calls_per_second is {rate:g}: the service allows {SERVICE_QUOTA_PER_S} "
+            "to an app and sells no more"
+        )
+    if http.total_timeout <= SERVICE_TIMEOUT_S:
+        yield (
+            f"http.total_timeout is {http.total_timeout:g} s: the service itself gives up after "
+            f"{SERVICE_TIMEOUT_S} s, give it longer"
+        )
+    if http.connect_timeout > http.total_timeout:
+        yield "http.connect_timeout is longer than http.total_timeout, which ends first"
+    if settings.records.topic_ids == "as-given":
+        yield (
+            'records.topic_ids is "as-given": a record without TopicId whose answer is lost may '
+            "be imported twice"
+        )
+
+
+def app_problems(app: App) -> Iterator[str]:
+    """Say what is missing before anything can be called."""
+    if app.sdk_app_id is None:
+        yield f"app.sdk_app_id is not set: set it in the file or as {variable('app', 'sdk_app_id')}"
+    ways = {
+        "app.secret_key": app.secret_key,
+        "app.secret_key_file": app.secret_key_file,
+        "app.usersig": app.usersig,
+    }
+    given = [name for name, value in ways.items() if value]
+    if not given:
+        yield (
+            f"no key: set {variable('app', 'secret_key')} or app.secret_key_file "
+            "(the app's key from the console), or app.usersig"
+        )
+    elif len(given) > 1:
+        yield f"{' and '.join(given)} are set: exactly one may be"
+    if not app.region and not app.base_url:
+        yield f"no host: set app.region ({', '.join(REGIONS)}) or app.base_url"

@@ -1,0 +1,169 @@
+"""Where settings come from: command line before environment before TOML file before defaults."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from worker.settings.model import (
+    ENVIRONMENT_PREFIX,
+    Settings,
+    SettingsError,
+    setting_names,
+    variable,
+)
+
+CONFIG_VARIABLE = "TOPIC_IMPORT_CONFIG"
+OPTIONS = {("app", "base_url"): "--base-url", ("rate", "calls_per_second"): "--rate"}
+
+
+def load(
+    config: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Settings:
+    """Read the settings.
+
+    `config`: the TOML file, else `$TOPIC_IMPORT_CONFIG`. `options`: what the command line set, by
+    section and name. Raises SettingsError that names every problem and where it stands.
+    """
+    environment = os.environ if environment is None else environment
+    if config is None and environment.get(CONFIG_VARIABLE):
+        config = Path(environment[CONFIG_VARIABLE])
+    origins: dict[tuple[str, ...], str] = {}
+    merged: dict[str, Any] = {}
+    if config is not None:
+        text, table = _read_toml(config)
+        _merge(merged, table, origins, _TomlOrigin(config, text))
+    _merge(merged, _from_environment(environment), origins, _environment_origin)
+    _merge(merged, options or {}, origins, lambda path: OPTIONS.get(path, "command line"))
+    _one_way_to_the_host(merged, options or {})
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_problems(error, origins))) from None
+
+
+def _read_toml(config: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = config.read_text()
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise SettingsError(f"{config}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{config}: not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{config}: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for name, value in sorted(environment.items()):
+        if not name.upper().startswith(ENVIRONMENT_PREFIX) or name.upper() == CONFIG_VARIABLE:
+            continue
+        if not value:
+            continue  # as compose files and unit files write what is not set
+        # Field names of the user's data keep their case, all else is the program's.
+        path = name[len(ENVIRONMENT_PREFIX) :].split("__")
+        path = [part.lower() for part in path[:2]] + [
+            part if path[1].lower() == "fields" else part.lower() for part in path[2:]
+        ]
+        inner = table
+        for part in path[:-1]:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise SettingsError(f"{name}: {part} is a setting, not a section")
+        inner[path[-1]] = value
+    return table
+
+
+def _environment_origin(path: tuple[str, ...]) -> str:
+    return variable(*path)
+
+
+class _TomlOrigin:
+    """Tells file and line of a setting."""
+
+    def __init__(self, config: Path, text: str) -> None:
+        self._config = config
+        self._lines = text.splitlines()
+
+    def __call__(self, path: tuple[str, ...]) -> str:
+        section: list[str] = []
+        for number, line in enumerate(self._lines, 1):
+            bare = line.strip()
+            if bare.startswith("["):
+                section = bare.strip("[]").split(".")
+                if section == list(path):
+                    return f"{self._config}:{number}"
+            name = [part.strip().strip("\"'") for part in bare.split("=")[0].split(".")]
+            if "=" in bare and section + name == list(path):
+                return f"{self._config}:{number}"
+        return str(self._config)
+
+
+def _merge(
+    into: dict[str, Any],
+    table: Mapping[str, Any],
+    origins: dict[tuple[str, ...], str],
+    origin: Any,
+    path: tuple[str, ...] = (),
+) -> None:
+    for name, value in table.items():
+        here = (*path, name)
+        if isinstance(value, Mapping):
+            inner = into.get(name)
+            if not isinstance(inner, dict):
+                inner = into[name] = {}
+            origins.setdefault(here, origin(here))
+            _merge(inner, value, origins, origin, here)
+        else:
+            into[name] = value
+            origins[here] = origin(here)
+
+
+def _one_way_to_the_host(merged: dict[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """`--base-url` takes the place of a region; else exactly one of the two may stand."""
+    app = merged.get("app")
+    if not isinstance(app, dict) or not (app.get("region") and app.get("base_url")):
+        return
+    if "base_url" not in options.get("app", {}):
+        raise SettingsError("app.region and app.base_url are set: exactly one may be")
+    del app["region"]
+
+
+def _problems(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+    for problem in error.errors(include_input=False, include_url=False):
+        path = tuple(str(part) for part in problem["loc"])
+        while path and path not in origins and path[:-1] in origins:
+            path = path[:-1]
+        name = ".".join(path)
+        where = _origin_of(path, origins)
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown setting {name}{_suggestion(path)}"
+        else:
+            reason = problem["msg"].removeprefix("Value error, ")
+            message = reason if reason.startswith("app.") else f"{name}: {reason}"
+        yield f"{where}: {message}" if where else message
+
+
+def _origin_of(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) -> str | None:
+    """Find where a setting was given; an environment names no section but by its variables."""
+    where = origins.get(path)
+    if where == variable(*path):
+        below = (p for p in origins if p[: len(path)] == path and len(p) > len(path))
+        return origins[next(below, path)]
+    return where
+
+
+def _suggestion(path: tuple[str, ...]) -> str:
+    known = [*setting_names(), *Settings.model_fields]
+    name = ".".join(path).lower()
+    close = [known_name for known_name in known if known_name.startswith(name)]
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" (is it {close[0]}?)" if close else ""

@@ -1,0 +1,281 @@
+"""Typed settings: every setting, its type and its default."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from worker.rules.topic.fields import FIELDS
+from worker.settings.addresses import (
+    REDIS_URLS,
+    SIGNS_IN_REDIS_URL,
+    host_and_port,
+    is_loopback,
+    is_proxy_url,
+    is_redis_url,
+)
+
+ENVIRONMENT_PREFIX = "TOPIC_IMPORT_"
+
+
+REGIONS = {
+    "china": "console.tim.qq.com",
+    "singapore": "adminapisgp.im.qcloud.com",
+    "seoul": "adminapikr.im.qcloud.com",
+    "tokyo": "adminapijpn.im.qcloud.com",
+    "frankfurt": "adminapiger.im.qcloud.com",
+    "silicon-valley": "adminapiusa.im.qcloud.com",
+    "jakarta": "adminapiidn.im.qcloud.com",
+}
+
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+PositiveCount = Annotated[int, Field(gt=0)]
+
+
+class SettingsError(Exception):
+    """Settings with which nothing can start: every problem, each in a sentence."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, str_strip_whitespace=True,
+        hide_input_in_errors=True,
+    )  # fmt: skip
+
+
+class App(_Section):
+    """Whom to call, and as whom."""
+
+    sdk_app_id: Annotated[int, Field(gt=0, lt=2**32)] | None = None
+    admin: Annotated[str, Field(min_length=1)] = "administrator"
+    secret_key: SecretStr | None = None
+    secret_key_file: Path | None = None
+    usersig: SecretStr | None = None
+    region: Literal[
+        "china", "singapore", "seoul", "tokyo", "frankfurt", "silicon-valley", "jakarta"
+    ] | None = None  # fmt: skip
+    base_url: str | None = None
+    allow_http: bool = False
+    path: Annotated[str, Field(pattern=r"^/?[\w./-]+$")] = "v4/group_open_http_svc/import_topic"
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host, parts = None, urlsplit("")
+        if parts.scheme not in {"http", "https"} or not host:
+            raise ValueError("must be a URL like https://console.tim.qq.com")
+        if parts.query or parts.fragment or parts.username or parts.password:
+            raise ValueError("must hold no query, fragment, user or password")
+        return url
+
+    @model_validator(mode="after")
+    def _check_scheme(self) -> Self:
+        url = urlsplit(self.base_url or "")
+        if url.scheme == "http" and not self.allow_http and not is_loopback(url.hostname or ""):
+            raise ValueError(
+                "app.base_url: plain http:// would send the signature readable to all on the "
+                "way; use https://, or set app.allow_http"
+            )
+        return self
+
+
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    given = url.get_secret_value()
+    if not (given.startswith(REDIS_URLS) and is_redis_url(given)):
+        raise ValueError(f"must be a URL like redis://host:6379/0; {SIGNS_IN_REDIS_URL}")
+    return url
+
+
+def _check_queue_url(url: SecretStr) -> SecretStr:
+    is_redis = url.get_secret_value().startswith(REDIS_URLS)
+    return _check_redis_url(url) if is_redis else url
+
+
+class Rate(_Section):
+    """How fast."""
+
+    calls_per_second: Seconds = 200.0
+    shared: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
+    replicas: PositiveCount | None = None
+
+
+class Http(_Section):
+    """The connections."""
+
+    max_in_flight: PositiveCount = 1000
+    connect_timeout: PositiveSeconds = 5.0
+    total_timeout: PositiveSeconds = 10.0
+    proxy: SecretStr | None = None
+    ca_file: Path | None = None
+
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, proxy: SecretStr | None) -> SecretStr | None:
+        if proxy and not is_proxy_url(proxy.get_secret_value()):
+            raise ValueError("must be a URL like http://proxy.example:3128")
+        return proxy
+
+
+class Retry(_Section):
+    """When a failed record is tried again."""
+
+    max_attempts: PositiveCount = 8
+    base_delay: Seconds = 0.5
+    max_delay: Seconds = 30.0
+    patience: Seconds = 600.0
+
+
+class RecordLimits(_Section):
+    """Longest values, in bytes of UTF-8."""
+
+    topic_name: PositiveCount = 30
+    custom_string: PositiveCount = 3000
+    face_url: PositiveCount = 100
+    notification: PositiveCount = 300
+    introduction: PositiveCount = 240
+
+
+class Records(_Section):
+    """How records are read."""
+
+    topic_ids: Literal["derive", "as-given"] = "derive"
+    on_existing: Literal["dead-letter", "skip"] = "dead-letter"
+    on_too_long: Literal["reject", "truncate"] = "reject"
+    limits: RecordLimits = RecordLimits()
+    fields: dict[str, str] = {}
+    key_field: Annotated[str, Field(min_length=1)] | None = None
+    max_line_bytes: PositiveCount = 1_048_576
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _read_json(cls, fields: Any) -> Any:
+        """Read the mapping from an environment variable, which holds it as JSON."""
+        if not isinstance(fields, str):
+            return fields
+        try:
+            return orjson.loads(fields)
+        except orjson.JSONDecodeError:
+            raise ValueError('must be a JSON object like {"title": "TopicName"}') from None
+
+    @field_validator("fields")
+    @classmethod
+    def _check_fields(cls, fields: dict[str, str]) -> dict[str, str]:
+        # Written the other way round (TopicName = "title") the meaning is as plain.
+        mapping = {
+            (ours if theirs in FIELDS and ours not in FIELDS else theirs): (
+                theirs if theirs in FIELDS and ours not in FIELDS else ours
+            )
+            for theirs, ours in fields.items()
+        }
+        for theirs, ours in mapping.items():
+            if ours not in FIELDS:
+                close = difflib.get_close_matches(ours, FIELDS, n=1)
+                hint = f" (is it {close[0]}?)" if close else f": one of {', '.join(FIELDS)}"
+                raise ValueError(f"{theirs} names no field of the API: {ours}{hint}")
+        return mapping
+
+    @field_validator("key_field")
+    @classmethod
+    def _check_key_field(cls, key_field: str | None) -> str | None:
+        if key_field in FIELDS:
+            raise ValueError("must name a field beside those of the API")
+        return key_field
+
+
+class HaltSettings(_Section):
+    """When a run stops by itself."""
+
+    same_rejection: Count = 1000
+
+
+class QueueSettings(_Section):
+    """Where topics wait."""
+
+    url: Annotated[SecretStr, AfterValidator(_check_queue_url)] | None = None
+    lease: PositiveSeconds = 60.0
+    keep_results: PositiveCount = 1_000_000
+
+
+class Outputs(_Section):
+    """The result files of a service."""
+
+    max_bytes: ByteSize = ByteSize(1 << 30)
+
+
+def _check_listen(listen: str) -> str:
+    host_and_port(listen)
+    return listen
+
+
+class Admin(_Section):
+    """The endpoint for monitors."""
+
+    listen: Annotated[str, AfterValidator(_check_listen)] = "127.0.0.1:9180"
+
+
+class Drain(_Section):
+    """The end."""
+
+    timeout: Seconds = 30.0
+
+
+class Settings(_Section):
+    """All settings by section."""
+
+    app: App = App()
+    rate: Rate = Rate()
+    http: Http = Http()
+    retry: Retry = Retry()
+    records: Records = Records()
+    halt: HaltSettings = HaltSettings()
+    queue: QueueSettings = QueueSettings()
+    outputs: Outputs = Outputs()
+    admin: Admin = Admin()
+    drain: Drain = Drain()
+
+
+def base_url(app: App) -> str:
+    """Build the URL of the service's host."""
+    return app.base_url or f"https://{REGIONS[app.region or 'china']}"
+
+
+def variable(*path: str) -> str:
+    """Name the environment variable of a setting."""
+    return ENVIRONMENT_PREFIX + "__".join(path).upper()
+
+
+def setting_names(model: type[BaseModel] = Settings, path: str = "") -> Iterator[str]:
+    """Yield the name of every setting, with its sections."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from setting_names(field.annotation, f"{path}{name}.")
+        else:
+            yield f"{path}{name}"

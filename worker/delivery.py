@@ -9,17 +9,22 @@ from typing import Protocol, assert_never
 from worker.limits import Limits, Turn
 from worker.logs import RepeatedEvents, logger
 from worker.rules import outcome, verdict
+from worker.rules.blame import Failures
 from worker.rules.counts import Counters
-from worker.rules.health import Failures, Health
-from worker.rules.outcome import Already, DeadLetter, Delivery, History, Outcome, Reason, Released
+from worker.rules.health import Health
+from worker.rules.outcome import Already, DeadLetter, Delivery, History, Outcome, Released
+from worker.rules.reaction import Attempt, Dead, GiveBack, Reaction, TryAgain
 from worker.rules.retry import RetryPolicy, backoff_s
 from worker.rules.topic.identity import Origin
 from worker.rules.topic.topic import Topic
 from worker.rules.usersig import Signature
-from worker.rules.verdict import Circumstances, Halt, Reply, decide
+from worker.rules.verdict import Circumstances, Halt, Reply, Verdict, decide
 from worker.traffic import Phase, Traffic
 
 log = logger()
+
+PARK_S = 1.0
+"""How long a record waits, on average, before it probes a service that is down once more."""
 
 
 class Chat(Protocol):
@@ -33,19 +38,16 @@ class Credentials(Protocol):
 
     @property
     def age_s(self) -> float:
-        """Seconds since it was made; NaN where nobody here knows."""
+        """Seconds since it was made; NaN where that is not known."""
         ...
 
-    def current(self) -> Signature: ...
+    def current(self) -> Signature:
+        """Return the signature to call with."""
+        ...
 
     def renew(self, stale: Signature) -> bool:
-        """Replace `stale`, unless that is done; False where no new one can be made."""
+        """Replace `stale`, unless that is done; return False where no new one can be made."""
         ...
-
-
-PARK_S = 1.0
-ACCOUNT_OR_SIGNATURE = frozenset({60004, 60005})
-"""Codes that both a bad signature and a bad account in the body give."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,25 +58,23 @@ class _Carried:
     topic: Topic
     history: History
     failures: Failures | None = None
-    was_called: bool = False
-    answered_at_start: int = 0
-    """Proper answers of the whole run when its last call began."""
     refused_generation: int | None = None
-    """Of the signature with which its account, or that signature, was refused first."""
+    was_called: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    """Try again after so many seconds; `parked`: counted from when the breaker closes."""
+    """Wait so many seconds before the next attempt; `is_parked`: from the end of an outage on."""
 
     seconds: float = 0.0
-    parked: bool = False
+    is_parked: bool = False
 
 
 class Carrier:
     """Carries deliveries to their outcomes; what all of them share.
 
-    `observe` is told of each reply: the name of its verdict, its code, the seconds of its call.
+    `observe` is called for each reply with the name of its verdict, its code and the seconds of its
+    call.
     """
 
     def __init__(
@@ -91,13 +91,12 @@ class Carrier:
         wall_clock: Callable[[], float],
         chance: Callable[[], float] = random.random,
         skip_existing: bool = False,
-        anything_imported: bool = False,
         observe: Callable[[str, int | None, float], None] = lambda *_: None,
     ) -> None:
         self._chat = chat
         self._credentials = credentials
         self._limits = limits
-        self.traffic = traffic
+        self._traffic = traffic
         self._health = health
         self._retry = retry
         self._counters = counters
@@ -105,10 +104,8 @@ class Carrier:
         self._wall_clock = wall_clock
         self._chance = chance
         self._skip_existing = skip_existing
-        self._anything_imported = anything_imported
         self._observe = observe
         self._repeated = RepeatedEvents(log, clock)
-        self._proven_generation = -1
         self.stopping = asyncio.Event()
         self.halted: Halt | None = None
 
@@ -123,218 +120,142 @@ class Carrier:
             log.error("halted", code=halt.code, reason=halt.message)
         self.stop()
 
-    async def carry(self, taken: Delivery) -> Outcome:
+    async def carry(self, delivery: Delivery) -> Outcome:
         """Take one delivery to its outcome; a stop or a cancellation releases it."""
-        delivery = _Carried(taken.id, taken.topic, taken.history)
-        self.traffic.enter(delivery.id, Phase.WAITING)
+        carried = _Carried(delivery.id, delivery.topic, delivery.history)
+        self._traffic.enter(carried.id, Phase.WAITING)
         try:
             while not self.stopping.is_set():
-                step = await self._attempt(delivery)
+                step = await self._attempt(carried)
                 if not isinstance(step, _Wait):
                     return step
-                if (step.parked or step.seconds > 0) and not self.stopping.is_set():
-                    self.traffic.enter(delivery.id, Phase.BACKING_OFF)
-                    if not step.parked or await self._park():
-                        await asyncio.sleep(step.seconds)
-                    self.traffic.enter(delivery.id, Phase.WAITING)
+                await self._wait(carried, step)
         except asyncio.CancelledError:
-            if self.traffic.is_calling(delivery.id):
-                delivery.history = delivery.history.cut_off()
+            if self._traffic.is_calling(carried.id):
+                carried.history = carried.history.cut_off()
         finally:
-            self.traffic.leave(delivery.id)
-        return Released(delivery.id, delivery.history)
+            self._traffic.leave(carried.id)
+        return Released(carried.id, carried.history)
+
+    async def _wait(self, carried: _Carried, wait: _Wait) -> None:
+        """Wait before the next attempt, without a slot; in an outage until it may be over."""
+        if not (wait.is_parked or wait.seconds > 0) or self.stopping.is_set():
+            return
+        self._traffic.enter(carried.id, Phase.BACKING_OFF)
+        if not wait.is_parked or await self._park():
+            await asyncio.sleep(wait.seconds)
+        self._traffic.enter(carried.id, Phase.WAITING)
 
     async def _park(self) -> bool:
         """Make room for records that were not tried yet, while single probes go out.
 
-        Ten bad records in a row look like an outage; only another record can tell. True when the
-        breaker closed, False when nobody else is left to probe with.
+        Ten bad records in a row look like an outage; only another record can show that they are
+        not. Returns True when the breaker closed, False when no other record is left to probe with.
         """
-        while self._limits.is_open:
+        while self._limits.is_probing:
             if not await self._limits.closes_within(PARK_S * (0.5 + self._chance())):
-                nobody_else_waits = not self.traffic.waiting
+                nobody_else_waits = not self._traffic.waiting
                 if nobody_else_waits:
                     return False
         return True
 
-    async def _attempt(self, delivery: _Carried) -> Outcome | _Wait:
+    async def _attempt(self, carried: _Carried) -> Outcome | _Wait:
+        """Make one call and act on its reply."""
         async with self._limits.slot_and_turn() as turn:
             if self.stopping.is_set():
-                return Released(delivery.id, delivery.history)
-            self.traffic.enter(delivery.id, Phase.CALLING)
+                return Released(carried.id, carried.history)
             signature = self._credentials.current()
-            before = delivery.history
-            delivery.history = before.attempted(self._wall_clock())
-            self._counters.calls += 1
-            self._counters.retries += delivery.was_called
-            delivery.was_called = True
-            delivery.answered_at_start = self._health.answered
-            reply = await self._chat.import_topic(delivery.topic.body, signature)
-            self._limits.heard(turn.started_s, answered=reply.status is not None)
-            self.traffic.enter(delivery.id, Phase.WAITING)
-        circumstances = Circumstances(self._anything_imported, self._skip_existing)
-        decided = decide(reply, delivery.topic, before, circumstances)
-        self._observe(type(decided).__name__.lower(), reply.code, self._clock() - turn.started_s)
+            before, answered_at_start = carried.history, self._health.blame.answered
+            reply = await self._call(carried, signature, turn)
+        circumstances = Circumstances(self._health.anything_imported, self._skip_existing)
+        decided = decide(reply, carried.topic, before, circumstances)
+        attempt = Attempt(
+            record=carried.id,
+            topic=carried.topic,
+            history=carried.history,
+            failures=carried.failures,
+            refused_generation=carried.refused_generation,
+            started_s=turn.started_s,
+            ended_s=self._clock(),
+            answered_at_start=answered_at_start,
+            generation=signature.generation,
+            current_generation=self._credentials.current().generation,
+            status=reply.status,
+            code=reply.code,
+            has_untried=self._traffic.has_untried,
+        )
+        self._observe(type(decided).__name__.lower(), reply.code, attempt.ended_s - turn.started_s)
+        self._log(decided, carried.topic)
         try:
-            return self._react(delivery, decided, reply, signature, turn)
+            reaction = self._health.react(decided, attempt)
+            self._set_pace(decided, reaction, turn)
+            return self._act(reaction, carried, signature)
         finally:
-            self._limits.look_again()
+            self._limits.wake_waiters()
 
-    def _react(
-        self,
-        delivery: _Carried,
-        decided: verdict.Verdict,
-        reply: Reply,
-        signature: Signature,
-        turn: Turn,
-    ) -> Outcome | _Wait:
-        """Settle all state for a verdict; what is left to do comes back."""
-        self._learn(decided, signature)
+    async def _call(self, carried: _Carried, signature: Signature, turn: Turn) -> Reply:
+        self._traffic.enter(carried.id, Phase.CALLING)
+        carried.history = carried.history.attempted(self._wall_clock())
+        self._counters.calls += 1
+        self._counters.retries += carried.was_called
+        carried.was_called = True
+        reply = await self._chat.import_topic(carried.topic.body, signature)
+        self._limits.call_ended(turn.started_s, answered=reply.status is not None)
+        self._traffic.enter(carried.id, Phase.WAITING)
+        return reply
+
+    def _log(self, decided: Verdict, topic: Topic) -> None:
         match decided:
-            case verdict.Imported():
-                return self._imported(delivery, decided, turn.started_s)
-            case verdict.Reject():
-                return self._rejected(delivery, decided, turn.started_s)
             case verdict.Retry():
-                return self._retried(delivery, decided, reply, turn.started_s)
+                self._repeated.warning("attempt failed", code=decided.code, reason=decided.message)
             case verdict.Throttled():
-                return self._throttled(delivery, decided, turn)
-            case verdict.Renew():
-                return self._renewed(delivery, decided, signature, turn.started_s)
-            case Halt():
-                return self._halted(delivery, decided)
+                self._repeated.warning("throttled", code=decided.code, reason=decided.message)
+            case verdict.Imported() if decided.already is Already.BEFORE:
+                if topic.origin is Origin.DERIVED:
+                    self._repeated.warning(
+                        "a derived TopicId existed before: were its keys used before?"
+                    )
             case _:
-                assert_never(decided)
+                pass
 
-    def _learn(self, decided: verdict.Verdict, signature: Signature) -> None:
-        """Note what a verdict says beyond its record: of the pace and of the signature."""
+    def _set_pace(self, decided: Verdict, reaction: Reaction, turn: Turn) -> None:
         if not isinstance(decided, verdict.Throttled):
             self._limits.not_throttled()
-        if isinstance(decided, verdict.Imported | verdict.Reject):
-            self._proven_generation = max(self._proven_generation, signature.generation)
-
-    def _imported(self, delivery: _Carried, decided: verdict.Imported, started_s: float) -> Outcome:
-        already = decided.already
-        self._health.imported(self._clock(), started_s=started_s)
-        self._anything_imported = True
-        if already is Already.BEFORE and delivery.topic.origin is Origin.DERIVED:
-            self._repeated.warning("a derived TopicId existed before: were its keys used before?")
-        return outcome.Imported(
-            delivery.id, already, delivery.history, self._wall_clock(), decided.made_id
-        )
-
-    def _rejected(self, delivery: _Carried, reject: verdict.Reject, started_s: float) -> Outcome:
-        halt = self._health.rejected(
-            reject.code, delivery.topic.group_id, self._clock(), started_s=started_s
-        )
-        if halt:
-            self.halt(halt)
-        return DeadLetter(
-            delivery.id,
-            reject.reason,
-            reject.code,
-            reject.message,
-            reject.hint,
-            delivery.history,
-        )
-
-    def _retried(
-        self, delivery: _Carried, retry: verdict.Retry, reply: Reply, started_s: float
-    ) -> Outcome | _Wait:
-        now_s = self._clock()
-        delivery.history = delivery.history.failed(ambiguous=retry.ambiguous)
-        delivery.failures = self._health.failed(
-            delivery.id,
-            delivery.failures,
-            now_s,
-            started_s=started_s,
-            answered_at_start=delivery.answered_at_start,
-            code=reply.code,
-            status=reply.status,
-            reached=retry.reached,
-            no_record_s_fault=retry.no_record_s_fault,
-        )
-        self._repeated.warning("attempt failed", code=retry.code, reason=retry.message)
-        halt = self._health.gateway_halt(retry.message)
-        if halt:
-            return self._halted(delivery, halt)
-        if retry.tries is not None and delivery.failures.count >= retry.tries:
-            rejection = verdict.Reject(Reason.REJECTED, retry.code, retry.message, retry.hint)
-            return self._rejected(delivery, rejection, started_s)
-        chances_are_over = self._health.is_exhausted(
-            delivery.id,
-            delivery.failures,
-            now_s,
-            is_coded=reply.code is not None,
-            fresh_waiting=self.traffic.has_untried,
-        )
-        if isinstance(chances_are_over, Halt):
-            return self._halted(delivery, chances_are_over)
-        if chances_are_over:
-            return self._exhausted(delivery, retry)
-        seconds = backoff_s(self._retry, delivery.failures.tries, self._chance())
-        return _Wait(seconds, parked=self._limits.is_open)
-
-    def _exhausted(self, delivery: _Carried, retry: verdict.Retry) -> Outcome:
-        halt = self._health.exhausted(retry.code or retry.message, delivery.topic.group_id)
-        if halt:
-            self.halt(halt)
-        hint = f"{retry.hint}; try the dead letter again when the service is well"
-        return DeadLetter(
-            delivery.id, Reason.EXHAUSTED, retry.code, retry.message, hint, delivery.history
-        )
-
-    def _throttled(
-        self, delivery: _Carried, throttled: verdict.Throttled, turn: Turn
-    ) -> Outcome | _Wait:
+            return
         self._counters.throttled += 1
-        self._repeated.warning("throttled", code=throttled.code, reason=throttled.message)
-        if not self._limits.is_open:
-            # What a probe meets, and what was under way before it, says nothing of the rate.
+        if reaction.slow_down:
             self._limits.throttled(turn)
-        if throttled.pauses_s:
-            halt = self._health.throttled(throttled, self._clock(), started_s=turn.started_s)
-            if halt:
-                return self._halted(delivery, halt)
-        return _Wait(0.0)
 
-    def _renewed(
-        self,
-        delivery: _Carried,
-        renew: verdict.Renew,
-        signature: Signature,
-        started_s: float,
-    ) -> Outcome | _Wait:
-        if delivery.refused_generation is None:
-            delivery.refused_generation = signature.generation
-        if self._account_is_at_fault(delivery, renew, delivery.refused_generation):
-            hint = "others succeed with the same signature: check From_Account"
-            return self._rejected(
-                delivery,
-                verdict.Reject(Reason.REJECTED, renew.code, renew.message, hint),
-                started_s,
-            )
-        if signature.generation != self._credentials.current().generation:
-            return _Wait(0.0)
-        halt = self._health.renewal(renew.code, renew.message, self._clock(), once=renew.once)
-        if halt is None and not self._credentials.renew(signature):
-            halt = Halt(
-                renew.code, f"{renew.message}: app.usersig cannot be renewed, give a new one"
-            )
-        if halt:
-            return self._halted(delivery, halt)
-        self._counters.renewals += 1
-        return _Wait(0.0)
+    def _act(self, reaction: Reaction, carried: _Carried, signature: Signature) -> Outcome | _Wait:
+        """Do what a reaction asks for."""
+        carried.history = reaction.history
+        carried.failures = reaction.failures
+        carried.refused_generation = reaction.refused_generation
+        if reaction.halt:
+            self.halt(reaction.halt)
+        if reaction.renew:
+            self._renew(signature, reaction.renew)
+        match reaction.fate:
+            case verdict.Imported():
+                already, made_id = reaction.fate.already, reaction.fate.made_id
+                return outcome.Imported(
+                    carried.id, already, carried.history, self._wall_clock(), made_id
+                )
+            case Dead(reason, code, message, hint):
+                return DeadLetter(carried.id, reason, code, message, hint, carried.history)
+            case TryAgain(tries):
+                if not tries:
+                    return _Wait()
+                seconds = backoff_s(self._retry, tries, self._chance())
+                return _Wait(seconds, is_parked=self._limits.is_probing)
+            case GiveBack():
+                return Released(carried.id, carried.history)
+            case _:
+                assert_never(reaction.fate)
 
-    def _account_is_at_fault(
-        self, delivery: _Carried, renew: verdict.Renew, refused_generation: int
-    ) -> bool:
-        return (
-            renew.code in ACCOUNT_OR_SIGNATURE
-            and delivery.topic.has_account
-            and refused_generation <= self._proven_generation
-        )
-
-    def _halted(self, delivery: _Carried, halt: Halt) -> Outcome:
-        self.halt(halt)
-        return Released(delivery.id, delivery.history)
+    def _renew(self, stale: Signature, refused: verdict.Renew) -> None:
+        if self._credentials.renew(stale):
+            self._counters.renewals += 1
+            return
+        sentence = f"{refused.message}: app.usersig cannot be renewed, give a new one"
+        self.halt(Halt(refused.code, sentence))

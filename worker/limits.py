@@ -74,7 +74,7 @@ class Limits:
         return f"<Limits {self._slots!r} {self._quota!r} {self._breaker!r}>"
 
     @property
-    def is_open(self) -> bool:
+    def is_probing(self) -> bool:
         """Whether the breaker lets single probes out only."""
         return self._breaker.is_open
 
@@ -111,7 +111,7 @@ class Limits:
 
     def _wait_s(self) -> float:
         wait_s = self._breaker.wait_s(self._clock())
-        self._tell()
+        self._announce()
         return wait_s
 
     async def closes_within(self, seconds: float) -> bool:
@@ -121,10 +121,10 @@ class Limits:
                 await self._all_may_call.wait()
         return not self._breaker.is_open
 
-    def look_again(self) -> None:
-        """Tell those who wait that a reply may have opened the way."""
+    def wake_waiters(self) -> None:
+        """Wake those who wait for a turn: a reply may have changed what they wait for."""
         self._something_changed.set()
-        self._tell()
+        self._announce()
 
     def throttled(self, turn: Turn) -> None:
         """Slow down: the call that had this turn was refused for its frequency."""
@@ -133,11 +133,11 @@ class Limits:
     def not_throttled(self) -> None:
         self._quota.not_throttled()
 
-    def heard(self, started_s: float, *, answered: bool) -> None:
-        """Note the end of a call, with an answer or without."""
+    def call_ended(self, started_s: float, *, answered: bool) -> None:
+        """Record the end of a call, with an answer or without."""
         self._breaker.ended(started_s, self._clock(), answered=answered)
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         if self._breaker.is_open:
             self._all_may_call.clear()
         else:

@@ -267,7 +267,11 @@ class Process:
         quota = LocalQuota(schedule.quota_per_s, clock, closed_for_s=0.0 if is_first else 1.0)
         self._counters = Counters()
         self._traffic = Traffic()
-        health = Health(schedule.retry, same_rejection=1000)
+        health = Health(
+            schedule.retry,
+            same_rejection=1000,
+            anything_imported=any(isinstance(o, Imported) for o in queue.outcomes.values()),
+        )
         self._carrier = Carrier(
             chat=network,
             credentials=SigningCredentials(
@@ -281,7 +285,6 @@ class Process:
             clock=clock,
             wall_clock=network.wall,
             chance=chance.random,
-            anything_imported=any(isinstance(o, Imported) for o in queue.outcomes.values()),
         )
 
     def run(self) -> None:

@@ -57,7 +57,7 @@ def test_no_rolling_second_exceeds_the_quota_and_none_is_wasted(
             for _ in range(4 * floor(quota_per_s)):
                 async with limits.slot_and_turn() as turn:
                     starts.append(turn.started_s)
-                limits.heard(turn.started_s, answered=True)
+                limits.call_ended(turn.started_s, answered=True)
             await asyncio.sleep(idle_s)
 
     play(story(), loop)

@@ -163,13 +163,13 @@ def test_a_call_that_fails_without_an_answer_breaks_no_silence() -> None:
 
 def test_a_throttle_holds_all_calls_and_is_no_outage() -> None:
     breaker = Breaker()
-    assert breaker.hold(10.0, 60011, (1.0, 5.0), started_s=9.9) == 1
+    assert breaker.pause(10.0, 60011, (1.0, 5.0), started_s=9.9) == 1
     assert breaker.is_open
     assert not breaker.is_outage
     assert breaker.wait_s(10.0) == 1.0
-    assert breaker.hold(10.1, 60011, (1.0, 5.0), started_s=9.95) == 0, "under way at the time"
+    assert breaker.pause(10.1, 60011, (1.0, 5.0), started_s=9.95) == 0, "under way at the time"
     breaker.started(11.0)
-    assert breaker.hold(11.1, 60011, (1.0, 5.0), started_s=11.0) == 2
+    assert breaker.pause(11.1, 60011, (1.0, 5.0), started_s=11.0) == 2
     breaker.ended(11.0, 11.1, answered=True)
     assert abs(breaker.wait_s(11.1) - 5.0) < 1e-9
     assert not breaker.succeeded(11.2, started_s=9.9)
@@ -181,13 +181,13 @@ def test_a_throttle_holds_all_calls_and_is_no_outage() -> None:
 def test_throttles_of_another_kind_begin_their_pauses_anew() -> None:
     breaker = Breaker()
     for n in range(5):
-        breaker.hold(10.0 * n, 60011, (1.0, 2.0), started_s=10.0 * n - 1)
-    assert breaker.hold(60.0, 70050, (60.0,), started_s=59.0) == 1
+        breaker.pause(10.0 * n, 60011, (1.0, 2.0), started_s=10.0 * n - 1)
+    assert breaker.pause(60.0, 70050, (60.0,), started_s=59.0) == 1
 
 
 def test_failures_during_a_hold_make_it_an_outage() -> None:
     breaker = Breaker()
-    breaker.hold(0.0, 70050, (60.0,), started_s=-1.0)
+    breaker.pause(0.0, 70050, (60.0,), started_s=-1.0)
     for record in range(OUTAGE_RECORDS):
         breaker.failed(record, 1.0)
     assert breaker.is_outage

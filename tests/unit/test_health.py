@@ -1,20 +1,23 @@
 """Whose fault a failure is, and when the run stops."""
 
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.rules.blame import Exhausted, FailedCall, Failures
 from worker.rules.breaker import OUTAGE_RECORDS
-from worker.rules.health import GATEWAY_REFUSALS_MAX, RENEWALS_MAX, Failures, Health
+from worker.rules.health import Health
+from worker.rules.renewals import RENEWALS_MAX
 from worker.rules.retry import RetryPolicy, backoff_s
+from worker.rules.streaks import GATEWAY_REFUSALS_MAX, GatewayRefusals
 from worker.rules.verdict import Halt, Throttled
 
 POLICY = RetryPolicy(max_attempts=3, base_delay_s=0.5, max_delay_s=30, patience_s=600)
 
 
 def answer(health: Health, at_s: float = 0.0) -> None:
-    health.imported(at_s, started_s=at_s)
+    health.blame.answer(at_s, started_s=at_s)
+    health.renewals.end()
+    health.rejections.end()
 
 
 def failed(
@@ -26,18 +29,22 @@ def failed(
     started_s: float | None = None,
     answered_at_start: int | None = None,
     code: int | None = None,
-    **reply: Any,
+    reached: bool = True,
+    no_record_s_fault: bool = True,
 ) -> Failures:
     """Fail at once, unless the call is said to have begun earlier."""
-    return health.failed(
-        record,
-        before,
-        at_s,
+    call = FailedCall(
+        record=record,
         started_s=at_s if started_s is None else started_s,
-        answered_at_start=health.answered if answered_at_start is None else answered_at_start,
+        ended_s=at_s,
+        answered_at_start=(
+            health.blame.answered if answered_at_start is None else answered_at_start
+        ),
         code=code,
-        **reply,
+        reached=reached,
+        no_record_s_fault=no_record_s_fault,
     )
+    return health.blame.failed(call, before)
 
 
 def is_over(
@@ -45,10 +52,11 @@ def is_over(
     failures: Failures,
     at_s: float,
     *,
-    fresh_waiting: bool = False,
+    has_untried: bool = False,
     is_coded: bool = True,
 ) -> bool | Halt:
-    return health.is_exhausted(0, failures, at_s, is_coded=is_coded, fresh_waiting=fresh_waiting)
+    judgement = health.blame.judge(0, failures, at_s, is_coded=is_coded, has_untried=has_untried)
+    return judgement if isinstance(judgement, Halt) else isinstance(judgement, Exhausted)
 
 
 def fail(
@@ -56,48 +64,48 @@ def fail(
 ) -> Failures:
     failures: Failures | None = None
     for _ in range(times):
-        failures = failed(health, record, failures, at_s, code=code, status=200)
+        failures = failed(health, record, failures, at_s, code=code)
     assert failures is not None
     return failures
 
 
 def test_a_record_that_fails_while_another_is_answered_is_exhausted() -> None:
     health = Health(POLICY)
-    first = failed(health, 1, None, 0.0, code=10002, status=200)
+    first = failed(health, 1, None, 0.0, code=10002)
     answer(health)
-    second = failed(health, 1, first, 1.0, code=10002, status=200)
-    assert not is_over(health, second, 1.0, fresh_waiting=True)
-    third = failed(health, 1, second, 2.0, code=10002, status=200)
-    assert is_over(health, third, 2.0, fresh_waiting=True)
+    second = failed(health, 1, first, 1.0, code=10002)
+    assert not is_over(health, second, 1.0, has_untried=True)
+    third = failed(health, 1, second, 2.0, code=10002)
+    assert is_over(health, third, 2.0, has_untried=True)
 
 
 def test_in_an_outage_nobody_s_attempts_run_out() -> None:
     health = Health(POLICY)
     failures = [fail(health, record, 50, code=None, at_s=1e6) for record in range(100)]
     assert health.breaker.is_outage
-    assert not any(is_over(health, f, 1e6 + 599, fresh_waiting=True) for f in failures)
+    assert not any(is_over(health, f, 1e6 + 599, has_untried=True) for f in failures)
 
 
 def test_failures_of_an_outage_are_forgiven_when_it_ends() -> None:
     health = Health(POLICY)
     failures = [fail(health, record, 50) for record in range(OUTAGE_RECORDS)]
     answer(health)
-    again = failed(health, 0, failures[0], 100.0, code=10002, status=200)
+    again = failed(health, 0, failures[0], 100.0, code=10002)
     assert again.count == 1
-    assert not is_over(health, again, 100.0, fresh_waiting=False)
+    assert not is_over(health, again, 100.0, has_untried=False)
 
 
 def test_a_failure_from_before_an_outage_does_not_condemn_while_it_lasts() -> None:
     health = Health(POLICY)
-    early = failed(health, 0, None, 0.0, code=10002, status=200)
+    early = failed(health, 0, None, 0.0, code=10002)
     answer(health)
     for record in range(1, OUTAGE_RECORDS + 1):
         fail(health, record, 1)
-    early = failed(health, 0, early, 1.0, code=10002, status=200)
-    early = failed(health, 0, early, 2.0, code=10002, status=200)
-    assert not is_over(health, early, 599.0, fresh_waiting=False)
-    assert not is_over(health, early, 600.0, fresh_waiting=True)
-    assert is_over(health, early, 600.0, fresh_waiting=False), "nobody is left to ask with"
+    early = failed(health, 0, early, 1.0, code=10002)
+    early = failed(health, 0, early, 2.0, code=10002)
+    assert not is_over(health, early, 599.0, has_untried=False)
+    assert not is_over(health, early, 600.0, has_untried=True)
+    assert is_over(health, early, 600.0, has_untried=False), "nobody is left to ask with"
 
 
 def test_many_bad_records_at_the_end_are_no_outage() -> None:
@@ -109,7 +117,7 @@ def test_many_bad_records_at_the_end_are_no_outage() -> None:
     again = [failed(health, n, failures, 1.0, code=80005) for n, failures in enumerate(first)]
     again = [failed(health, n, failures, 2.0, code=80005) for n, failures in enumerate(again)]
     assert not health.breaker.is_open, "each failed while others were answered"
-    assert all(is_over(health, f, 2.0, fresh_waiting=False) for f in again)
+    assert all(is_over(health, f, 2.0, has_untried=False) for f in again)
 
 
 def test_a_line_that_is_cut_for_them_too_is_an_outage() -> None:
@@ -119,22 +127,22 @@ def test_a_line_that_is_cut_for_them_too_is_an_outage() -> None:
     first += [failed(health, 9, None, 0.0, code=80005)]
     answer(health)
     for number, failures in enumerate(first):
-        failed(health, number, failures, 1.0, code=None, status=502)
+        failed(health, number, failures, 1.0, code=None)
     assert health.breaker.is_outage
 
 
 def test_codes_that_nobody_knows_are_no_outage() -> None:
     health = Health(POLICY)
     for record in range(100):
-        failed(health, record, None, 0.0, code=99999, status=200, no_record_s_fault=False)
+        failed(health, record, None, 0.0, code=99999, no_record_s_fault=False)
     assert not health.breaker.is_open
 
 
 def test_a_record_alone_is_given_patience_if_the_service_itself_refuses_it() -> None:
     health = Health(POLICY)
     refused = fail(health, 1, 5)
-    assert not is_over(health, refused, 599.0, fresh_waiting=False)
-    assert is_over(health, refused, 600.0, fresh_waiting=False) is True
+    assert not is_over(health, refused, 599.0, has_untried=False)
+    assert is_over(health, refused, 600.0, has_untried=False) is True
 
 
 def test_what_fails_with_nobody_answered_ends_in_a_halt_and_in_no_dead_letter() -> None:
@@ -150,8 +158,8 @@ def test_where_no_call_ever_gets_through_patience_ends_in_a_halt_too() -> None:
     failures = failed(health, 0, None, 0.0, code=None, reached=False)
     for second in range(2, 700, 2):
         failures = failed(health, 0, failures, float(second), code=None, reached=False)
-    assert is_over(health, failures, 599.0, fresh_waiting=True) is False
-    assert isinstance(is_over(health, failures, 700.0, fresh_waiting=True), Halt)
+    assert is_over(health, failures, 599.0, has_untried=True) is False
+    assert isinstance(is_over(health, failures, 700.0, has_untried=True), Halt)
     answer(health, 700.0)
     assert is_over(health, failures, 700.0) is False, "somebody was answered: it is tried again"
 
@@ -162,7 +170,7 @@ def test_a_line_that_dies_after_a_call_got_through_ends_in_a_halt_too() -> None:
     failures = failed(health, 0, None, 1.0, code=None)
     for second in range(2, 700, 2):
         failures = failed(health, 0, failures, float(second), code=None, reached=False)
-    assert is_over(health, failures, 700.0, fresh_waiting=True) is False
+    assert is_over(health, failures, 700.0, has_untried=True) is False
     assert isinstance(is_over(health, failures, 700.0), Halt)
 
 
@@ -170,7 +178,7 @@ def test_an_outage_may_last_longer_than_the_patience() -> None:
     health = Health(POLICY)
     answer(health)
     failures = [fail(health, record, 50) for record in range(OUTAGE_RECORDS)]
-    assert not any(is_over(health, f, 1e9, fresh_waiting=True) for f in failures)
+    assert not any(is_over(health, f, 1e9, has_untried=True) for f in failures)
     at_the_end = [is_over(health, f, 1e9) for f in failures]
     assert all(isinstance(over, Halt) for over in at_the_end), "nobody is left to ask with"
 
@@ -181,7 +189,7 @@ def test_attempts_made_in_an_outage_too_small_to_be_seen_do_not_count() -> None:
     pair = [failed(health, n, None, 0.0, code=502) for n in range(2)]
     answer(health)
     for at_s in range(1, 50):
-        pair = [failed(health, n, f, at_s, code=None, status=502) for n, f in enumerate(pair)]
+        pair = [failed(health, n, f, at_s, code=None) for n, f in enumerate(pair)]
     assert [f.confirmed for f in pair] == [1, 1]
     assert not any(is_over(health, f, 50.0, is_coded=False) for f in pair)
 
@@ -211,15 +219,13 @@ def test_a_line_that_is_dead_says_nothing_about_a_record() -> None:
         answer(health)
     assert failures is not None
     assert (failures.tries, failures.count) == (50, 0)
-    assert not is_over(health, failures, 1e9, fresh_waiting=False)
+    assert not is_over(health, failures, 1e9, has_untried=False)
 
 
 def test_the_same_rejection_many_times_over_two_communities_halts() -> None:
     health = Health(POLICY, same_rejection=5)
-    assert [health.rejected(10004, "a", 0.0, started_s=0.0) for _ in range(9)] == [None] * 9, (
-        "one community"
-    )
-    halt = health.rejected(10004, "b", 0.0, started_s=0.0)
+    assert [health.rejections.count(10004, "a") for _ in range(9)] == [None] * 9, "one community"
+    halt = health.rejections.count(10004, "b")
     assert halt is not None
     assert "10004" in halt.message
 
@@ -227,43 +233,40 @@ def test_the_same_rejection_many_times_over_two_communities_halts() -> None:
 def test_a_success_or_another_code_begins_the_count_anew() -> None:
     health = Health(POLICY, same_rejection=3)
     for code in (10004, 10004, 10010, 10004, 10004):
-        assert health.rejected(code, f"community of {code}", 0.0, started_s=0.0) is None
+        assert health.rejections.count(code, f"community of {code}") is None
     answer(health)
-    assert health.rejected(10004, "b", 0.0, started_s=0.0) is None
+    assert health.rejections.count(10004, "b") is None
 
 
 def test_many_rejections_with_the_check_off_never_halt() -> None:
     health = Health(POLICY, same_rejection=0)
-    assert not any(health.rejected(10004, f"g{n % 5}", 0.0, started_s=0.0) for n in range(5000))
+    assert not any(health.rejections.count(10004, f"g{n % 5}") for n in range(5000))
 
 
 def test_records_that_run_out_of_attempts_with_one_code_halt_too_and_are_no_answer() -> None:
     health = Health(POLICY, same_rejection=2)
-    assert health.exhausted(99999, "a") is None
-    assert health.exhausted(99999, "b") is not None
+    assert health.rejections.count(99999, "a") is None
+    assert health.rejections.count(99999, "b") is not None
 
 
 def test_renewals_without_success_halt_and_with_success_go_on() -> None:
     health = Health(POLICY)
-    assert [health.renewal(70001, "", 0.0, once=False) for _ in range(RENEWALS_MAX)] == (
+    assert [health.renewals.renew(70001, "", 0.0, once=False) for _ in range(RENEWALS_MAX)] == (
         [None] * RENEWALS_MAX
     )
-    assert health.renewal(70001, "expired", 1.0, once=False) is not None
-    assert health.renewal(70001, "", 100.0, once=False) is None, "a minute later"
+    assert health.renewals.renew(70001, "expired", 1.0, once=False) is not None
+    assert health.renewals.renew(70001, "", 100.0, once=False) is None, "a minute later"
     answer(health)
-    assert health.renewal(70003, "", 100.0, once=True) is None
-    assert health.renewal(70003, "", 100.0, once=True) is not None
+    assert health.renewals.renew(70003, "", 100.0, once=True) is None
+    assert health.renewals.renew(70003, "", 100.0, once=True) is not None
 
 
-def test_a_wrong_address_halts_after_many_answers_that_are_not_the_service_s() -> None:
-    health = Health(POLICY)
-    for record in range(GATEWAY_REFUSALS_MAX - 1):
-        failed(health, record, None, 0.0, code=None, status=404)
-    assert health.gateway_halt("HTTP 404") is None
-    failed(health, 99, None, 0.0, code=None, status=404)
-    assert health.gateway_halt("HTTP 404") is not None
-    failed(health, 99, None, 0.0, code=10002, status=200)
-    assert health.gateway_halt("HTTP 404") is None
+def test_ten_answers_in_a_row_that_a_gateway_gave_halt() -> None:
+    gateway = GatewayRefusals()
+    for _ in range(GATEWAY_REFUSALS_MAX - 1):
+        assert gateway.count(404, "HTTP 404") is None
+    assert gateway.count(404, "HTTP 404") is not None
+    assert gateway.count(200, "HTTP 404") is None
 
 
 def throttle(*pauses_s: float, halt: bool) -> Throttled:
@@ -273,26 +276,26 @@ def throttle(*pauses_s: float, halt: bool) -> Throttled:
 def test_a_throttle_halts_when_its_pauses_are_used_up() -> None:
     health = Health(POLICY)
     twice = throttle(60.0, 120.0, halt=True)
-    assert health.throttled(twice, 0.0, started_s=-1.0) is None
-    assert health.throttled(twice, 60.2, started_s=60.1) is None
-    halt = health.throttled(twice, 200.0, started_s=199.9)
+    assert health.pause(twice, 0.0, started_s=-1.0) is None
+    assert health.pause(twice, 60.2, started_s=60.1) is None
+    halt = health.pause(twice, 200.0, started_s=199.9)
     assert halt is not None
     assert "3.0 minutes" in halt.message
     answer(health, 290.0)
-    assert health.throttled(twice, 300.0, started_s=299.0) is None, "it passed in between"
+    assert health.pause(twice, 300.0, started_s=299.0) is None, "it passed in between"
 
 
 def test_calls_under_way_when_the_pause_begins_use_up_none() -> None:
     health = Health(POLICY)
     once = throttle(60.0, halt=True)
     for _ in range(100):
-        assert health.throttled(once, 1.0, started_s=0.9) is None
+        assert health.pause(once, 1.0, started_s=0.9) is None
 
 
 def test_a_throttle_without_an_end_goes_on_pausing() -> None:
     health = Health(POLICY)
     for at_s in range(0, 1000, 100):
-        assert health.throttled(throttle(1.0, 5.0, halt=False), at_s, started_s=at_s - 1) is None
+        assert health.pause(throttle(1.0, 5.0, halt=False), at_s, started_s=at_s - 1) is None
     assert health.breaker.wait_s(900.0) == 5.0
 
 
@@ -301,7 +304,8 @@ def test_the_state_can_be_read_off() -> None:
     answer(health)
     fail(health, 1, 1)
     assert repr(health) == (
-        "<Health answered=1 outages=0 rejections=0 <Breaker closed failing=1 in_flight=0>>"
+        "<Health <Blame answered=1 outages=0> <RejectionStreak 0 x None> "
+        "<Breaker closed failing=1 in_flight=0>>"
     )
 
 

@@ -92,7 +92,10 @@ def assemble(
     """Put the parts together that carry deliveries to their outcomes."""
     clock = asyncio.get_running_loop().time
     retry = retry_policy(settings)
-    health, traffic = Health(retry, same_rejection=same_rejection), Traffic()
+    health, traffic = (
+        Health(retry, same_rejection=same_rejection, anything_imported=anything_imported),
+        Traffic(),
+    )
     limits = Limits(quota, slots(settings), clock, health.breaker)
     carrier = Carrier(
         chat=chat,
@@ -105,7 +108,6 @@ def assemble(
         clock=clock,
         wall_clock=time.time,
         skip_existing=settings.records.on_existing == "skip",
-        anything_imported=anything_imported,
         observe=observe,
     )
     return Machinery(limits, traffic, carrier)

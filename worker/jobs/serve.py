@@ -186,7 +186,7 @@ class _Service:
             return "drain"
         if self._halt:
             return "halt"
-        return "probe" if self._machinery and self._machinery.limits.is_open else "run"
+        return "probe" if self._machinery and self._machinery.limits.is_probing else "run"
 
     def _why_not_ready(self) -> str | None:
         if self._stopping.is_set():
@@ -201,7 +201,7 @@ class _Service:
             return f"queue: {self._engine.trouble}"
         if not self._quota.is_reachable:
             return "quota: the Redis of rate.shared cannot be used"
-        if self._machinery.limits.is_open:
+        if self._machinery.limits.is_probing:
             seconds = self._machinery.limits.probing_for_s
             return f"outage: the service is unwell for {seconds:.0f} s, and asked now and then"
         return None

@@ -71,7 +71,7 @@ async def _on_terminal(
 
 
 def _speed(calls_per_s: float, limits: Limits) -> str:
-    if limits.is_open:
+    if limits.is_probing:
         return f"service unwell, asking now and then for {limits.probing_for_s:.0f} s"
     allowed = f" of {limits.rate_per_s:.0f}" if limits.rate_per_s else ""
     return f"{calls_per_s:.0f}{allowed} calls/s"
@@ -95,5 +95,5 @@ def tell(counts: Counts, counters: Counters, limits: Limits) -> None:
         calls=counters.calls,
         throttled=counters.throttled,
         rate_in_force=round(limits.rate_per_s, 1),
-        **({"probing_for_s": round(limits.probing_for_s)} if limits.is_open else {}),
+        **({"probing_for_s": round(limits.probing_for_s)} if limits.is_probing else {}),
     )

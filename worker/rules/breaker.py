@@ -17,7 +17,7 @@ SILENCE_AT_FIRST_S = 5.0
 """How long ten and more open calls may all stay unanswered: some of the usual latencies; before
 the first answer, longer than the service's own timeout of 3 s."""
 LATENCY_WEIGHT = 0.1
-LOOK_GAP_S = 0.2
+POLL_GAP_MAX_S = 0.2
 """Between two looks of a process that runs; what goes beyond it was its own standstill."""
 
 
@@ -41,15 +41,15 @@ class Breaker:
         self._why: Why | None = None
         self._opened_at_s = float("-inf")
         self.closed_at_s = float("-inf")
-        self._held_at_s = float("-inf")
-        self._held_by: int | None = None
-        self._holds = 0
+        self._paused_at_s = float("-inf")
+        self._paused_by: int | None = None
+        self._pauses = 0
         self._probes = 0
         self._probe_started_s: float | None = None
         self._next_probe_s = float("-inf")
         self._in_flight = 0
         self._heard_at_s = 0.0
-        self._looked_at_s = 0.0
+        self._polled_at_s = 0.0
         self._latency_s: float | None = None
 
     def __repr__(self) -> str:
@@ -110,22 +110,22 @@ class Breaker:
         if len(self._failing) == OUTAGE_RECORDS:
             self._open(now_s, Why.FAILURES)
 
-    def hold(
+    def pause(
         self, now_s: float, code: int | None, pauses_s: tuple[float, ...], *, started_s: float
     ) -> int:
         """Stop calls for the next of `pauses_s`; how many throttles by this code came in a row.
 
         0 for one whose call was under way at the last: it tells nothing new.
         """
-        if started_s <= self._held_at_s:
+        if started_s <= self._paused_at_s:
             return 0
         if not self.is_open:
             self._open(now_s, Why.THROTTLE)
-        self._holds = self._holds + 1 if code == self._held_by else 1
-        self._held_at_s, self._held_by = now_s, code
-        pause_s = pauses_s[min(self._holds, len(pauses_s)) - 1]
+        self._pauses = self._pauses + 1 if code == self._paused_by else 1
+        self._paused_at_s, self._paused_by = now_s, code
+        pause_s = pauses_s[min(self._pauses, len(pauses_s)) - 1]
         self._next_probe_s = max(self._next_probe_s, now_s + pause_s)
-        return self._holds
+        return self._pauses
 
     def succeeded(self, now_s: float, *, started_s: float) -> bool:
         """Note that the service did its work for a call, and close if that call was a probe.
@@ -133,13 +133,13 @@ class Breaker:
         A call from before the breaker opened says nothing of now. True where an outage of failing
         records ended.
         """
-        if started_s < max(self._opened_at_s, self._held_at_s):
+        if started_s < max(self._opened_at_s, self._paused_at_s):
             return False
         ended = self._why is Why.FAILURES
         if self.is_open:
             self.closed_at_s = now_s
         self._failing.clear()
-        self._holds = 0
+        self._pauses = 0
         self._why = None
         return ended
 
@@ -157,9 +157,9 @@ class Breaker:
         self._next_probe_s = now_s + pause_s
 
     def _is_silent(self, now_s: float) -> bool:
-        standstill_s = max(0.0, now_s - self._looked_at_s - LOOK_GAP_S)
+        standstill_s = max(0.0, now_s - self._polled_at_s - POLL_GAP_MAX_S)
         self._heard_at_s = min(now_s, self._heard_at_s + standstill_s)
-        self._looked_at_s = now_s
+        self._polled_at_s = now_s
         if self._in_flight < OUTAGE_RECORDS:
             return False
         if self._latency_s is None:

@@ -1,0 +1,66 @@
+"""Refusals in a row that show that the run, and not its records, is at fault."""
+
+from worker.rules.verdict import Halt
+
+GATEWAY_REFUSALS_MAX = 10
+GATEWAY_REFUSALS = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
+"""HTTP statuses by which a gateway says that the address or the way in is wrong."""
+COMMUNITIES_MIN = 2
+
+
+class RejectionStreak:
+    """Counts rejections in a row with one code; so many over two communities halt the run.
+
+    `halt_at` 0: never. A mapping of the fields that is wrong would dead-letter every record.
+    """
+
+    def __init__(self, halt_at: int) -> None:
+        self._halt_at = halt_at
+        self._code: int | str | None = None
+        self._length = 0
+        self._groups: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<RejectionStreak {self._length} x {self._code}>"
+
+    def end(self) -> None:
+        """Begin to count anew: a record was imported."""
+        self._length = 0
+
+    def count(self, code: int | str | None, group_id: str) -> Halt | None:
+        """Count a record that was rejected or exhausted with a code."""
+        if code != self._code or not self._length:
+            self._code, self._length, self._groups = code, 0, set()
+        self._length += 1
+        if len(self._groups) < COMMUNITIES_MIN:
+            self._groups.add(group_id)
+        is_long = self._halt_at and self._length >= self._halt_at
+        if not is_long or len(self._groups) < COMMUNITIES_MIN:
+            return None
+        return Halt(
+            code or "rejected",
+            f"{self._length} records in a row were refused with {code} and none imported: "
+            "the mapping of the fields looks wrong (halt.same_rejection)",
+        )
+
+
+class GatewayRefusals:
+    """Counts answers in a row that a gateway gave in place of the service."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def end(self) -> None:
+        """Begin to count anew: the service itself answered."""
+        self._in_a_row = 0
+
+    def count(self, status: int | None, failure: str) -> Halt | None:
+        """Count a failed call by its HTTP status, None without one; `failure` names it."""
+        self._in_a_row = self._in_a_row + 1 if status in GATEWAY_REFUSALS else 0
+        if self._in_a_row < GATEWAY_REFUSALS_MAX:
+            return None
+        return Halt(
+            failure,
+            f"the last {self._in_a_row} answers were {failure}: check app.base_url, "
+            "app.path and the proxy",
+        )

@@ -14,7 +14,6 @@ import orjson
 import pytest
 import redis
 
-from tests.contract.conftest import Run
 from tests.support.engines import RedisUnderTest, open_redis
 from tests.support.queues import DEAD, imported, read_record
 from tests.support.redis_server import RedisServer
@@ -104,35 +103,31 @@ async def forget_groups(server: RedisServer, world: World) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_chaos_loses_nothing_and_hides_no_doubt(
-    server: RedisServer, run: Run, monkeypatch: pytest.MonkeyPatch, seed: int
+async def test_chaos_loses_nothing_and_hides_no_doubt(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     async def short_pause(queue: PatientStreams) -> None:
         await asyncio.sleep(0.01)
 
     monkeypatch.setattr(PatientStreams, "_pause", short_pause)
     world = World(random.Random(seed))
-
-    async def story() -> None:
-        feeder = await open_unreliable(server, "", world)
-        jobs = [consume(server, f"consumer {n}", world) for n in range(CONSUMERS)]
-        running = [asyncio.create_task(job) for job in (*jobs, forget_groups(server, world))]
-        for at in range(0, TOPICS, BATCH):
-            await feeder.put([read_record(n) for n in range(at + 1, at + BATCH + 1)])
-            await asyncio.sleep(0.02)
-        async with asyncio.timeout(PATIENCE_S):
-            while not await feeder.is_empty():
-                assert not any(job.done() for job in running)
-                await asyncio.sleep(0.05)
-        world.is_over = True
-        await asyncio.gather(*running)
-        counts = await feeder.counts()
-        assert (counts.read, counts.queued, counts.lost) == (TOPICS, 0, 0)
-        assert counts.imported + counts.dead == TOPICS
-        assert len(await feeder.dead_letters()) == counts.dead
-        await feeder.close()
-
-    run(story())
+    feeder = await open_unreliable(server, "", world)
+    jobs = [consume(server, f"consumer {n}", world) for n in range(CONSUMERS)]
+    running = [asyncio.create_task(job) for job in (*jobs, forget_groups(server, world))]
+    for at in range(0, TOPICS, BATCH):
+        await feeder.put([read_record(n) for n in range(at + 1, at + BATCH + 1)])
+        await asyncio.sleep(0.02)
+    async with asyncio.timeout(PATIENCE_S):
+        while not await feeder.is_empty():
+            assert not any(job.done() for job in running)
+            await asyncio.sleep(0.05)
+    world.is_over = True
+    await asyncio.gather(*running)
+    counts = await feeder.counts()
+    assert (counts.read, counts.queued, counts.lost) == (TOPICS, 0, 0)
+    assert counts.imported + counts.dead == TOPICS
+    assert len(await feeder.dead_letters()) == counts.dead
+    await feeder.close()
     with redis.Redis(port=server.port) as client:
         entries: Any = [*client.xrange("topics:imported"), *client.xrange("topics:dead")]
     outcomes = Counter(orjson.loads(fields[b"line"])["source"] for _, fields in entries)

@@ -1,4 +1,4 @@
-"""Result files follow the queue, whatever happened to them meanwhile."""
+"""Result files agree with the queue again, whatever happened to them in between."""
 
 import resource
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from worker.outputs.result_file import Agreement, ReadLines, ResultFile, compare
 
 
 class Outcomes:
-    """The queue's side of a result file."""
+    """The outcomes in a queue, from which a result file is written."""
 
     def __init__(self, count: int = 0) -> None:
         self.rows = [(seq, b"line %d\n" % seq) for seq in range(1, count + 1)]
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_leaves_no_torn_line(tmp_path: Path) -> None:
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let the system refuse to write a file beyond a size."""
+    """Let a write fail that would make a file longer than `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -122,7 +122,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 def all_lines(directory: Path) -> list[bytes]:
-    """The lines of a file and of those that were rotated away, oldest first."""
+    """Return the lines of the rotated files and of the current one, oldest first."""
     files = sorted(directory.glob("imported.0*.jsonl"))
     return [
         line

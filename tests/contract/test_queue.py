@@ -1,4 +1,4 @@
-"""The contract of a queue, run by every engine."""
+"""What every engine of the queue promises."""
 
 from dataclasses import replace
 from typing import Any
@@ -92,9 +92,7 @@ async def test_only_a_rejected_record_without_doubt_can_be_replaced(
     assert counts.add_up
 
 
-async def test_a_changed_line_that_was_imported_is_a_conflict(
-    queue: Queue,
-) -> None:
+async def test_a_changed_line_that_was_imported_is_a_conflict(queue: Queue) -> None:
     await queue.put([read_record(1, own_id="x")])
     (taken,) = await queue.take(1)
     await queue.settle([imported(taken.id)])
@@ -119,7 +117,7 @@ async def test_a_resubmitted_dead_letter_is_queued_with_its_doubt(queue: Queue) 
     (again,) = await queue.take(1)
     assert again.history.may_exist
     assert (await queue.counts()).read == 1
-    assert await queue.put(letters) == 0, "it is not dead now"
+    assert await queue.put(letters) == 0, "the record is queued, not dead"
 
 
 async def test_topics_found_under_derived_ids_are_counted_separately(queue: Queue) -> None:
@@ -136,6 +134,7 @@ async def test_topics_found_under_derived_ids_are_counted_separately(queue: Queu
 
 
 async def put_and_reject(queue: Queue, *records: Record) -> None:
+    """Put records, and let the service refuse each: none of their topics can exist."""
     await queue.put(list(records))
     for taken in await queue.take(10):
         letter = DeadLetter(taken.id, Reason.REJECTED, 10010, "", "", History(attempts=1))
@@ -151,16 +150,14 @@ async def test_a_rejected_record_that_moved_up_is_not_lost(queue: Queue) -> None
     await queue.dead_letters()
 
 
-async def test_a_record_mended_in_another_file_keeps_its_topic_id(queue: Queue) -> None:
+async def test_a_record_mended_in_another_file_takes_over_its_topic_id(queue: Queue) -> None:
     await put_and_reject(queue, read_record(1, own_id="x"))
     await queue.put([read_record(1, own_id="x", name="mended", path="b.jsonl")])
     counts = await queue.counts()
     assert (counts.queued, counts.dead, counts.by_reason) == (1, 1, {"rejected": 1})
 
 
-async def test_a_line_mended_as_a_dead_letter_is_not_reread(
-    queue: Queue,
-) -> None:
+async def test_a_line_mended_as_a_dead_letter_is_not_reread(queue: Queue) -> None:
     await queue.put([read_record(1, raw=b"{")])
     (letter,) = await hand_in(queue)
     await queue.put([replace(letter, topic=read_record(1).topic, content_hash=b"mended")])
@@ -187,7 +184,7 @@ async def test_unfinished_inputs_are_remembered(queue: Queue) -> None:
 
 
 async def hand_in(queue: Queue, **changes: Any) -> list[Record]:
-    """The queue's dead letters as `backfill dead-letter.jsonl` reads them, perhaps edited."""
+    """Return the dead letters as `backfill dead-letter.jsonl` reads them, with fields changed."""
     records = []
     for letter in await queue.dead_letters():
         if "record" in letter:
@@ -198,6 +195,7 @@ async def hand_in(queue: Queue, **changes: Any) -> list[Record]:
 
 
 async def exhaust(queue: Queue, *records: Record) -> None:
+    """Put records, and let all attempts of each fail: their topics may exist."""
     await queue.put(list(records))
     for taken in await queue.take(10):
         await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
@@ -214,7 +212,7 @@ async def test_a_doubtful_dead_letter_with_a_duplicate_is_tried_again(queue: Que
 
 @pytest.mark.parametrize("path", ["a.jsonl", "b.jsonl"])
 async def test_a_letter_of_another_job_puts_the_record_in_doubt(queue: Queue, path: str) -> None:
-    """`backfill a.jsonl other/dead-letter.jsonl`: the other job's calls may have made it."""
+    """With `backfill a.jsonl other/dead-letter.jsonl`, the other job may have made the topic."""
     record = read_record(1, own_id="x")
     letter = replace(
         record,
@@ -241,9 +239,7 @@ async def test_a_letter_mended_wrongly_keeps_its_topic_id_and_doubt(queue: Queue
     assert (await queue.counts()).read == 1
 
 
-async def test_a_letter_with_a_truncated_line_changes_nothing(
-    queue: Queue,
-) -> None:
+async def test_a_letter_with_a_truncated_line_changes_nothing(queue: Queue) -> None:
     whole = orjson.dumps({"GroupId": "@TGS#_a", "TopicName": "b", "CustomString": "x" * 2000})
     too_long = Record(
         "a.jsonl",
@@ -254,7 +250,9 @@ async def test_a_letter_with_a_truncated_line_changes_nothing(
     )
     await queue.put([too_long])
     assert await queue.put(await hand_in(queue)) == 0
-    assert await queue.put([read_record(1, raw=whole)]) == 1, "with a larger limit it is valid"
+    assert await queue.put([read_record(1, raw=whole)]) == 1, (
+        "the whole line is valid under a larger limit"
+    )
     assert (await queue.counts()).queued == 1
 
 
@@ -267,9 +265,7 @@ async def test_an_old_letter_does_not_replace_a_newer_record(queue: Queue) -> No
     assert (counts.queued, counts.dead, counts.read) == (1, 1, 2)
 
 
-async def test_a_doubt_survives_settings_that_made_its_record_invalid(
-    queue: Queue,
-) -> None:
+async def test_a_doubt_survives_settings_that_made_its_record_invalid(queue: Queue) -> None:
     await exhaust(queue, read_record(1))
     (letter,) = await hand_in(queue)
     await queue.put([replace(letter, topic=InvalidRecordError(["too long"]))])

@@ -78,9 +78,7 @@ async def test_a_queue_refuses_the_records_of_another_job(queue: SqliteQueue) ->
             identify(other)
 
 
-async def test_a_duplicate_replaces_its_dead_letter_once_that_is_mended(
-    queue: SqliteQueue,
-) -> None:
+async def test_a_duplicate_replaces_its_dead_letter_once_that_is_mended(queue: SqliteQueue) -> None:
     twins = [read_record(1, name="twin"), read_record(2, name="twin")]
     await queue.put(twins)
     (taken,) = await queue.take(10)

@@ -1,4 +1,4 @@
-"""The contract of a quota, run by both engines on real time; the shared one with a real Redis."""
+"""What both engines of the quota promise, on real time; the shared one on a real Redis."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ def server(
 
 @pytest.fixture(params=binaries(), ids=str)
 def doomed_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
-    """One that a test may kill."""
+    """A server for this test alone, which it may kill."""
     server = RedisServer(request.param, tmp_path)
     server.start()
     yield server
@@ -78,7 +78,7 @@ async def sharing(
     app: str | None = None,
     timeout_s: float = 1.0,
 ) -> AsyncIterator[SharedQuota]:
-    """Share the quota of an app, by default of one that no other test has."""
+    """Open the shared quota of an app; the default app belongs to the running test alone."""
     clock = asyncio.get_running_loop().time
     test = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1]
     client = Redis.from_url(
@@ -102,7 +102,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def use_for(quota: Quota, seconds: float) -> list[float]:
-    """Take every turn for a while."""
+    """Take every turn for some seconds. Returns their times in seconds."""
     turns = []
     loop = asyncio.get_running_loop()
     end_s = loop.time() + seconds
@@ -137,7 +137,7 @@ async def test_a_refusal_lowers_the_rate_and_time_raises_it(engine: Engine) -> N
         quota.throttled(await quota.acquire())
         await until(lambda: quota.rate_per_s < full_per_s)
         lowered_per_s = quota.rate_per_s
-        # One call of a second's, less a quarter: of two calls one was refused.
+        # One of two calls was refused, so the rate falls by three quarters of a call a second.
         assert lowered_per_s == pytest.approx(full_per_s - 0.75, rel=1e-3)
         await use_for(quota, 0.3)
         assert lowered_per_s < quota.rate_per_s < full_per_s
@@ -204,7 +204,7 @@ async def test_a_wait_for_a_turn_can_be_cancelled_any_time(server: RedisServer) 
 
 
 class User:
-    """Takes every turn of a quota and notes when, and whether Redis gave it."""
+    """Takes every turn of a quota and records its time, and whether Redis gave it."""
 
     def __init__(self, quota: SharedQuota) -> None:
         self.quota = quota
@@ -226,9 +226,7 @@ class User:
         assert self._work.cancelled()
 
 
-async def test_without_redis_a_process_uses_its_share_or_waits(
-    doomed_server: RedisServer,
-) -> None:
+async def test_without_redis_a_process_uses_its_share_or_waits(doomed_server: RedisServer) -> None:
     clock = asyncio.get_running_loop().time
     share = LocalQuota(QUOTA_PER_S / 2, clock)
     async with sharing(doomed_server, fallback=share) as going_on, sharing(doomed_server) as w:
@@ -250,14 +248,14 @@ async def test_without_redis_a_process_uses_its_share_or_waits(
         for user in users:
             await user.stop()
     assert careful.shared_s[before[0]] >= careful.own_s[-1] + 1.0
-    assert careful.turns == sorted(careful.turns), "all on Redis' clock, as near as can be"
+    assert careful.turns == sorted(careful.turns), "all turns are on the clock of Redis"
     starts = sorted(at for user in users for at in (*user.shared_s, *user.own_s))
     assert most_in_a_second(starts) <= QUOTA_PER_S
 
 
 def check_the_outage(careful: User, patient: User, before: list[int]) -> None:
     assert [len(careful.shared_s), len(patient.shared_s)] == before
-    assert not patient.own_s, "without a share of its own it waits"
+    assert not patient.own_s, "without a fallback it waits"
     own_s, rate_per_s = careful.own_s, bucket_and_rate(QUOTA_PER_S / 2)[1]
     assert own_s[0] >= careful.shared_s[-1] + 1.0, "the second before the switch counts too"
     assert (len(own_s) - 3) / (own_s[-1] - own_s[0]) <= rate_per_s
@@ -278,7 +276,7 @@ async def test_a_hanging_redis_counts_as_unreachable(doomed_server: RedisServer)
 
 
 class Script:
-    """The script by itself, at times that a test chooses."""
+    """Runs the script alone, at times that a test chooses."""
 
     def __init__(self, server: RedisServer, calls_per_second: float) -> None:
         self._redis = redis.Redis.from_url(server.url, decode_responses=True)
@@ -294,7 +292,7 @@ class Script:
         self._redis.close()
 
     def reserve(self, now_us: int, *, not_refused: int = 0) -> tuple[bool, int, float]:
-        """Whether there is a turn, its time or when to ask again, and the factor in force."""
+        """Return if a turn was reserved, its time or when to ask again in µs, and the factor."""
         return self._run("reserve", not_refused, "", now_us)
 
     def throttled(self, now_us: int, turn_us: int, *, not_refused: int = 0) -> float:

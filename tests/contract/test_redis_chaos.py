@@ -1,7 +1,7 @@
-"""The distributed queue in chaos: lost calls and answers, crashes, take-overs, forgotten groups.
+"""The Redis queue under random faults: lost calls and replies, crashes, takeovers, lost groups.
 
-What must hold whatever happens: nothing is lost, no topic has two outcomes, and no topic is called
-a second time by a consumer that was not told of the doubt.
+Whatever happens, no record is lost, no topic has two outcomes, and a topic that was called before
+is delivered again only in doubt.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ FAILS = 0.04
 
 @dataclass
 class World:
-    """What happened: by whom each topic was called, and who was not told of a doubt."""
+    """The topics that were called, and those delivered again without their doubt."""
 
     chance: random.Random
     called: set[str] = field(default_factory=set)
@@ -38,7 +38,7 @@ class World:
     is_over: bool = False
 
     def call(self, delivery: Delivery) -> Outcome:
-        """Call for a delivery, or not, and say what came of it."""
+        """Call the service for a delivery, or not. Returns the outcome."""
         name, history = delivery.topic.name, delivery.history
         if name in self.called and not history.may_exist:
             self.undoubted.append(name)
@@ -54,7 +54,7 @@ class World:
 
 
 class Unreliable:
-    """A script of which some calls do not arrive, and some answers."""
+    """A script that loses some calls and some replies."""
 
     def __init__(self, script: Any, chance: random.Random) -> None:
         self._script = script
@@ -64,10 +64,10 @@ class Unreliable:
         fate = self._chance.random()
         if fate < FAILS:
             raise ConnectionError("the call is lost")
-        answer = await self._script(**given)
+        reply = await self._script(**given)
         if fate > 1 - FAILS:
-            raise ConnectionError("the answer is lost")
-        return answer
+            raise ConnectionError("the reply is lost")
+        return reply
 
 
 async def open_unreliable(server: RedisServer, name: str, world: World) -> RedisUnderTest:
@@ -82,7 +82,7 @@ async def consume(server: RedisServer, name: str, world: World) -> None:
     while not world.is_over:
         outcomes = [world.call(delivery) for delivery in await queue.take(20)]
         if world.chance.random() < 0.05:
-            await queue.fall_silent()  # a crash, with all that is in hand
+            await queue.fall_silent()  # a crash, with all that it holds
             await asyncio.sleep(world.chance.choice([0.0, LEASE_S * 2]))
             await queue.close()
             queue = await open_unreliable(server, name, world)

@@ -1,4 +1,4 @@
-"""Settings of the tests: the same examples on every machine."""
+"""Hypothesis settings of the tests: with `CI` set, the same examples on every machine."""
 
 import os
 

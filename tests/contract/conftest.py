@@ -1,24 +1,15 @@
 """Real Redis servers, one of each binary, and every engine of the queue on them."""
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.engines import Queue, SqliteUnderTest, flush, open_redis, running
 from tests.support.redis_server import RedisServer, binaries
+from tests.support.redis_streams import KEEPS_EVERYTHING, Streams
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 SERVERS = {f"redis-{n}": binary for n, binary in enumerate(binaries())}
-
-
-@pytest.fixture
-def run() -> Iterator[Run]:
-    """One loop for a test and what it opens."""
-    with asyncio.Runner() as runner:
-        yield runner.run
 
 
 @pytest.fixture(scope="session", params=SERVERS)
@@ -31,8 +22,24 @@ def running_server(
 
 @pytest.fixture
 def server(running_server: RedisServer) -> RedisServer:
+    """Each server in turn, emptied for this test."""
     flush(running_server)
     return running_server
+
+
+@pytest.fixture(params=SERVERS)
+def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
+    """Each server in turn, for this test alone; it loses nothing once it has replied."""
+    with running(SERVERS[request.param], tmp_path, *KEEPS_EVERYTHING) as server:
+        yield server
+
+
+@pytest.fixture
+def streams(server: RedisServer) -> Iterator[Streams]:
+    """The streams of the queue on `server`, as a producer and a reader of results see them."""
+    streams = Streams(server)
+    yield streams
+    streams.close()
 
 
 @pytest.fixture(scope="session")
@@ -49,16 +56,16 @@ def all_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])
-def queue(
-    request: pytest.FixtureRequest, tmp_path: Path, run: Run, all_servers: dict[str, RedisServer]
-) -> Iterator[Queue]:
-    """Each engine in turn."""
+async def queue(
+    request: pytest.FixtureRequest, tmp_path: Path, all_servers: dict[str, RedisServer]
+) -> AsyncIterator[Queue]:
+    """Each engine in turn, empty and open."""
     opened: Queue
     if request.param == "sqlite":
         opened = SqliteUnderTest(tmp_path)
     else:
         server = all_servers[request.param]
         flush(server)
-        opened = run(open_redis(server))
+        opened = await open_redis(server)
     yield opened
-    run(opened.end())
+    await opened.end()

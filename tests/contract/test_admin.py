@@ -1,4 +1,4 @@
-"""The admin endpoint on a real socket: what monitors, probes and people get, and nothing more."""
+"""The admin endpoint on a real socket: what monitors, probes and people receive."""
 
 import asyncio
 import re
@@ -23,8 +23,8 @@ SECRET = "s3cr<t&key"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back over HTTP."""
+class Response:
+    """An HTTP response."""
 
     status: int
     text: str
@@ -47,46 +47,41 @@ def some_metrics() -> Metrics:
     return Metrics(gauges, quota_per_s=200.0, clock=lambda: 0.0)
 
 
-def tell(
+async def get(
     *requests: str, status: Callable[[], Status] = lambda: READY, listen: str = "127.0.0.1:0"
-) -> list[Answer]:
-    """Ask a server of our own, `METHOD path` or only the path; one after the other."""
+) -> list[Response]:
+    """Send requests to a server of this call, one after the other. Returns the responses.
 
-    async def ask() -> list[Answer]:
-        async with (
-            AdminServer(listen, status, some_metrics()) as server,
-            aiohttp.ClientSession() as session,
-        ):
-            answers = []
-            for request in requests:
-                method, _, path = request.rpartition(" ")
-                async with session.request(method or "GET", server.url + path) as response:
-                    text = await response.text()
-                    answers.append(Answer(response.status, text, response.headers))
-            return answers
-
-    return asyncio.run(ask())
-
-
-def raw(*requests: bytes) -> list[bytes]:
-    """Send bytes as they are, each on a connection of its own; all that is answered."""
-
-    async def ask() -> list[bytes]:
-        async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
-            answers = []
-            for request in requests:
-                port = int(server.url.rpartition(":")[2])
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(request)
-                answers.append(await reader.read())
-                writer.close()
-            return answers
-
-    return asyncio.run(ask())
+    A request is a path to GET, or `METHOD path`.
+    """
+    async with (
+        AdminServer(listen, status, some_metrics()) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        answers = []
+        for request in requests:
+            method, _, path = request.rpartition(" ")
+            async with session.request(method or "GET", server.url + path) as response:
+                text = await response.text()
+                answers.append(Response(response.status, text, response.headers))
+        return answers
 
 
-def test_a_service_that_runs_is_alive_and_ready() -> None:
-    alive, ready = tell("/healthz", "/readyz")
+async def send_raw(*requests: bytes) -> list[bytes]:
+    """Send bytes as they are, each on a connection of its own. Returns what came back on each."""
+    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+        answers = []
+        for request in requests:
+            port = int(server.url.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            answers.append(await reader.read())
+            writer.close()
+        return answers
+
+
+async def test_a_running_service_is_alive_and_ready() -> None:
+    alive, ready = await get("/healthz", "/readyz")
     assert (alive.status, alive.text) == (200, "ok")
     assert (ready.status, ready.text) == (200, "ready")
     assert ready.headers["Content-Type"] == "text/plain; charset=utf-8"
@@ -101,34 +96,34 @@ def test_a_service_that_runs_is_alive_and_ready() -> None:
         "queue: Redis cannot be reached",
     ],
 )
-def test_a_service_that_is_not_ready_says_why_and_is_alive(reason: str) -> None:
+async def test_a_service_that_is_not_ready_gives_its_reason(reason: str) -> None:
     status = Status(ready=False, reason=reason, facts={})
-    alive, ready, page = tell("/healthz", "/readyz", "/", status=lambda: status)
+    alive, ready, page = await get("/healthz", "/readyz", "/", status=lambda: status)
     assert alive.status == 200
     assert (ready.status, ready.text) == (503, reason)
     assert page.status == 200
     assert f"<h1>topic-import: not ready</h1>\n<p>{reason}</p>" in page.text
 
 
-def test_readiness_is_told_anew_every_time_and_in_one_line() -> None:
+async def test_readiness_is_asked_each_time_and_fits_one_line() -> None:
     reasons = iter(["halted:\n  look\r\nhere", "", "draining"])
 
     def status() -> Status:
         return Status(ready=False, reason=next(reasons), facts={})
 
-    answers = tell("/readyz", "/readyz", "/readyz", status=status)
+    answers = await get("/readyz", "/readyz", "/readyz", status=status)
     assert [answer.text for answer in answers] == ["halted: look here", "not ready", "draining"]
 
 
-def test_the_metrics_have_the_content_type_of_their_format() -> None:
-    (answer,) = tell("/metrics")
+async def test_the_metrics_have_the_prometheus_content_type() -> None:
+    (answer,) = await get("/metrics")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == CONTENT_TYPE
     assert "\ntopic_import_queued 7.0\n" in answer.text
 
 
-def test_the_page_shows_the_facts_and_leads_to_the_others() -> None:
-    (page,) = tell("/?from=somewhere")
+async def test_the_page_shows_the_facts_and_links_the_others() -> None:
+    (page,) = await get("/?from=somewhere")
     assert page.status == 200
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert '<th scope="row">read</th><td>12 = 3 queued + 8 imported' in page.text
@@ -140,14 +135,14 @@ def test_the_page_shows_the_facts_and_leads_to_the_others() -> None:
     assert len(page.text) < 2000
 
 
-def test_no_value_can_write_into_the_page_and_no_secret_is_shown() -> None:
+async def test_values_are_escaped_and_secrets_are_hidden() -> None:
     keep_secret(SECRET)
     status = Status(
         ready=False,
         reason=f"<b>{SECRET}</b> redis://user:hunter2@host/0 usersig=eJabc {{state}}",
         facts={'<i>"queue"': f"<script>{SECRET}</script>", "{rows}": "&amp;"},
     )
-    page, ready = tell("/", "/readyz", status=lambda: status)
+    page, ready = await get("/", "/readyz", status=lambda: status)
     for answer in (page, ready):
         for hidden in (SECRET, "s3cr", "t&amp;key", "hunter2", "eJabc"):
             assert hidden not in answer.text
@@ -158,16 +153,16 @@ def test_no_value_can_write_into_the_page_and_no_secret_is_shown() -> None:
 
 
 @pytest.mark.parametrize("path", ["/other", "/healthz/", "/metrics/../healthz2", "/favicon.ico"])
-def test_any_other_path_is_not_found(path: str) -> None:
-    (answer,) = tell(path)
+async def test_any_other_path_is_not_found(path: str) -> None:
+    (answer,) = await get(path)
     assert answer.status == 404
     assert answer.text == "not found: there are /, /healthz, /readyz and /metrics"
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_only_reading_is_allowed(path: str) -> None:
-    posted, deleted, head, got = tell(f"POST {path}", f"DELETE {path}", f"HEAD {path}", path)
+async def test_only_get_and_head_are_allowed(path: str) -> None:
+    posted, deleted, head, got = await get(f"POST {path}", f"DELETE {path}", f"HEAD {path}", path)
     for answer in (posted, deleted):
         assert answer.status == 405
         assert answer.headers["Allow"] == "GET, HEAD"
@@ -175,10 +170,12 @@ def test_only_reading_is_allowed(path: str) -> None:
     assert head.headers["Content-Length"] == str(len(got.text.encode()))
 
 
-def test_what_wrote_the_server_is_told_to_nobody() -> None:
-    answers = tell(*PATHS, "/other", "POST /")
+async def test_no_response_names_the_server_library() -> None:
+    answers = await get(*PATHS, "/other", "POST /")
     heads = [f"{answer.headers}{answer.text}" for answer in answers]
-    broken = raw(b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n")
+    broken = await send_raw(
+        b"\x16\x03\x01\x02\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n"
+    )
     assert all(b" 400 Bad Request\r\n" in answer for answer in broken)
     for text in (*heads, *(answer.decode() for answer in broken)):
         assert "aiohttp" not in text.lower()
@@ -186,15 +183,15 @@ def test_what_wrote_the_server_is_told_to_nobody() -> None:
         assert "topic-import" in text
 
 
-def test_what_is_no_http_is_answered_shortly_and_not_logged(
+async def test_invalid_http_gets_a_short_response_and_no_log(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    (answer,) = raw(b"GET / HTTP/1.1\r\n" + b"x" * 20_000 + b"\r\n\r\n")
+    (answer,) = await send_raw(b"GET / HTTP/1.1\r\n" + b"x" * 20_000 + b"\r\n\r\n")
     assert answer.partition(b"\r\n\r\n")[2] == b"bad request"
     assert "".join(capfd.readouterr()) == ""
 
 
-def test_a_status_that_fails_is_500_without_details_and_logged_once_until_it_is_well(
+async def test_a_failing_status_is_500_and_logged_once_until_it_recovers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     turn = 0
@@ -206,14 +203,14 @@ def test_a_status_that_fails_is_500_without_details_and_logged_once_until_it_is_
             return READY
         raise RuntimeError("the inner trouble")
 
-    answers = tell("/readyz", "/", "/readyz", "/readyz", "/healthz", "/metrics", status=status)
+    answers = await get("/readyz", "/", "/readyz", "/readyz", "/healthz", "/metrics", status=status)
     assert [answer.status for answer in answers] == [500, 500, 500, 200, 200, 200]
     for answer in answers[:3]:
         assert answer.text == "the status cannot be told; the log says why"
-    told = "".join(capsys.readouterr())
-    assert told.count("the admin endpoint cannot tell") == 1
-    assert told.count("RuntimeError: the inner trouble") == 1
-    tell("/readyz", status=status)
+    logged = "".join(capsys.readouterr())
+    assert logged.count("the admin endpoint cannot tell") == 1
+    assert logged.count("RuntimeError: the inner trouble") == 1
+    await get("/readyz", status=status)
     assert "the admin endpoint cannot tell" in "".join(capsys.readouterr())
 
 
@@ -226,17 +223,15 @@ def machine_has_ipv6() -> bool:
     return True
 
 
-def test_an_ipv6_address_stands_in_brackets() -> None:
-    async def url() -> str:
-        async with AdminServer("[::1]:0", lambda: READY, some_metrics()) as server:
-            return server.url
-
+async def test_an_ipv6_address_is_written_in_brackets() -> None:
     if not machine_has_ipv6():
         with pytest.raises(AdminError, match=r"admin\.listen"):
-            asyncio.run(url())
+            await get("/healthz", listen="[::1]:0")
         return
-    assert re.fullmatch(r"http://\[::1\]:[1-9]\d+", asyncio.run(url()))
-    (alive,) = tell("/healthz", listen="[::1]:0")
+    async with AdminServer("[::1]:0", lambda: READY, some_metrics()) as server:
+        url = server.url
+    assert re.fullmatch(r"http://\[::1\]:[1-9]\d+", url)
+    (alive,) = await get("/healthz", listen="[::1]:0")
     assert alive.text == "ok"
 
 
@@ -262,76 +257,67 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
         ("192.0.2.1:0", "this machine has no such address"),
     ],
 )
-def test_a_bad_address_is_refused_with_a_sentence(listen: str, trouble: str) -> None:
+async def test_a_bad_address_is_refused_with_a_sentence(listen: str, trouble: str) -> None:
     with pytest.raises(AdminError, match=re.escape(trouble)) as caught:
-        tell(listen=listen)
+        await get(listen=listen)
     assert str(caught.value).startswith("admin.listen: ")
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_taken_address_is_refused_with_a_sentence() -> None:
+async def test_a_taken_address_is_refused_with_a_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(AdminError) as caught:
-            tell(listen=listen)
+            await get(listen=listen)
     assert str(caught.value) == (
         f"admin.listen: {listen}: another process listens there: "
         "choose another port, or 0 for a free one"
     )
 
 
-def test_a_password_in_the_address_is_not_repeated() -> None:
+async def test_a_password_in_the_address_is_not_repeated() -> None:
     with pytest.raises(AdminError) as caught:
-        tell(listen="redis://user:hunter2@host:port")
+        await get(listen="redis://user:hunter2@host:port")
     assert "hunter2" not in str(caught.value)
 
 
-def test_connections_beyond_the_bound_are_cut_and_the_others_served() -> None:
-    async def ask() -> tuple[bytes, bytes]:
-        async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
-            port = int(server.url.rpartition(":")[2])
-            held = [
-                await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS_MAX)
-            ]
-            await asyncio.sleep(0.1)
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                cut = await reader.read()
-            except ConnectionError:
-                cut = b""
-            writer.close()
-            held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            served = await held[0][0].read()
-            for _, kept in held:
-                kept.close()
-            return cut, served
-
-    cut, served = asyncio.run(ask())
+async def test_connections_beyond_the_bound_are_cut_and_the_others_served() -> None:
+    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+        port = int(server.url.rpartition(":")[2])
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS_MAX)]
+        await asyncio.sleep(0.1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            cut = await reader.read()
+        except ConnectionError:
+            cut = b""
+        writer.close()
+        held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        served = await held[0][0].read()
+        for _, kept in held:
+            kept.close()
     assert cut == b""
     assert served.endswith(b"\r\n\r\nok")
 
 
-def test_the_end_does_not_wait_for_idle_connections_and_frees_the_address() -> None:
-    async def end() -> tuple[float, bytes, str]:
-        loop = asyncio.get_running_loop()
-        async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
-            address = server.url.removeprefix("http://")
-            reader, writer = await asyncio.open_connection(*address.split(":"))
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            await reader.readuntil(b"ok")
-            began_s = loop.time()
-        took_s = loop.time() - began_s
-        rest = await reader.read()
-        writer.close()
-        async with AdminServer(address, lambda: READY, some_metrics()) as server:
-            return took_s, rest, server.url.removeprefix("http://") + address
-
-    took_s, rest, addresses = asyncio.run(end())
+async def test_closing_ignores_idle_connections_and_frees_the_address() -> None:
+    loop = asyncio.get_running_loop()
+    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+        address = server.url.removeprefix("http://")
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"ok")
+        began_s = loop.time()
+    took_s = loop.time() - began_s
+    rest = await reader.read()
+    writer.close()
+    async with AdminServer(address, lambda: READY, some_metrics()) as server:
+        addresses = server.url.removeprefix("http://") + address
     assert took_s < 2
     assert rest == b""
     assert addresses[: len(addresses) // 2] == addresses[len(addresses) // 2 :]
 
 
-def test_a_ready_service_may_have_something_to_say_on_its_page() -> None:
-    (page,) = tell("/", status=lambda: replace(READY, reason="slow: half of the quota"))
+async def test_a_ready_service_may_show_a_reason_on_its_page() -> None:
+    (page,) = await get("/", status=lambda: replace(READY, reason="slow: half of the quota"))
     assert "<h1>topic-import: ready</h1>\n<p>slow: half of the quota</p>" in page.text

@@ -1,4 +1,4 @@
-"""The client on real sockets: every way in which a call can end is a Reply."""
+"""The client on real sockets: however a call ends, it returns a Reply."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ def response(body: bytes, status: str = "200 OK", *, length: int | None = None) 
 async def ask(
     handler: Handler, *, times: int = 1, total_timeout_s: float = 5.0, path: str = "v4/x/y"
 ) -> list[Reply]:
-    """Call a raw server, one call after the other."""
+    """Call a raw server `times` times, one call after the other. Returns the replies."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -61,19 +61,20 @@ def answering(content: bytes) -> Handler:
     return handler
 
 
-def one_reply(handler: Handler, *, total_timeout_s: float = 5.0) -> Reply:
-    (reply,) = asyncio.run(ask(handler, total_timeout_s=total_timeout_s))
+async def one_reply(handler: Handler, *, total_timeout_s: float = 5.0) -> Reply:
+    """Call a raw server once."""
+    (reply,) = await ask(handler, total_timeout_s=total_timeout_s)
     return reply
 
 
-def test_the_request_is_the_documented_one() -> None:
+async def test_the_request_matches_the_documentation() -> None:
     seen: list[bytes] = []
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(await request_of(reader))
         writer.write(response(OK_BODY))
 
-    reply = one_reply(handler)
+    reply = await one_reply(handler)
     assert reply == Reply(status=200, code=0, topic_id="t", action_status="OK")
     line, rest = seen[0].split(b"\r\n", 1)
     assert line == (
@@ -84,7 +85,7 @@ def test_the_request_is_the_documented_one() -> None:
     assert rest.endswith('{"a":"话"}'.encode())
 
 
-def test_connections_are_reused() -> None:
+async def test_connections_are_reused() -> None:
     connections = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,7 +93,7 @@ def test_connections_are_reused() -> None:
         connections += 1
         await answering(response(OK_BODY))(reader, writer)
 
-    replies = asyncio.run(ask(handler, times=5))
+    replies = await ask(handler, times=5)
     assert [reply.code for reply in replies] == [0] * 5
     assert connections == 1
 
@@ -111,8 +112,8 @@ def test_connections_are_reused() -> None:
         (b"garbage\r\n\r\n", "the answer could not be read"),
     ],
 )
-def test_a_broken_answer_may_have_taken_effect(content: bytes, failure: str) -> None:
-    reply = one_reply(answering(content))
+async def test_a_broken_reply_may_have_taken_effect(content: bytes, failure: str) -> None:
+    reply = await one_reply(answering(content))
     assert reply.failure is not None
     assert reply.failure.startswith(failure)
     assert reply.may_have_taken_effect
@@ -120,43 +121,43 @@ def test_a_broken_answer_may_have_taken_effect(content: bytes, failure: str) -> 
 
 
 @pytest.mark.parametrize("status", ["302 Found", "403 Forbidden", "404 Not Found", "429 Slow"])
-def test_what_a_gateway_refuses_by_itself_took_no_effect_and_is_not_followed(status: str) -> None:
+async def test_a_gateway_refusal_had_no_effect_and_is_not_followed(status: str) -> None:
     content = f"HTTP/1.1 {status}\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
-    reply = one_reply(answering(content.encode()))
+    reply = await one_reply(answering(content.encode()))
     assert reply.failure == f"HTTP {status[:3]}"
     assert not reply.may_have_taken_effect
 
 
-def test_a_cut_answer_may_have_taken_effect() -> None:
+async def test_a_truncated_reply_may_have_taken_effect() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_of(reader)
         writer.write(response(OK_BODY, length=len(OK_BODY) + 10))
         await writer.drain()
 
-    reply = one_reply(handler)
+    reply = await one_reply(handler)
     assert (reply.failure, reply.may_have_taken_effect) == ("the answer was cut short", True)
 
 
-def test_a_connection_cut_before_the_answer_may_have_taken_effect() -> None:
+async def test_a_connection_cut_before_the_reply_may_have_taken_effect() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_of(reader)
         writer.transport.abort()
 
-    reply = one_reply(handler)
+    reply = await one_reply(handler)
     assert reply.failure == "the connection was cut before the answer"
     assert reply.may_have_taken_effect
 
 
-def test_a_slow_answer_may_have_taken_effect() -> None:
+async def test_a_slow_reply_may_have_taken_effect() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_of(reader)
         await reader.read()
 
-    reply = one_reply(handler, total_timeout_s=0.2)
+    reply = await one_reply(handler, total_timeout_s=0.2)
     assert (reply.failure, reply.may_have_taken_effect) == ("no answer in time", True)
 
 
-def test_an_endless_answer_is_read_to_a_bound() -> None:
+async def test_an_endless_reply_is_read_to_a_bound() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_of(reader)
         writer.write(response(b"", length=10**9))
@@ -164,47 +165,40 @@ def test_an_endless_answer_is_read_to_a_bound() -> None:
             writer.write(b"x" * 65536)
             await writer.drain()
 
-    assert one_reply(handler).failure == "an answer without an ErrorCode"
+    assert (await one_reply(handler)).failure == "an answer without an ErrorCode"
 
 
-def test_a_refused_connection_was_never_sent() -> None:
-    async def story() -> Reply:
-        async with ImportTopicClient(Endpoint("http://127.0.0.1:9", "p", 1, "a")) as client:
-            return await client.import_topic(b"{}", SIGNATURE)
-
-    reply = asyncio.run(story())
+async def test_a_call_without_a_connection_had_no_effect() -> None:
+    async with ImportTopicClient(Endpoint("http://127.0.0.1:9", "p", 1, "a")) as client:
+        reply = await client.import_topic(b"{}", SIGNATURE)
     assert reply.failure == "cannot connect: Connection refused"
     assert not reply.may_have_taken_effect
 
 
-def test_a_server_that_speaks_no_tls_is_a_failure_and_not_a_fallback() -> None:
+async def test_a_server_without_tls_is_a_failure_without_fallback() -> None:
     async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello\r\n")
         writer.close()
 
-    async def story() -> Reply:
-        server = await asyncio.start_server(greet, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        endpoint = Endpoint(f"https://127.0.0.1:{port}", "p", 1, "a", 1.0, 2.0)
-        async with ImportTopicClient(endpoint) as client:
-            reply = await client.import_topic(b"{}", SIGNATURE)
-        server.close()
-        return reply
-
-    reply = asyncio.run(story())
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    endpoint = Endpoint(f"https://127.0.0.1:{port}", "p", 1, "a", 1.0, 2.0)
+    async with ImportTopicClient(endpoint) as client:
+        reply = await client.import_topic(b"{}", SIGNATURE)
+    server.close()
     assert reply.failure is not None
     assert "eJsecret" not in reply.failure
     assert not reply.may_have_taken_effect
 
 
-def test_the_message_of_the_service_is_bounded_and_free_of_signatures() -> None:
+def test_the_service_message_is_bounded_and_free_of_signatures() -> None:
     info = "https://x/?usersig=eJabc&random=1 " + "x" * 10_000
     reply = read_reply(200, b'{"ErrorCode":10004,"ErrorInfo":"%s"}' % info.encode())
     assert len(reply.info) == 500
     assert "eJabc" not in reply.info
 
 
-def test_the_environment_s_proxy_is_used_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("no_proxy", "inside.example")
     assert proxy_from_environment("https://x.example") == "http://proxy.example:3128"

@@ -1,4 +1,4 @@
-"""Result files follow the queue, whatever happened to them meanwhile."""
+"""Result files agree with the queue again, whatever happened to them in between."""
 
 import resource
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from worker.outputs.result_file import Agreement, ReadLines, ResultFile, compare
 
 
 class Outcomes:
-    """The queue's side of a result file."""
+    """The outcomes in a queue, from which a result file is written."""
 
     def __init__(self, count: int = 0) -> None:
         self.rows = [(seq, b"line %d\n" % seq) for seq in range(1, count + 1)]
@@ -58,7 +58,7 @@ def test_a_longer_file_with_the_right_beginning_is_cut(tmp_path: Path) -> None:
     assert path.read_bytes() == outcomes.content
 
 
-def test_an_edited_file_is_set_aside_and_written_anew(tmp_path: Path) -> None:
+def test_an_edited_file_is_set_aside_and_rewritten(tmp_path: Path) -> None:
     path = tmp_path / "imported.jsonl"
     outcomes = Outcomes(5000)
     edited = outcomes.content.replace(b"line 2500\n", b"LINE 2500\n")
@@ -71,7 +71,7 @@ def test_an_edited_file_is_set_aside_and_written_anew(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in aside] == [edited] * 2
 
 
-def test_a_file_whose_lines_the_queue_took_back_is_rewritten_without_fuss(tmp_path: Path) -> None:
+def test_a_file_with_lines_the_queue_took_back_is_rewritten(tmp_path: Path) -> None:
     path = tmp_path / "dead-letter.jsonl"
     path.write_bytes(Outcomes(5).content)
     outcomes = Outcomes(5)
@@ -81,13 +81,13 @@ def test_a_file_whose_lines_the_queue_took_back_is_rewritten_without_fuss(tmp_pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_is_not_there_agrees_with_an_empty_queue_only(tmp_path: Path) -> None:
+def test_a_missing_file_agrees_only_with_an_empty_queue(tmp_path: Path) -> None:
     path = tmp_path / "imported.jsonl"
     assert compare(path, Outcomes(0).read)[0] is Agreement.AGREES
     assert compare(path, Outcomes(1).read)[0] is Agreement.SHORTER
 
 
-def test_a_full_disk_is_an_error_and_never_a_silent_half_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_replaces_no_file(tmp_path: Path) -> None:
     path = tmp_path / "imported.jsonl"
     path.symlink_to("/dev/full")
     file = ResultFile(path, Outcomes(1).read)
@@ -97,7 +97,7 @@ def test_a_full_disk_is_an_error_and_never_a_silent_half_line(tmp_path: Path) ->
     assert path.is_symlink(), "it is neither set aside nor replaced"
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_no_torn_line(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_leaves_no_torn_line(tmp_path: Path) -> None:
     path, outcomes = tmp_path / "imported.jsonl", Outcomes(1)
     file = ResultFile(path, outcomes.read)
     file.reconcile()
@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_no_torn_line(tmp_pat
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let the system refuse to write a file beyond a size."""
+    """Let a write fail that would make a file longer than `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -122,7 +122,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 def all_lines(directory: Path) -> list[bytes]:
-    """The lines of a file and of those that were rotated away, oldest first."""
+    """Return the lines of the rotated files and of the current one, oldest first."""
     files = sorted(directory.glob("imported.0*.jsonl"))
     return [
         line
@@ -139,7 +139,7 @@ def reading(known: list[tuple[int, bytes]]) -> ReadLines:
     return lambda after, count: [row for row in known if row[0] > after][:count]
 
 
-def test_a_file_that_rotates_holds_each_line_once_over_all_its_parts(tmp_path: Path) -> None:
+def test_rotated_files_together_hold_each_line_once(tmp_path: Path) -> None:
     known = rows(3)
     file = ResultFile(tmp_path / "imported.jsonl", reading(known))
     file.reconcile()
@@ -155,7 +155,7 @@ def test_a_file_that_rotates_holds_each_line_once_over_all_its_parts(tmp_path: P
     assert all_lines(tmp_path) == [line for _, line in rows(5)]
 
 
-def test_a_crash_before_the_queue_remembers_a_rotation_doubles_no_line(tmp_path: Path) -> None:
+def test_a_crash_during_a_rotation_doubles_no_line(tmp_path: Path) -> None:
     known = rows(3)
     file = ResultFile(tmp_path / "imported.jsonl", reading(known))
     file.reconcile()
@@ -168,7 +168,7 @@ def test_a_crash_before_the_queue_remembers_a_rotation_doubles_no_line(tmp_path:
     assert all_lines(tmp_path) == [line for _, line in rows(4)]
 
 
-def test_a_rotated_file_that_was_carried_away_is_not_written_anew(tmp_path: Path) -> None:
+def test_a_rotated_file_that_was_moved_is_not_rewritten(tmp_path: Path) -> None:
     file = ResultFile(tmp_path / "imported.jsonl", reading(rows(3)))
     file.reconcile()
     rotated = file.rotate()
@@ -180,7 +180,7 @@ def test_a_rotated_file_that_was_carried_away_is_not_written_anew(tmp_path: Path
     assert all_lines(tmp_path) == [b"line 4\n"]
 
 
-def test_a_copy_cuts_a_torn_line_off_and_goes_on_behind_it(tmp_path: Path) -> None:
+def test_a_copy_cuts_off_a_torn_line_and_continues(tmp_path: Path) -> None:
     path = tmp_path / "imported.jsonl"
     path.write_bytes(b"line 1\nli")
     copy = CopiedFile(path, rotate_at_bytes=1000)
@@ -189,7 +189,7 @@ def test_a_copy_cuts_a_torn_line_off_and_goes_on_behind_it(tmp_path: Path) -> No
     assert path.read_bytes() == b"line 1\nline 2\n"
 
 
-def test_a_copy_that_the_disk_refuses_holds_no_part_of_a_line(tmp_path: Path) -> None:
+def test_a_copy_on_a_full_disk_holds_no_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "imported.jsonl"
     copy = CopiedFile(path, rotate_at_bytes=1000)
     with files_of_at_most(10):
@@ -202,7 +202,7 @@ def test_a_copy_that_the_disk_refuses_holds_no_part_of_a_line(tmp_path: Path) ->
     assert path.read_bytes() == b"line 1\nline 2\n"
 
 
-def test_a_copy_that_was_removed_goes_on_in_a_new_file(tmp_path: Path) -> None:
+def test_a_copy_that_was_removed_continues_in_a_new_file(tmp_path: Path) -> None:
     path = tmp_path / "out" / "imported.jsonl"
     path.parent.mkdir()
     copy = CopiedFile(path, rotate_at_bytes=1000)
@@ -220,7 +220,7 @@ def test_a_copy_that_was_removed_goes_on_in_a_new_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"line 3\n"
 
 
-def test_a_copy_that_cannot_rotate_goes_on_when_it_can(tmp_path: Path) -> None:
+def test_a_copy_that_cannot_rotate_continues_when_it_can(tmp_path: Path) -> None:
     in_the_way = tmp_path / "imported.jsonl.new"
     copy = CopiedFile(tmp_path / "imported.jsonl", rotate_at_bytes=10)
     copy.append([b"line 1\n", b"line 2\n"])
@@ -233,7 +233,7 @@ def test_a_copy_that_cannot_rotate_goes_on_when_it_can(tmp_path: Path) -> None:
     assert all_lines(tmp_path) == [f"line {n}\n".encode() for n in range(1, 4)]
 
 
-def test_a_copy_rotates_by_size_and_is_nobody_else_s_to_read(tmp_path: Path) -> None:
+def test_a_copy_rotates_by_size_and_is_private(tmp_path: Path) -> None:
     copy = CopiedFile(tmp_path / "imported.jsonl", rotate_at_bytes=20)
     for n in range(1, 8):
         copy.append([f"line {n}\n".encode()])

@@ -1,4 +1,4 @@
-"""The contract of a queue, run by every engine."""
+"""What every engine of the queue promises."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.contract.conftest import Run
 from tests.support.engines import Queue
 from tests.support.queues import DEAD, RULES, imported, read_record
 from worker.intake.formats.json_lines import Line
@@ -16,223 +15,176 @@ from worker.rules.record import Record, content_hash
 from worker.rules.topic.problems import InvalidRecordError
 
 
-def test_what_was_put_is_taken_once_in_order(queue: Queue, run: Run) -> None:
-    async def story() -> list[str]:
-        assert await queue.put([read_record(n) for n in range(1, 6)]) == 5
-        taken = [*await queue.take(2), *await queue.take(10), *await queue.take(10)]
-        return [delivery.topic.name for delivery in taken]
-
-    assert run(story()) == ["topic 1", "topic 2", "topic 3", "topic 4", "topic 5"]
-
-
-def test_what_was_read_before_is_not_put_again(queue: Queue, run: Run) -> None:
-    async def story() -> tuple[int, int]:
-        await queue.put([read_record(1), read_record(2)])
-        again = await queue.put([read_record(1), read_record(2), read_record(3)])
-        return again, (await queue.counts()).read
-
-    assert run(story()) == (1, 3)
+async def test_records_are_taken_once_and_in_order(queue: Queue) -> None:
+    assert await queue.put([read_record(n) for n in range(1, 6)]) == 5
+    taken = [*await queue.take(2), *await queue.take(10), *await queue.take(10)]
+    assert ([delivery.topic.name for delivery in taken]) == [
+        "topic 1",
+        "topic 2",
+        "topic 3",
+        "topic 4",
+        "topic 5",
+    ]
 
 
-def test_the_same_topic_from_another_line_is_a_duplicate(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1), read_record(7, name="topic 1")])
-        counts = await queue.counts()
-        assert (counts.read, counts.queued, counts.duplicate) == (2, 1, 1)
-        assert counts.add_up
-
-    run(story())
+async def test_lines_read_before_are_not_put_again(queue: Queue) -> None:
+    await queue.put([read_record(1), read_record(2)])
+    again = await queue.put([read_record(1), read_record(2), read_record(3)])
+    assert (again, (await queue.counts()).read) == (1, 3)
 
 
-def test_the_same_topic_id_with_other_content_is_a_conflict_at_put(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1, own_id="x"), read_record(2, own_id="x")])
-        counts = await queue.counts()
-        assert (counts.queued, counts.dead, counts.by_reason) == (1, 1, {"conflict": 1})
-        (letter,) = await queue.dead_letters()
-        assert letter["source"] == "a.jsonl:2"
-        assert "a.jsonl:1 has the same TopicId" in letter["message"]
-        assert letter["may_exist"] is False
-
-    run(story())
+async def test_the_same_topic_from_another_line_is_a_duplicate(queue: Queue) -> None:
+    await queue.put([read_record(1), read_record(7, name="topic 1")])
+    counts = await queue.counts()
+    assert (counts.read, counts.queued, counts.duplicate) == (2, 1, 1)
+    assert counts.add_up
 
 
-def test_a_settled_record_is_gone_from_the_queue_and_counted(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await queue.put([read_record(n) for n in range(1, 4)])
-        one, two, three = await queue.take(3)
-        await queue.settle(
-            [
-                imported(one.id, already=Already.OWN),
-                DeadLetter(two.id, Reason.REJECTED, 10010, "gone", "", History(attempts=1)),
-                Released(three.id, History(attempts=2, may_exist=True, first_attempt=5.0)),
-            ]
-        )
-        counts = await queue.counts()
-        assert (counts.queued, counts.imported, counts.dead) == (1, 1, 1)
-        assert (counts.already_own, counts.by_code) == (1, {"10010": 1})
-        await queue.dead_letters()
-        (again,) = await queue.take(5)
-        assert again.topic == three.topic
-        assert again.history == History(attempts=2, may_exist=True, first_attempt=5.0)
-
-    run(story())
+async def test_other_content_for_a_topic_id_is_a_conflict(queue: Queue) -> None:
+    await queue.put([read_record(1, own_id="x"), read_record(2, own_id="x")])
+    counts = await queue.counts()
+    assert (counts.queued, counts.dead, counts.by_reason) == (1, 1, {"conflict": 1})
+    (letter,) = await queue.dead_letters()
+    assert letter["source"] == "a.jsonl:2"
+    assert "a.jsonl:1 has the same TopicId" in letter["message"]
+    assert letter["may_exist"] is False
 
 
-def test_a_mended_line_replaces_its_dead_letter(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1), read_record(2, raw=b"{")])
-        assert (await queue.counts()).by_reason == {"invalid": 1}
-        assert await queue.put([read_record(1), read_record(2)]) == 1
-        counts = await queue.counts()
-        assert (counts.read, counts.queued, counts.dead, counts.by_reason) == (2, 2, 0, {})
-        await queue.dead_letters()
+async def test_a_settled_record_leaves_the_queue_and_is_counted(queue: Queue) -> None:
+    await queue.put([read_record(n) for n in range(1, 4)])
+    one, two, three = await queue.take(3)
+    await queue.settle(
+        [
+            imported(one.id, already=Already.OWN),
+            DeadLetter(two.id, Reason.REJECTED, 10010, "gone", "", History(attempts=1)),
+            Released(three.id, History(attempts=2, may_exist=True, first_attempt=5.0)),
+        ]
+    )
+    counts = await queue.counts()
+    assert (counts.queued, counts.imported, counts.dead) == (1, 1, 1)
+    assert (counts.already_own, counts.by_code) == (1, {"10010": 1})
+    await queue.dead_letters()
+    (again,) = await queue.take(5)
+    assert again.topic == three.topic
+    assert again.history == History(attempts=2, may_exist=True, first_attempt=5.0)
 
-    run(story())
+
+async def test_a_mended_line_replaces_its_dead_letter(queue: Queue) -> None:
+    await queue.put([read_record(1), read_record(2, raw=b"{")])
+    assert (await queue.counts()).by_reason == {"invalid": 1}
+    assert await queue.put([read_record(1), read_record(2)]) == 1
+    counts = await queue.counts()
+    assert (counts.read, counts.queued, counts.dead, counts.by_reason) == (2, 2, 0, {})
+    await queue.dead_letters()
 
 
 @pytest.mark.parametrize("may_exist", [False, True])
-def test_a_refused_record_makes_way_only_if_its_topic_cannot_exist(
-    queue: Queue, run: Run, *, may_exist: bool
+async def test_only_a_rejected_record_without_doubt_can_be_replaced(
+    queue: Queue, *, may_exist: bool
 ) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1, own_id="x")])
-        (taken,) = await queue.take(1)
-        history = History(attempts=1, may_exist=may_exist)
-        await queue.settle([DeadLetter(taken.id, Reason.REJECTED, 80001, "", "", history)])
-        await queue.put([read_record(1, own_id="x", name="mended")])
-        counts = await queue.counts()
-        assert (counts.queued, counts.dead) == ((0, 2) if may_exist else (1, 0))
-        assert counts.add_up
-
-    run(story())
+    await queue.put([read_record(1, own_id="x")])
+    (taken,) = await queue.take(1)
+    history = History(attempts=1, may_exist=may_exist)
+    await queue.settle([DeadLetter(taken.id, Reason.REJECTED, 80001, "", "", history)])
+    await queue.put([read_record(1, own_id="x", name="mended")])
+    counts = await queue.counts()
+    assert (counts.queued, counts.dead) == ((0, 2) if may_exist else (1, 0))
+    assert counts.add_up
 
 
-def test_an_imported_line_that_changed_is_a_conflict_and_not_a_second_topic(
-    queue: Queue,
-    run: Run,
-) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1, own_id="x")])
-        (taken,) = await queue.take(1)
-        await queue.settle([imported(taken.id)])
-        await queue.put([read_record(1, own_id="x", name="changed")])
-        counts = await queue.counts()
-        assert (counts.imported, counts.by_reason) == (1, {"conflict": 1})
-
-    run(story())
+async def test_a_changed_line_that_was_imported_is_a_conflict(queue: Queue) -> None:
+    await queue.put([read_record(1, own_id="x")])
+    (taken,) = await queue.take(1)
+    await queue.settle([imported(taken.id)])
+    await queue.put([read_record(1, own_id="x", name="changed")])
+    counts = await queue.counts()
+    assert (counts.imported, counts.by_reason) == (1, {"conflict": 1})
 
 
-def test_standard_input_has_no_lines_to_mend(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1, path="-", raw=b"{")])
-        await queue.put([read_record(1, path="-")])
-        counts = await queue.counts()
-        assert (counts.read, counts.queued, counts.dead) == (2, 1, 1)
-
-    run(story())
+async def test_lines_of_standard_input_are_never_mended(queue: Queue) -> None:
+    await queue.put([read_record(1, path="-", raw=b"{")])
+    await queue.put([read_record(1, path="-")])
+    counts = await queue.counts()
+    assert (counts.read, counts.queued, counts.dead) == (2, 1, 1)
 
 
-def test_a_dead_letter_asked_again_is_queued_again_with_its_doubts(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1)])
-        (taken,) = await queue.take(1)
-        await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
-        letters = await hand_in(queue)
-        await queue.put(letters)
-        (again,) = await queue.take(1)
-        assert again.history.may_exist
-        assert (await queue.counts()).read == 1
-        assert await queue.put(letters) == 0, "it is not dead now"
-
-    run(story())
+async def test_a_resubmitted_dead_letter_is_queued_with_its_doubt(queue: Queue) -> None:
+    await queue.put([read_record(1)])
+    (taken,) = await queue.take(1)
+    await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
+    letters = await hand_in(queue)
+    await queue.put(letters)
+    (again,) = await queue.take(1)
+    assert again.history.may_exist
+    assert (await queue.counts()).read == 1
+    assert await queue.put(letters) == 0, "the record is queued, not dead"
 
 
-def test_counting_apart_what_existed_under_an_id_that_only_we_make(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1), read_record(2, own_id="x")])
-        derived, given = await queue.take(2)
-        await queue.settle(
-            [
-                imported(derived.id, already=Already.BEFORE),
-                imported(given.id, already=Already.BEFORE),
-            ]
-        )
-        counts = await queue.counts()
-        assert (counts.already_before, counts.already_before_derived) == (2, 1)
-
-    run(story())
+async def test_topics_found_under_derived_ids_are_counted_separately(queue: Queue) -> None:
+    await queue.put([read_record(1), read_record(2, own_id="x")])
+    derived, given = await queue.take(2)
+    await queue.settle(
+        [
+            imported(derived.id, already=Already.BEFORE),
+            imported(given.id, already=Already.BEFORE),
+        ]
+    )
+    counts = await queue.counts()
+    assert (counts.already_before, counts.already_before_derived) == (2, 1)
 
 
 async def put_and_reject(queue: Queue, *records: Record) -> None:
+    """Put records, and let the service refuse each: none of their topics can exist."""
     await queue.put(list(records))
     for taken in await queue.take(10):
         letter = DeadLetter(taken.id, Reason.REJECTED, 10010, "", "", History(attempts=1))
         await queue.settle([letter])
 
 
-def test_a_refused_record_that_moved_up_a_line_is_not_lost(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await put_and_reject(queue, read_record(3, name="refused"))
-        await queue.put([read_record(2, name="refused"), read_record(3, name="next")])
-        counts = await queue.counts()
-        assert (counts.queued, counts.dead, counts.duplicate) == (2, 0, 1)
-        assert [d.topic.name for d in await queue.take(5)] == ["refused", "next"]
-        await queue.dead_letters()
-
-    run(story())
+async def test_a_rejected_record_that_moved_up_is_not_lost(queue: Queue) -> None:
+    await put_and_reject(queue, read_record(3, name="refused"))
+    await queue.put([read_record(2, name="refused"), read_record(3, name="next")])
+    counts = await queue.counts()
+    assert (counts.queued, counts.dead, counts.duplicate) == (2, 0, 1)
+    assert [d.topic.name for d in await queue.take(5)] == ["refused", "next"]
+    await queue.dead_letters()
 
 
-def test_a_record_mended_in_another_file_takes_its_topic_id_over(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await put_and_reject(queue, read_record(1, own_id="x"))
-        await queue.put([read_record(1, own_id="x", name="mended", path="b.jsonl")])
-        counts = await queue.counts()
-        assert (counts.queued, counts.dead, counts.by_reason) == (1, 1, {"rejected": 1})
-
-    run(story())
+async def test_a_record_mended_in_another_file_takes_over_its_topic_id(queue: Queue) -> None:
+    await put_and_reject(queue, read_record(1, own_id="x"))
+    await queue.put([read_record(1, own_id="x", name="mended", path="b.jsonl")])
+    counts = await queue.counts()
+    assert (counts.queued, counts.dead, counts.by_reason) == (1, 1, {"rejected": 1})
 
 
-def test_a_line_whose_dead_letter_was_mended_is_not_read_again_as_it_was(
-    queue: Queue,
-    run: Run,
-) -> None:
-    async def story() -> None:
-        await queue.put([read_record(1, raw=b"{")])
-        (letter,) = await hand_in(queue)
-        await queue.put([replace(letter, topic=read_record(1).topic, content_hash=b"mended")])
-        assert await queue.put([read_record(1, raw=b"{")]) == 0
-        counts = await queue.counts()
-        assert (counts.read, counts.queued, counts.dead) == (1, 1, 0)
-
-    run(story())
+async def test_a_line_mended_as_a_dead_letter_is_not_reread(queue: Queue) -> None:
+    await queue.put([read_record(1, raw=b"{")])
+    (letter,) = await hand_in(queue)
+    await queue.put([replace(letter, topic=read_record(1).topic, content_hash=b"mended")])
+    assert await queue.put([read_record(1, raw=b"{")]) == 0
+    counts = await queue.counts()
+    assert (counts.read, counts.queued, counts.dead) == (1, 1, 0)
 
 
-def test_an_invalid_line_that_other_settings_make_valid_is_put(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        sound = read_record(1)
-        broken = replace(sound, topic=InvalidRecordError(["unknown field title"]))
-        await queue.put([broken])
-        assert await queue.put([broken]) == 0
-        assert await queue.put([sound]) == 1
-        counts = await queue.counts()
-        assert (counts.read, counts.queued, counts.dead) == (1, 1, 0)
-
-    run(story())
+async def test_a_line_that_new_settings_make_valid_is_put(queue: Queue) -> None:
+    sound = read_record(1)
+    broken = replace(sound, topic=InvalidRecordError(["unknown field title"]))
+    await queue.put([broken])
+    assert await queue.put([broken]) == 0
+    assert await queue.put([sound]) == 1
+    counts = await queue.counts()
+    assert (counts.read, counts.queued, counts.dead) == (1, 1, 0)
 
 
-def test_inputs_that_were_not_read_to_their_end_are_known(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        for name in ("a", "b"):
-            await queue.mark_input(name, unfinished=True)
-        await queue.mark_input("a", unfinished=False)
-        assert await queue.unfinished_inputs() == ["b"]
-
-    run(story())
+async def test_unfinished_inputs_are_remembered(queue: Queue) -> None:
+    for name in ("a", "b"):
+        await queue.mark_input(name, unfinished=True)
+    await queue.mark_input("a", unfinished=False)
+    assert await queue.unfinished_inputs() == ["b"]
 
 
 async def hand_in(queue: Queue, **changes: Any) -> list[Record]:
-    """The queue's dead letters as `backfill dead-letter.jsonl` reads them, perhaps edited."""
+    """Return the dead letters as `backfill dead-letter.jsonl` reads them, with fields changed."""
     records = []
     for letter in await queue.dead_letters():
         if "record" in letter:
@@ -243,124 +195,97 @@ async def hand_in(queue: Queue, **changes: Any) -> list[Record]:
 
 
 async def exhaust(queue: Queue, *records: Record) -> None:
+    """Put records, and let all attempts of each fail: their topics may exist."""
     await queue.put(list(records))
     for taken in await queue.take(10):
         await queue.settle([DEAD(taken.id, History(attempts=8, may_exist=True))])
 
 
-def test_a_doubtful_dead_letter_with_a_duplicate_is_tried_again(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await exhaust(queue, read_record(1, name="twin"), read_record(2, name="twin"))
-        await queue.put(await hand_in(queue))
-        counts = await queue.counts()
-        assert (counts.queued, counts.dead, counts.duplicate) == (1, 0, 1)
-        (taken,) = await queue.take(5)
-        assert taken.history.may_exist
-
-    run(story())
+async def test_a_doubtful_dead_letter_with_a_duplicate_is_tried_again(queue: Queue) -> None:
+    await exhaust(queue, read_record(1, name="twin"), read_record(2, name="twin"))
+    await queue.put(await hand_in(queue))
+    counts = await queue.counts()
+    assert (counts.queued, counts.dead, counts.duplicate) == (1, 0, 1)
+    (taken,) = await queue.take(5)
+    assert taken.history.may_exist
 
 
 @pytest.mark.parametrize("path", ["a.jsonl", "b.jsonl"])
-def test_a_letter_of_another_job_puts_its_queued_record_in_doubt(
-    queue: Queue, run: Run, path: str
-) -> None:
-    """`backfill a.jsonl other/dead-letter.jsonl`: the other job's calls may have made it."""
-
-    async def story() -> None:
-        record = read_record(1, own_id="x")
-        letter = replace(
-            record,
-            path=path,
-            may_exist=True,
-            asked_again=True,
-            dead_letter_topic_id=record.topic.topic_id,
-        )
-        await queue.put([record, read_record(2)])
-        await queue.put([letter])
-        told = [(d.topic.name, d.history.may_exist) for d in await queue.take(10)]
-        assert told == [("topic 1", True), ("topic 2", False)]
-
-    run(story())
+async def test_a_letter_of_another_job_puts_the_record_in_doubt(queue: Queue, path: str) -> None:
+    """With `backfill a.jsonl other/dead-letter.jsonl`, the other job may have made the topic."""
+    record = read_record(1, own_id="x")
+    letter = replace(
+        record,
+        path=path,
+        may_exist=True,
+        asked_again=True,
+        dead_letter_topic_id=record.topic.topic_id,
+    )
+    await queue.put([record, read_record(2)])
+    await queue.put([letter])
+    doubts = [(d.topic.name, d.history.may_exist) for d in await queue.take(10)]
+    assert doubts == [("topic 1", True), ("topic 2", False)]
 
 
-def test_a_letter_mended_wrongly_keeps_its_topic_id_and_doubt(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await exhaust(queue, read_record(1))
-        (line,) = await queue.dead_letters()
-        await queue.put(await hand_in(queue, TopicName="x" * 31))
-        assert (await queue.counts()).by_reason == {"invalid": 1}
-        await queue.put(await hand_in(queue, TopicName="mended"))
-        (taken,) = await queue.take(5)
-        assert taken.topic.topic_id == line["topic_id"]
-        assert taken.history.may_exist
-        assert (await queue.counts()).read == 1
-
-    run(story())
+async def test_a_letter_mended_wrongly_keeps_its_topic_id_and_doubt(queue: Queue) -> None:
+    await exhaust(queue, read_record(1))
+    (line,) = await queue.dead_letters()
+    await queue.put(await hand_in(queue, TopicName="x" * 31))
+    assert (await queue.counts()).by_reason == {"invalid": 1}
+    await queue.put(await hand_in(queue, TopicName="mended"))
+    (taken,) = await queue.take(5)
+    assert taken.topic.topic_id == line["topic_id"]
+    assert taken.history.may_exist
+    assert (await queue.counts()).read == 1
 
 
-def test_a_letter_that_holds_only_the_beginning_of_its_line_changes_nothing(
-    queue: Queue,
-    run: Run,
-) -> None:
-    async def story() -> None:
-        whole = orjson.dumps({"GroupId": "@TGS#_a", "TopicName": "b", "CustomString": "x" * 2000})
-        too_long = Record(
-            "a.jsonl",
-            1,
-            content_hash(whole),
-            whole[:100],
-            InvalidRecordError(["too long"], is_object=False),
-        )
-        await queue.put([too_long])
-        assert await queue.put(await hand_in(queue)) == 0
-        assert await queue.put([read_record(1, raw=whole)]) == 1, "with a larger limit it is valid"
-        assert (await queue.counts()).queued == 1
-
-    run(story())
+async def test_a_letter_with_a_truncated_line_changes_nothing(queue: Queue) -> None:
+    whole = orjson.dumps({"GroupId": "@TGS#_a", "TopicName": "b", "CustomString": "x" * 2000})
+    too_long = Record(
+        "a.jsonl",
+        1,
+        content_hash(whole),
+        whole[:100],
+        InvalidRecordError(["too long"], is_object=False),
+    )
+    await queue.put([too_long])
+    assert await queue.put(await hand_in(queue)) == 0
+    assert await queue.put([read_record(1, raw=whole)]) == 1, (
+        "the whole line is valid under a larger limit"
+    )
+    assert (await queue.counts()).queued == 1
 
 
-def test_an_old_letter_does_not_replace_another_record_of_its_line(queue: Queue, run: Run) -> None:
-    async def story() -> None:
-        await put_and_reject(queue, read_record(1, name="one"))
-        old = await hand_in(queue)
-        await exhaust(queue, read_record(1, name="two"))
-        await queue.put(old)
-        counts = await queue.counts()
-        assert (counts.queued, counts.dead, counts.read) == (1, 1, 2)
-
-    run(story())
+async def test_an_old_letter_does_not_replace_a_newer_record(queue: Queue) -> None:
+    await put_and_reject(queue, read_record(1, name="one"))
+    old = await hand_in(queue)
+    await exhaust(queue, read_record(1, name="two"))
+    await queue.put(old)
+    counts = await queue.counts()
+    assert (counts.queued, counts.dead, counts.read) == (1, 1, 2)
 
 
-def test_a_doubt_survives_settings_that_made_the_record_invalid_for_a_while(
-    queue: Queue,
-    run: Run,
-) -> None:
-    async def story() -> None:
-        await exhaust(queue, read_record(1))
-        (letter,) = await hand_in(queue)
-        await queue.put([replace(letter, topic=InvalidRecordError(["too long"]))])
-        await queue.put([read_record(1)])
-        (taken,) = await queue.take(5)
-        assert taken.history.may_exist
-
-    run(story())
+async def test_a_doubt_survives_settings_that_made_its_record_invalid(queue: Queue) -> None:
+    await exhaust(queue, read_record(1))
+    (letter,) = await hand_in(queue)
+    await queue.put([replace(letter, topic=InvalidRecordError(["too long"]))])
+    await queue.put([read_record(1)])
+    (taken,) = await queue.take(5)
+    assert taken.history.may_exist
 
 
-def test_a_conflict_is_solved_by_another_key(queue: Queue, run: Run) -> None:
+async def test_a_conflict_is_resolved_by_another_key(queue: Queue) -> None:
     rules = replace(RULES, key_field="id")
 
     def keyed(line: int, key: int, name: str) -> Record:
         content = orjson.dumps({"GroupId": "@TGS#_a", "TopicName": name, "id": key})
         return read("a.jsonl", Line(line, content, content_hash(content)), rules)
 
-    async def story() -> None:
-        await queue.put([keyed(1, 5, "one"), keyed(2, 5, "two")])
-        assert (await queue.counts()).by_reason == {"conflict": 1}
-        (line,) = await queue.dead_letters()
-        line["record"]["id"] = 6
-        content = orjson.dumps(line)
-        await queue.put([read("dead.jsonl", Line(1, content, content_hash(content)), rules)])
-        counts = await queue.counts()
-        assert (counts.queued, counts.dead, counts.read) == (2, 0, 2)
-
-    run(story())
+    await queue.put([keyed(1, 5, "one"), keyed(2, 5, "two")])
+    assert (await queue.counts()).by_reason == {"conflict": 1}
+    (line,) = await queue.dead_letters()
+    line["record"]["id"] = 6
+    content = orjson.dumps(line)
+    await queue.put([read("dead.jsonl", Line(1, content, content_hash(content)), rules)])
+    counts = await queue.counts()
+    assert (counts.queued, counts.dead, counts.read) == (2, 0, 2)

@@ -1,4 +1,4 @@
-"""The embedded queue beside a model of it, through any sequence of operations and crashes."""
+"""The embedded queue against a model of it, through random operations and crashes."""
 
 import shutil
 import tempfile
@@ -24,7 +24,7 @@ CONTENTS: list[Content] = [("x", "a"), ("x", "b"), ("y", "a"), BROKEN]
 
 
 class Model:
-    """What the queue must hold: the state of every record read, and whose TopicId is whose."""
+    """What the queue must hold: the state of each record, and which one holds each TopicId."""
 
     def __init__(self) -> None:
         self.states: dict[Position, str] = {}
@@ -56,25 +56,25 @@ class Model:
     def cannot_exist(self, position: Position) -> bool:
         return self.states[position] == "dead" and position not in self.may_exist
 
-    def inherit(self, old: Position, heir: Position) -> None:
-        self.duplicate_of = {p: heir if h == old else h for p, h in self.duplicate_of.items()}
+    def inherit(self, old: Position, successor: Position) -> None:
+        self.duplicate_of = {p: successor if h == old else h for p, h in self.duplicate_of.items()}
 
     def replace(self, old: Position) -> None:
-        heirs = [p for p, holder in self.duplicate_of.items() if holder == old]
+        successors = [p for p, holder in self.duplicate_of.items() if holder == old]
         held = [own_id for own_id, holder in self.holders.items() if holder == old]
         for own_id in held:
             del self.holders[own_id]
-        if heirs:
-            heir = min(heirs, key=list(self.states).index)
-            del self.duplicate_of[heir]
-            self.states[heir] = "dead"
-            self.inherit(old, heir)
-            self.holders |= dict.fromkeys(held, heir)
+        if successors:
+            successor = min(successors, key=list(self.states).index)
+            del self.duplicate_of[successor]
+            self.states[successor] = "dead"
+            self.inherit(old, successor)
+            self.holders |= dict.fromkeys(held, successor)
         del self.states[old]
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Operations on the store, mirrored on the model."""
+    """Applies each operation to the store and to the model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,11 +107,11 @@ class QueueMachine(RuleBasedStateMachine):
         for row in self.store.take(count):
             assert row.topic.topic_id is not None
             here = self.model.holders[row.topic.topic_id.rsplit("own-")[-1][-1]]
-            assert here in free, "what is taken was free"
+            assert here in free, "only free records are taken"
             assert row.history.may_exist == (here in self.model.may_exist)
             free.remove(here)
             self.taken[row.id] = here
-        assert not free or len(self.taken) - len(held) == count, "free ones were passed over"
+        assert not free or len(self.taken) - len(held) == count, "a free record was not taken"
 
     @rule(how=st.sampled_from(["imported", "dead", "dead, may exist", "released"]))
     def settle(self, how: str) -> None:
@@ -160,7 +160,7 @@ TestQueueMachine.settings = settings(max_examples=80, stateful_step_count=30)
 
 
 class LettersMachine(RuleBasedStateMachine):
-    """Dead letters handed in, edited, mended wrongly: the sums hold, nothing is imported twice."""
+    """Resubmits letters, edited or mended wrongly: counts balance, no topic is imported twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class LettersMachine(RuleBasedStateMachine):
         for row in self.store.take(100):
             topic_id = row.topic.topic_id
             assert topic_id is not None
-            assert topic_id not in self.imported, "it would be imported twice"
+            assert topic_id not in self.imported, "the topic would be imported twice"
             assert row.history.may_exist or topic_id not in self.doubtful, "a doubt was forgotten"
             history = History(attempts=1, may_exist=row.history.may_exist or how == "exhausted")
             if how == "imported":

@@ -1,12 +1,12 @@
-"""The contract of a quota, run by both engines on real time; the shared one with a real Redis."""
+"""What both engines of the quota promise, on real time; the shared one on a real Redis."""
 
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pytest
 import redis
@@ -29,7 +29,6 @@ QUOTA_PER_S = 200
 PATIENCE_S = 20.0
 LOCAL = "local"
 
-Result = TypeVar("Result")
 Engine = Callable[[float], AbstractAsyncContextManager[Quota]]
 
 
@@ -45,7 +44,7 @@ def server(
 
 @pytest.fixture(params=binaries(), ids=str)
 def doomed_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RedisServer]:
-    """One that a test may kill."""
+    """A server for this test alone, which it may kill."""
     server = RedisServer(request.param, tmp_path)
     server.start()
     yield server
@@ -79,7 +78,7 @@ async def sharing(
     app: str | None = None,
     timeout_s: float = 1.0,
 ) -> AsyncIterator[SharedQuota]:
-    """Share the quota of an app, by default of one that no other test has."""
+    """Open the shared quota of an app; the default app belongs to the running test alone."""
     clock = asyncio.get_running_loop().time
     test = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1]
     client = Redis.from_url(
@@ -96,10 +95,6 @@ async def sharing(
         await client.aclose()
 
 
-def play(story: Coroutine[Any, Any, Result]) -> Result:
-    return asyncio.run(story)
-
-
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - a quota has no event for a test
@@ -107,7 +102,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def use_for(quota: Quota, seconds: float) -> list[float]:
-    """Take every turn for a while."""
+    """Take every turn for some seconds. Returns their times in seconds."""
     turns = []
     loop = asyncio.get_running_loop()
     end_s = loop.time() + seconds
@@ -116,68 +111,54 @@ async def use_for(quota: Quota, seconds: float) -> list[float]:
     return turns
 
 
-def test_no_rolling_second_exceeds_the_quota_and_it_is_used(engine: Engine) -> None:
-    async def story() -> list[float]:
-        async with engine(QUOTA_PER_S) as quota:
-            assert quota.is_reachable
-            return await use_for(quota, 2.0)
-
-    turns = play(story())
+async def test_the_quota_is_used_fully_and_never_exceeded(engine: Engine) -> None:
+    async with engine(QUOTA_PER_S) as quota:
+        assert quota.is_reachable
+        turns = await use_for(quota, 2.0)
     assert turns == sorted(turns)
     assert most_in_a_second(turns) <= QUOTA_PER_S
     assert len(turns) >= 0.9 * QUOTA_PER_S * 2.0
 
 
-def test_turns_not_taken_are_not_saved_up(engine: Engine) -> None:
-    async def story() -> list[float]:
-        async with engine(QUOTA_PER_S) as quota:
-            await use_for(quota, 0.05)
-            await asyncio.sleep(0.3)
-            return [await quota.acquire() for _ in range(20)]
-
-    turns = play(story())
+async def test_unused_turns_are_not_saved_up(engine: Engine) -> None:
+    async with engine(QUOTA_PER_S) as quota:
+        await use_for(quota, 0.05)
+        await asyncio.sleep(0.3)
+        turns = [await quota.acquire() for _ in range(20)]
     burst = 4
     assert turns[-1] - turns[0] >= (20 - burst) / QUOTA_PER_S
 
 
-def test_a_refusal_lowers_the_rate_in_force_and_time_raises_it(engine: Engine) -> None:
-    async def story() -> None:
-        async with engine(QUOTA_PER_S) as quota:
-            full_per_s = quota.rate_per_s
-            assert 0.95 * QUOTA_PER_S <= full_per_s <= QUOTA_PER_S
-            quota.not_throttled()
-            quota.throttled(await quota.acquire())
-            await until(lambda: quota.rate_per_s < full_per_s)
-            lowered_per_s = quota.rate_per_s
-            # One call of a second's, less a quarter: of two calls one was refused.
-            assert lowered_per_s == pytest.approx(full_per_s - 0.75, rel=1e-3)
-            await use_for(quota, 0.3)
-            assert lowered_per_s < quota.rate_per_s < full_per_s
-
-    play(story())
+async def test_a_refusal_lowers_the_rate_and_time_raises_it(engine: Engine) -> None:
+    async with engine(QUOTA_PER_S) as quota:
+        full_per_s = quota.rate_per_s
+        assert 0.95 * QUOTA_PER_S <= full_per_s <= QUOTA_PER_S
+        quota.not_throttled()
+        quota.throttled(await quota.acquire())
+        await until(lambda: quota.rate_per_s < full_per_s)
+        lowered_per_s = quota.rate_per_s
+        # One of two calls was refused, so the rate falls by three quarters of a call a second.
+        assert lowered_per_s == pytest.approx(full_per_s - 0.75, rel=1e-3)
+        await use_for(quota, 0.3)
+        assert lowered_per_s < quota.rate_per_s < full_per_s
 
 
-def test_without_a_quota_turns_are_free_and_a_refusal_still_pauses(engine: Engine) -> None:
-    async def story() -> None:
-        async with engine(0) as quota:
-            turns = [await quota.acquire() for _ in range(500)]
-            assert quota.rate_per_s == 0
-            assert turns[-1] - turns[0] < 0.5
-            quota.throttled(turns[-1])
-            assert await quota.acquire() - turns[-1] >= pace.PAUSE_WITHOUT_RATE_S
-
-    play(story())
+async def test_without_a_quota_only_a_refusal_pauses(engine: Engine) -> None:
+    async with engine(0) as quota:
+        turns = [await quota.acquire() for _ in range(500)]
+        assert quota.rate_per_s == 0
+        assert turns[-1] - turns[0] < 0.5
+        quota.throttled(turns[-1])
+        assert await quota.acquire() - turns[-1] >= pace.PAUSE_WITHOUT_RATE_S
 
 
-def test_three_processes_share_the_quota_evenly_and_never_exceed_it(server: RedisServer) -> None:
+async def test_three_processes_share_the_quota_evenly_and_never_exceed_it(
+    server: RedisServer,
+) -> None:
     seconds = 2.0
-
-    async def story() -> list[list[float]]:
-        async with AsyncExitStack() as stack:
-            quotas = [await stack.enter_async_context(sharing(server)) for _ in range(3)]
-            return await asyncio.gather(*(use_for(quota, seconds) for quota in quotas))
-
-    turns = play(story())
+    async with AsyncExitStack() as stack:
+        quotas = [await stack.enter_async_context(sharing(server)) for _ in range(3)]
+        turns = await asyncio.gather(*(use_for(quota, seconds) for quota in quotas))
     together = sorted(turn for each in turns for turn in each)
     print(  # noqa: T201
         f"{[len(each) for each in turns]}, {len(together) / (together[-1] - together[0]):.1f}/s, "
@@ -189,50 +170,41 @@ def test_three_processes_share_the_quota_evenly_and_never_exceed_it(server: Redi
     assert all(0.9 * fair <= len(each) <= 1.1 * fair for each in turns)
 
 
-def test_a_refusal_of_one_process_slows_the_others_and_pauses_them(server: RedisServer) -> None:
-    async def story() -> None:
-        async with sharing(server) as one, sharing(server) as other:
-            full_per_s = other.rate_per_s
-            turn = 0.0
-            for _ in range(8):
-                turn = await one.acquire()
-                one.throttled(turn)
-                await until(lambda: not one._tasks)
-            next_turn = await other.acquire()
-            assert other.rate_per_s < 0.99 * full_per_s
-            assert other.rate_per_s == pytest.approx(one.rate_per_s, rel=0.01)
-            assert next_turn - turn > 1.5 / full_per_s
-
-    play(story())
+async def test_a_refusal_slows_and_pauses_the_other_processes(server: RedisServer) -> None:
+    async with sharing(server) as one, sharing(server) as other:
+        full_per_s = other.rate_per_s
+        turn = 0.0
+        for _ in range(8):
+            turn = await one.acquire()
+            one.throttled(turn)
+            await until(lambda: not one._tasks)
+        next_turn = await other.acquire()
+        assert other.rate_per_s < 0.99 * full_per_s
+        assert other.rate_per_s == pytest.approx(one.rate_per_s, rel=0.01)
+        assert next_turn - turn > 1.5 / full_per_s
 
 
-def test_a_script_that_redis_forgot_is_loaded_again(server: RedisServer) -> None:
-    async def story() -> None:
-        async with sharing(server) as quota:
-            await quota.acquire()
-            with redis.Redis.from_url(server.url) as client:
-                client.script_flush()
-            await quota.acquire()
-            assert quota.is_reachable
-
-    play(story())
+async def test_a_script_that_redis_forgot_is_loaded_again(server: RedisServer) -> None:
+    async with sharing(server) as quota:
+        await quota.acquire()
+        with redis.Redis.from_url(server.url) as client:
+            client.script_flush()
+        await quota.acquire()
+        assert quota.is_reachable
 
 
-def test_whoever_waits_for_a_turn_can_be_cancelled_at_any_moment(server: RedisServer) -> None:
-    async def story() -> None:
-        async with sharing(server) as quota:
-            for number in range(100):
-                user = User(quota)
-                await asyncio.sleep(number * 0.0001)
-                await user.stop()
-            await quota.acquire()
-            assert quota.is_reachable
-
-    play(story())
+async def test_a_wait_for_a_turn_can_be_cancelled_any_time(server: RedisServer) -> None:
+    async with sharing(server) as quota:
+        for number in range(100):
+            user = User(quota)
+            await asyncio.sleep(number * 0.0001)
+            await user.stop()
+        await quota.acquire()
+        assert quota.is_reachable
 
 
 class User:
-    """Takes every turn of a quota and notes when, and whether Redis gave it."""
+    """Takes every turn of a quota and records its time, and whether Redis gave it."""
 
     def __init__(self, quota: SharedQuota) -> None:
         self.quota = quota
@@ -254,65 +226,57 @@ class User:
         assert self._work.cancelled()
 
 
-def test_while_redis_is_down_some_go_on_at_their_share_and_some_wait(
-    doomed_server: RedisServer,
-) -> None:
-    async def story() -> None:
-        clock = asyncio.get_running_loop().time
-        share = LocalQuota(QUOTA_PER_S / 2, clock)
-        async with sharing(doomed_server, fallback=share) as going_on, sharing(doomed_server) as w:
-            users = careful, patient = [User(going_on), User(w)]
-            await until(lambda: all(len(user.shared_s) >= 20 for user in users))
-            doomed_server.kill()
-            await until(lambda: not any(user.quota.is_reachable for user in users))
-            before = [len(user.shared_s) for user in users]
-            await until(lambda: len(careful.own_s) >= 60)
-            check_the_outage(careful, patient, before)
-            full_per_s = going_on.rate_per_s
-            going_on.throttled(careful.turns[-1])
-            assert going_on.rate_per_s < full_per_s
-            await asyncio.to_thread(doomed_server.start)
-            await until(lambda: all(user.quota.is_reachable for user in users))
-            await until(
-                lambda: all(len(u.shared_s) >= n + 20 for u, n in zip(users, before, strict=True))
-            )
-            for user in users:
-                await user.stop()
-        assert careful.shared_s[before[0]] >= careful.own_s[-1] + 1.0
-        assert careful.turns == sorted(careful.turns), "all on Redis' clock, as near as can be"
-        starts = sorted(at for user in users for at in (*user.shared_s, *user.own_s))
-        assert most_in_a_second(starts) <= QUOTA_PER_S
-
-    play(story())
+async def test_without_redis_a_process_uses_its_share_or_waits(doomed_server: RedisServer) -> None:
+    clock = asyncio.get_running_loop().time
+    share = LocalQuota(QUOTA_PER_S / 2, clock)
+    async with sharing(doomed_server, fallback=share) as going_on, sharing(doomed_server) as w:
+        users = careful, patient = [User(going_on), User(w)]
+        await until(lambda: all(len(user.shared_s) >= 20 for user in users))
+        doomed_server.kill()
+        await until(lambda: not any(user.quota.is_reachable for user in users))
+        before = [len(user.shared_s) for user in users]
+        await until(lambda: len(careful.own_s) >= 60)
+        check_the_outage(careful, patient, before)
+        full_per_s = going_on.rate_per_s
+        going_on.throttled(careful.turns[-1])
+        assert going_on.rate_per_s < full_per_s
+        await asyncio.to_thread(doomed_server.start)
+        await until(lambda: all(user.quota.is_reachable for user in users))
+        await until(
+            lambda: all(len(u.shared_s) >= n + 20 for u, n in zip(users, before, strict=True))
+        )
+        for user in users:
+            await user.stop()
+    assert careful.shared_s[before[0]] >= careful.own_s[-1] + 1.0
+    assert careful.turns == sorted(careful.turns), "all turns are on the clock of Redis"
+    starts = sorted(at for user in users for at in (*user.shared_s, *user.own_s))
+    assert most_in_a_second(starts) <= QUOTA_PER_S
 
 
 def check_the_outage(careful: User, patient: User, before: list[int]) -> None:
     assert [len(careful.shared_s), len(patient.shared_s)] == before
-    assert not patient.own_s, "without a share of its own it waits"
+    assert not patient.own_s, "without a fallback it waits"
     own_s, rate_per_s = careful.own_s, bucket_and_rate(QUOTA_PER_S / 2)[1]
     assert own_s[0] >= careful.shared_s[-1] + 1.0, "the second before the switch counts too"
     assert (len(own_s) - 3) / (own_s[-1] - own_s[0]) <= rate_per_s
     assert len(own_s) / (own_s[-1] - own_s[0]) >= 0.8 * rate_per_s
 
 
-def test_a_redis_that_hangs_is_as_good_as_away(doomed_server: RedisServer) -> None:
-    async def story() -> None:
-        clock = asyncio.get_running_loop().time
-        share = LocalQuota(QUOTA_PER_S, clock)
-        async with sharing(doomed_server, fallback=share, timeout_s=0.2) as quota:
-            turn = await quota.acquire()
-            assert doomed_server._process is not None
-            doomed_server._process.send_signal(signal.SIGSTOP)
-            assert await quota.acquire() >= turn + 1.0
-            assert not quota.is_reachable
-            doomed_server._process.send_signal(signal.SIGCONT)
-            await until(lambda: quota.is_reachable)
-
-    play(story())
+async def test_a_hanging_redis_counts_as_unreachable(doomed_server: RedisServer) -> None:
+    clock = asyncio.get_running_loop().time
+    share = LocalQuota(QUOTA_PER_S, clock)
+    async with sharing(doomed_server, fallback=share, timeout_s=0.2) as quota:
+        turn = await quota.acquire()
+        assert doomed_server._process is not None
+        doomed_server._process.send_signal(signal.SIGSTOP)
+        assert await quota.acquire() >= turn + 1.0
+        assert not quota.is_reachable
+        doomed_server._process.send_signal(signal.SIGCONT)
+        await until(lambda: quota.is_reachable)
 
 
 class Script:
-    """The script by itself, at times that a test chooses."""
+    """Runs the script alone, at times that a test chooses."""
 
     def __init__(self, server: RedisServer, calls_per_second: float) -> None:
         self._redis = redis.Redis.from_url(server.url, decode_responses=True)
@@ -328,7 +292,7 @@ class Script:
         self._redis.close()
 
     def reserve(self, now_us: int, *, not_refused: int = 0) -> tuple[bool, int, float]:
-        """Whether there is a turn, its time or when to ask again, and the factor in force."""
+        """Return if a turn was reserved, its time or when to ask again in µs, and the factor."""
         return self._run("reserve", not_refused, "", now_us)
 
     def throttled(self, now_us: int, turn_us: int, *, not_refused: int = 0) -> float:
@@ -361,7 +325,7 @@ START_US = 1_800_000_000 * US_PER_S
         max_size=60,
     )
 )
-def test_the_script_keeps_the_pace_of_pace_py(
+def test_the_script_computes_the_same_pace_as_python(
     server: RedisServer, events: list[tuple[int, int, bool, int]]
 ) -> None:
     kept, now_us = Pace(), START_US
@@ -399,7 +363,7 @@ def test_the_script_keeps_the_pace_of_pace_py(
         st.tuples(st.integers(0, US_PER_S // 2), st.integers(1, 10), st.integers(0, 2)), max_size=30
     ),
 )
-def test_whenever_turns_are_asked_for_no_rolling_second_exceeds_the_quota(
+def test_the_script_keeps_the_quota_in_every_rolling_second(
     server: RedisServer, quota_per_s: int, events: list[tuple[int, int, int]]
 ) -> None:
     now_us, turns_us = START_US, [START_US]
@@ -419,7 +383,7 @@ def test_whenever_turns_are_asked_for_no_rolling_second_exceeds_the_quota(
     assert most_in_a_second([(at_us - START_US) / US_PER_S for at_us in turns_us]) <= quota_per_s
 
 
-def test_a_late_caller_may_catch_up_a_little_and_no_more(server: RedisServer) -> None:
+def test_a_late_caller_may_catch_up_only_a_little(server: RedisServer) -> None:
     with Script(server, QUOTA_PER_S) as script:
         script.reserve(START_US)
         later_us = START_US + 60 * US_PER_S
@@ -436,7 +400,7 @@ def test_beyond_the_look_ahead_nothing_is_reserved(server: RedisServer) -> None:
         assert 60 < script.expires_in_s < 600
 
 
-def test_a_clock_that_is_set_back_holds_nobody_up_for_long(server: RedisServer) -> None:
+def test_a_clock_set_back_delays_callers_only_briefly(server: RedisServer) -> None:
     with Script(server, QUOTA_PER_S) as script:
         script.reserve(START_US)
         script.throttled(START_US, START_US)

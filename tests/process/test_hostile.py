@@ -42,7 +42,7 @@ HOSTILE = [
 ]
 
 
-def test_every_hostile_line_is_accounted_for(job: Job, service: Simulator) -> None:
+def test_every_malformed_line_is_counted_once(job: Job, service: Simulator) -> None:
     path = job.directory / "hostile.jsonl"
     path.write_bytes(b"\n".join(HOSTILE))
     for _ in range(2):
@@ -61,7 +61,7 @@ def test_every_hostile_line_is_accounted_for(job: Job, service: Simulator) -> No
     assert all(("record" in line) != ("raw" in line) for line in dead.values())
 
 
-def test_an_input_that_grew_changed_and_moved_is_read_for_what_is_new(
+def test_only_new_records_of_a_changed_or_moved_input_are_imported(
     job: Job, service: Simulator
 ) -> None:
     path = job.write([record(1), record(2), b"{"])
@@ -77,14 +77,16 @@ def test_an_input_that_grew_changed_and_moved_is_read_for_what_is_new(
     audit(job, service)
 
 
-def test_the_same_file_named_twice_is_read_once(job: Job, service: Simulator) -> None:
+def test_a_file_given_twice_is_read_once(job: Job, service: Simulator) -> None:
     path = job.write(records(20))
     assert job.backfill(path, path).returncode == 0
     assert job.report()["read"] == 20
     audit(job, service)
 
 
-def test_a_cut_off_gzip_file_halts_after_what_could_be_read(job: Job, service: Simulator) -> None:
+def test_a_truncated_gzip_file_halts_after_its_readable_records(
+    job: Job, service: Simulator
+) -> None:
     path = job.write(records(3000), "a.jsonl.gz")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -101,7 +103,7 @@ def test_a_cut_off_gzip_file_halts_after_what_could_be_read(job: Job, service: S
     audit(job, service)
 
 
-def test_edited_and_deleted_result_files_are_written_anew(job: Job, service: Simulator) -> None:
+def test_edited_or_deleted_result_files_are_rebuilt(job: Job, service: Simulator) -> None:
     path = job.write([*records(20), b"{"])
     job.backfill(path)
     imported = job.out / "imported.jsonl"
@@ -117,7 +119,7 @@ def test_edited_and_deleted_result_files_are_written_anew(job: Job, service: Sim
     audit(job, service)
 
 
-def test_status_without_a_job_and_of_one_that_runs(tmp_path: Path) -> None:
+def test_status_without_a_job_and_during_a_run(tmp_path: Path) -> None:
     with simulator("--quota", "0", "--latency", "0.3") as service:
         job = Job(tmp_path, service.url)
         assert job.run("status").returncode == 2
@@ -137,7 +139,7 @@ def test_status_without_a_job_and_of_one_that_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["the file was made", "its first page was being written"])
-def test_status_of_a_job_that_was_killed_before_its_queue_had_tables(
+def test_status_of_a_job_killed_before_its_queue_had_tables(
     job: Job, service: Simulator, moment: str
 ) -> None:
     job.out.mkdir()
@@ -153,7 +155,7 @@ def test_status_of_a_job_that_was_killed_before_its_queue_had_tables(
 
 
 def leave_a_hot_journal(other: Path, queue: Path) -> None:
-    """Make a file as SQLite leaves it where the first write to an empty one is cut off."""
+    """Create the files that SQLite leaves if the first write to an empty file is cut off."""
     with contextlib.closing(sqlite3.connect(other, isolation_level=None)) as db:
         for statement in ("PRAGMA cache_size = 1", "BEGIN", "CREATE TABLE filler (content)"):
             db.execute(statement)
@@ -165,7 +167,7 @@ def leave_a_hot_journal(other: Path, queue: Path) -> None:
 
 
 def run_limited(job: Job, path: Path, kind: int, limit: int) -> subprocess.CompletedProcess[bytes]:
-    """Run the backfill with a limit of the system's on one of its resources."""
+    """Run the backfill with a limit of the operating system on one resource."""
     return subprocess.run(
         job.command(*job.backfill_words(path)),
         env=environment(),
@@ -182,7 +184,7 @@ def limiter(kind: int, limit: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("file_bytes_max", [20_000, 60_000, 200_000, 500_000])
-def test_a_full_disk_halts_and_the_same_command_continues_once_there_is_room(
+def test_a_full_disk_halts_and_the_same_command_continues_later(
     job: Job, service: Simulator, file_bytes_max: int
 ) -> None:
     path = job.write(records(2500))
@@ -196,7 +198,7 @@ def test_a_full_disk_halts_and_the_same_command_continues_once_there_is_room(
 
 
 @pytest.mark.parametrize("name", ["imported.jsonl", "dead-letter.jsonl"])
-def test_a_result_file_that_cannot_grow_halts_and_is_completed_later(
+def test_a_result_file_that_cannot_grow_halts_the_run(
     job: Job, service: Simulator, name: str
 ) -> None:
     job.out.mkdir()
@@ -210,7 +212,7 @@ def test_a_result_file_that_cannot_grow_halts_and_is_completed_later(
     audit(job, service)
 
 
-def test_few_file_descriptors_mean_fewer_calls_at_once(job: Job, service: Simulator) -> None:
+def test_few_file_descriptors_limit_the_concurrent_calls(job: Job, service: Simulator) -> None:
     path = job.write(records(300))
     done = run_limited(job, path, resource.RLIMIT_NOFILE, 40)
     assert done.returncode == 0
@@ -218,7 +220,7 @@ def test_few_file_descriptors_mean_fewer_calls_at_once(job: Job, service: Simula
     audit(job, service)
 
 
-def test_one_poisoned_line_does_not_hold_up_the_memory(job: Job, service: Simulator) -> None:
+def test_a_very_long_line_does_not_exhaust_the_memory(job: Job, service: Simulator) -> None:
     path = job.directory / "long.jsonl"
     with path.open("wb") as file:
         for _ in range(200):
@@ -230,7 +232,7 @@ def test_one_poisoned_line_does_not_hold_up_the_memory(job: Job, service: Simula
     audit(job, service)
 
 
-def test_ids_of_one_s_own_and_faults_meet_without_a_mix_up(tmp_path: Path) -> None:
+def test_faults_never_replace_a_topic_by_its_conflicting_record(tmp_path: Path) -> None:
     with simulator("--quota", "0", "--fault", "reset-after=0.3", "--fault", "10002=0.2") as service:
         job = Job(tmp_path, service.url)
         given: list[Any] = []
@@ -247,7 +249,7 @@ def test_ids_of_one_s_own_and_faults_meet_without_a_mix_up(tmp_path: Path) -> No
         audit(job, service)
 
 
-def test_file_names_of_any_bytes_are_read(job: Job, service: Simulator) -> None:
+def test_file_names_may_hold_any_bytes(job: Job, service: Simulator) -> None:
     for number, name in enumerate([b"a b:7.jsonl", "话题.jsonl".encode(), b"\xff\xfe.jsonl"]):
         (job.directory / os.fsdecode(name)).write_bytes(orjson.dumps(record(number)))
         done = job.backfill(os.fsdecode(name))
@@ -258,7 +260,7 @@ def test_file_names_of_any_bytes_are_read(job: Job, service: Simulator) -> None:
     audit(job, service)
 
 
-def test_a_named_pipe_is_read_once_and_whole(job: Job, service: Simulator) -> None:
+def test_a_named_pipe_is_read_completely(job: Job, service: Simulator) -> None:
     pipe = job.directory / "pipe"
     os.mkfifo(pipe)
     running = job.start(*job.backfill_words(pipe))
@@ -269,7 +271,7 @@ def test_a_named_pipe_is_read_once_and_whole(job: Job, service: Simulator) -> No
     audit(job, service)
 
 
-def test_a_deeply_nested_value_is_a_bad_record_like_any_other(job: Job, service: Simulator) -> None:
+def test_a_deeply_nested_value_becomes_a_dead_letter(job: Job, service: Simulator) -> None:
     deep = b'{"GroupId":"@TGS#_a","TopicName":"a","Type":' + b"[" * 300 + b"]" * 300 + b"}"
     assert job.backfill(job.write([deep, record(1)])).returncode == 1
     audit(job, service)
@@ -279,7 +281,7 @@ def test_a_deeply_nested_value_is_a_bad_record_like_any_other(job: Job, service:
     audit(job, service)
 
 
-def test_dead_letters_mended_in_place_are_read_before_the_file_is_made_anew(
+def test_dead_letters_edited_in_place_are_read_before_being_rebuilt(
     job: Job, service: Simulator
 ) -> None:
     path = job.write([record(1, TopicName="forbidden"), record(4, TopicName="forbidden")])
@@ -294,7 +296,7 @@ def test_dead_letters_mended_in_place_are_read_before_the_file_is_made_anew(
     audit(job, service)
 
 
-def test_settings_mended_after_a_first_try_are_enough(job: Job, service: Simulator) -> None:
+def test_corrected_settings_make_invalid_records_importable(job: Job, service: Simulator) -> None:
     path = job.write([{"gid": group(1), "title": "general", "id": "k"}])
     assert job.backfill(path).returncode == 1
     fields = orjson.dumps({"gid": "GroupId", "title": "TopicName"}).decode()
@@ -304,7 +306,7 @@ def test_settings_mended_after_a_first_try_are_enough(job: Job, service: Simulat
     audit(job, service)
 
 
-def test_an_input_not_read_to_its_end_is_named(job: Job, service: Simulator) -> None:
+def test_an_input_not_read_to_its_end_is_reported(job: Job, service: Simulator) -> None:
     path = job.write(records(3000))
     done = job.backfill(path, APP__SECRET_KEY="0" * 64)
     assert done.returncode == 3
@@ -316,9 +318,7 @@ def test_an_input_not_read_to_its_end_is_named(job: Job, service: Simulator) -> 
     assert job.status()["unfinished_inputs"] == []
 
 
-def test_an_unwritable_standard_output_or_error_changes_no_result(
-    job: Job, service: Simulator
-) -> None:
+def test_unwritable_standard_streams_change_no_result(job: Job, service: Simulator) -> None:
     path = job.write([*records(20), b"{"])
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -334,11 +334,11 @@ def test_an_unwritable_standard_output_or_error_changes_no_result(
     audit(job, service)
 
 
-def test_an_account_at_fault_is_not_taken_for_the_signature(tmp_path: Path) -> None:
+def test_a_bad_account_rejects_the_record_instead_of_halting(tmp_path: Path) -> None:
     with simulator("--quota", "0", "--fault", "60004=0.1") as service:
         job = Job(tmp_path, service.url)
         path = job.write([record(n, From_Account="somebody") for n in range(200)])
-        # Slow enough that a signature is proven by an answer before the next call goes out.
+        # At this rate, a first success confirms the signature before the next call starts.
         done = job.backfill(path, "--rate", "400")
         assert done.returncode == 1, done.stdout
         report = job.report()
@@ -362,9 +362,7 @@ main()
 """
 
 
-def test_a_clock_that_jumps_an_hour_either_way_changes_nothing_but_the_times(
-    job: Job, service: Simulator
-) -> None:
+def test_a_wall_clock_that_jumps_an_hour_changes_no_result(job: Job, service: Simulator) -> None:
     path = job.write(records(600))
     words = [*job.backfill_words(path), "--rate", "100"]
     with subprocess.Popen(
@@ -377,9 +375,9 @@ def test_a_clock_that_jumps_an_hour_either_way_changes_nothing_but_the_times(
         for calls, by_s in ((20, b"3600"), (120, b"-3600")):
             wait_until(partial(has_been_called, service, calls))
             write_whole(job.directory / "by_s", by_s)
-        _, told = running.communicate(timeout=60)
-    assert running.returncode == 0, told
-    assert told.count(b"the wall clock jumped") == 2
+        _, logged = running.communicate(timeout=60)
+    assert running.returncode == 0, logged
+    assert logged.count(b"the wall clock jumped") == 2
     audit(job, service)
     report = job.report()
     assert (report["imported"], report["renewals"]) == (600, 0)

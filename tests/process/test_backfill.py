@@ -1,15 +1,11 @@
 """The backfill command as a user runs it, against the simulator."""
 
-import os
-import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
-from tests.support.processes import KEY, ROOT, Job, Simulator, audit, simulator
+from tests.support.processes import FAST_RETRY, KEY, Job, Simulator, audit, simulator
 from tests.support.topics import group, record, records
 
 REPORT_KEYS = {
@@ -17,7 +13,6 @@ REPORT_KEYS = {
     "retries", "throttled", "renewals", "seconds", "rate_per_s", "quota_per_s", "quota_used",
     "halted", "by_reason", "by_code", "started", "ended",
 }  # fmt: skip
-FAST_RETRY: dict[str, Any] = {"RETRY__BASE_DELAY": "0.01", "RETRY__MAX_DELAY": "0.05"}
 
 
 def test_backfill_imports_a_file_and_reports_correct_totals(job: Job, service: Simulator) -> None:
@@ -126,16 +121,6 @@ def test_repeating_a_finished_backfill_imports_nothing_again(job: Job, service: 
     audit(job, service)
 
 
-def test_gzip_files_and_standard_input_are_read(job: Job, service: Simulator) -> None:
-    packed = job.write([record(1), record(2)], "a.jsonl.gz")
-    piped = b"\xef\xbb\xbf" + orjson.dumps(record(4)) + b"\r\n\n" + orjson.dumps(record(5))
-    assert job.backfill(packed, "-", stdin=piped).returncode == 0
-    assert {line["source"] for line in job.imported()} == {
-        f"{packed}:1", f"{packed}:2", "-:1", "-:3",
-    }  # fmt: skip
-    audit(job, service)
-
-
 def test_limit_stops_after_n_records_and_the_next_run_continues(
     job: Job, service: Simulator
 ) -> None:
@@ -195,43 +180,6 @@ def test_an_existing_topic_id_is_a_conflict_unless_set_to_skip(
     assert {line["already"] for line in third.imported()} == {"before"}
 
 
-def test_a_dead_letter_file_as_input_keeps_ids_and_sources(
-    job: Job, service: Simulator, tmp_path: Path
-) -> None:
-    job.backfill(job.write([record(1, TopicName="forbidden", TopicId=None), b"{"]))
-    (letter,) = (line for line in job.dead() if line["reason"] == "rejected")
-    letter["record"]["TopicName"] = "allowed"
-    letter["may_exist"] = True
-    mended = job.write([letter], "mended.jsonl")
-    assert job.backfill(mended).returncode == 1, "the broken line is still there"
-    (line,) = job.imported()
-    assert line["topic_id"] == letter["topic_id"]
-    assert line["source"] == letter["source"]
-    assert [line["raw"] for line in job.dead()] == ["{"]
-    report = job.report()
-    assert (report["read"], report["imported"], report["dead"]) == (2, 1, 1)
-    audit(job, service)
-
-
-def test_a_job_can_retry_its_own_dead_letters(job: Job, service: Simulator) -> None:
-    job.backfill(job.write([record(1, TopicName="forbidden"), record(2)]))
-    assert job.backfill(job.out / "dead-letter.jsonl").returncode == 1
-    assert job.report()["calls"] == 1
-    assert (job.report()["read"], job.report()["dead"]) == (2, 1)
-    audit(job, service)
-
-
-def test_records_that_use_up_their_attempts_become_dead_letters(tmp_path: Path) -> None:
-    with simulator("--quota", "0", "--fault", "10002=0.5") as service:
-        job = Job(tmp_path, service.url)
-        done = job.backfill(job.write(records(200)), RETRY__MAX_ATTEMPTS="2", **FAST_RETRY)
-        assert done.returncode == 1
-        letters = job.dead()
-        assert {letter["reason"] for letter in letters} == {"exhausted"}
-        assert all(letter["attempts"] >= 2 for letter in letters)
-        assert job.report()["read"] == 200
-
-
 def test_as_given_mode_counts_topics_that_may_exist_twice(tmp_path: Path) -> None:
     with simulator("--quota", "0", "--fault", "reset-after=0.2") as service:
         job = Job(tmp_path, service.url)
@@ -242,47 +190,6 @@ def test_as_given_mode_counts_topics_that_may_exist_twice(tmp_path: Path) -> Non
         ledger = service.ledger()
         assert report["may_exist_twice"] > 0
         assert ledger["created"] - report["imported"] >= report["may_exist_twice"]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_drains_calls_and_the_same_command_continues(
-    tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    with simulator("--quota", "0", "--latency", "0.2") as service:
-        job = Job(tmp_path, service.url)
-        path = job.write(records(400))
-        words = job.backfill_words(path)
-        running = job.start(*words, HTTP__MAX_IN_FLIGHT="20")
-        wait_for_calls(service, 40)
-        running.send_signal(number)
-        output, _ = running.communicate(timeout=30)
-        assert running.returncode == code
-        assert "still queued; continue with: topic-import backfill" in output
-        report = job.report()
-        assert 0 < report["imported"] < 400
-        assert report["imported"] == service.ledger()["created"], "what was in flight was settled"
-        assert job.backfill(path).returncode == 0
-        assert [line["already"] for line in job.imported()].count("own") == 0
-        audit(job, service)
-
-
-def test_a_second_signal_ends_the_run_without_losing_records(tmp_path: Path) -> None:
-    with simulator("--quota", "0", "--latency", "0.5") as service:
-        job = Job(tmp_path, service.url)
-        path = job.write(records(40))
-        running = job.start(*job.backfill_words(path))
-        wait_for_calls(service, 1)
-        running.send_signal(signal.SIGINT)
-        running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=30)
-        assert running.returncode in {130, 143}
-        assert job.backfill(path).returncode == 0
-        audit(job, service)
-
-
-def wait_for_calls(service: Simulator, count: int) -> None:
-    while service.ledger()["calls"] < count:
-        pass
 
 
 def test_no_output_contains_a_secret(job: Job) -> None:
@@ -298,39 +205,8 @@ def test_no_output_contains_a_secret(job: Job) -> None:
         assert b"eJ" not in output, "a UserSig begins so"
 
 
-def test_an_unreachable_host_is_logged_and_creates_no_dead_letters(
-    offline_job: Job,
-) -> None:
-    path = offline_job.write(records(20))
-    running = offline_job.start(*offline_job.backfill_words(path), **FAST_RETRY)
-    assert running.stderr is not None
-    for line in running.stderr:
-        if "cannot connect" in line:
-            break
-    running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=30)
-    assert running.returncode == 143
-    report = offline_job.report()
-    assert (report["queued"], report["dead"]) == (20, 0)
-
-
 def test_json_logs_go_to_standard_error(job: Job) -> None:
     done = job.backfill(job.write([record(1)]), "--log-format", "json")
     logged = [orjson.loads(line) for line in done.stderr.splitlines()]
     assert logged
     assert all({"event", "level", "timestamp"} <= entry.keys() for entry in logged)
-
-
-def test_a_closed_pipe_or_full_disk_on_stdout_prints_no_traceback(
-    offline_job: Job,
-) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = offline_job.command("explain")
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False, cwd=ROOT)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (0, b"")
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, cwd=ROOT)
-    assert done.returncode == 2
-    assert done.stderr == b"topic-import: standard output: No space left on device\n"

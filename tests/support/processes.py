@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 APP = "1400000000"
 KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 PATIENCE_S = 60
+FAST_RETRY: dict[str, Any] = {"RETRY__BASE_DELAY": "0.01", "RETRY__MAX_DELAY": "0.05"}
+"""Settings that let tests with faults retry without long delays."""
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
 
@@ -27,7 +29,9 @@ def environment(**settings: str) -> dict[str, str]:
     """Return an environment with these settings and none of the machine's own."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TOPIC_IMPORT_")}
     ours = {"APP__SDK_APP_ID": APP, "APP__SECRET_KEY": KEY} | settings
-    return inherited | {f"TOPIC_IMPORT_{name}": value for name, value in ours.items() if value}
+    given = {f"TOPIC_IMPORT_{name}": value for name, value in ours.items() if value}
+    # Without PYTHONPATH, a command in a job's directory would run the installed worker instead.
+    return inherited | given | {"PYTHONPATH": str(ROOT)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Job:
     def start(self, *words: str | Path, **settings: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*words),
-            env=environment(**settings) | {"PYTHONPATH": str(ROOT)},
+            env=environment(**settings),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -98,7 +102,7 @@ class Job:
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             self.command(*words),
-            env=environment(**settings) | {"PYTHONPATH": str(ROOT)},
+            env=environment(**settings),
             cwd=self.directory,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,

@@ -1,4 +1,4 @@
-"""A job in a folder of its own, and a service without faults."""
+"""Fixtures: a job in its own directory, and a simulated service without faults."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,6 @@ def job(tmp_path: Path, service: Simulator) -> Job:
 
 
 @pytest.fixture
-def lonely_job(tmp_path: Path) -> Job:
-    """A job without a service to call."""
+def offline_job(tmp_path: Path) -> Job:
+    """Return a job whose service address nobody listens on."""
     return Job(tmp_path)

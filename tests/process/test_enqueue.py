@@ -1,4 +1,4 @@
-"""Filling a queue, looking at it, and putting dead letters back, on both engines."""
+"""The commands enqueue, status and replay on both queue engines."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ MISSING = {"GroupId": "@TGS#_missing", "TopicName": "a"}
 
 @pytest.fixture(params=["sqlite", "redis"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """Settings of a queue of each kind."""
+    """Return the settings of each queue engine."""
     if request.param == "sqlite":
         yield {}
         return
@@ -30,23 +30,27 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[st
     server.kill()
 
 
-def test_a_queue_is_filled_once_and_mended(lonely_job: Job, settings: dict[str, Any]) -> None:
-    path = lonely_job.write([*records(20), b"{", record(3)])
-    done = lonely_job.run("enqueue", path, **settings)
+def test_enqueue_reads_records_once_and_replaces_mended_ones(
+    offline_job: Job, settings: dict[str, Any]
+) -> None:
+    path = offline_job.write([*records(20), b"{", record(3)])
+    done = offline_job.run("enqueue", path, **settings)
     assert done.returncode == 1, done.stderr
     assert b"22 records read: 22 new, 0 read before; 1 invalid" in done.stdout
     assert b"read 22 = queued 20 + imported 0 + dead 1 + duplicate 1" in done.stdout
-    again = lonely_job.run("enqueue", path, **settings)
+    again = offline_job.run("enqueue", path, **settings)
     assert again.returncode == 1
     assert b"22 records read: 0 new, 22 read before; 1 invalid" in again.stdout
-    mended = lonely_job.run(
-        "enqueue", lonely_job.write([*records(20), record(50), record(3)]), **settings
+    mended = offline_job.run(
+        "enqueue", offline_job.write([*records(20), record(50), record(3)]), **settings
     )
     assert mended.returncode == 0
     assert b"read 22 = queued 21 + imported 0 + dead 0 + duplicate 1" in mended.stdout
 
 
-def test_chosen_dead_letters_are_put_back(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_replay_requeues_the_selected_dead_letters(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     with simulator("--quota", "0") as service:
         job = Job(tmp_path, service.url)
         forbidden = {"GroupId": "@TGS#_b", "TopicName": "forbidden"}
@@ -68,7 +72,7 @@ def test_chosen_dead_letters_are_put_back(tmp_path: Path, settings: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "said"),
+    ("words", "given", "message"),
     [
         (["enqueue", "topics.jsonl"], {"APP__SDK_APP_ID": ""}, "app.sdk_app_id is not set"),
         (["enqueue", "none.jsonl"], {}, "none.jsonl"),
@@ -82,25 +86,25 @@ def test_chosen_dead_letters_are_put_back(tmp_path: Path, settings: dict[str, An
         (["serve"], {"APP__SECRET_KEY": "", "APP__BASE_URL": "http://127.0.0.1:9"}, "no key"),
     ],
 )
-def test_a_mistake_is_a_sentence_and_exit_2(
-    lonely_job: Job, words: list[str], given: dict[str, Any], said: str
+def test_a_usage_mistake_prints_one_sentence_and_exits_with_2(
+    offline_job: Job, words: list[str], given: dict[str, Any], message: str
 ) -> None:
-    lonely_job.write(records(1))
-    done = lonely_job.run(*words, **({"APP__BASE_URL": "http://127.0.0.1:9"} | given))
+    offline_job.write(records(1))
+    done = offline_job.run(*words, **({"APP__BASE_URL": "http://127.0.0.1:9"} | given))
     assert done.returncode == 2, done.stdout + done.stderr
-    assert said in done.stderr.decode()
+    assert message in done.stderr.decode()
     assert b"Traceback" not in done.stderr
 
 
-def test_a_replay_of_pages_of_letters_that_are_invalid_still_ends(lonely_job: Job) -> None:
-    path = lonely_job.write([*([b"{"] * 1200), *records(1)])
-    assert lonely_job.run("enqueue", path).returncode == 1
-    done = lonely_job.run("replay", "--reason", "invalid")
+def test_replaying_many_pages_of_invalid_letters_ends(offline_job: Job) -> None:
+    path = offline_job.write([*([b"{"] * 1200), *records(1)])
+    assert offline_job.run("enqueue", path).returncode == 1
+    done = offline_job.run("replay", "--reason", "invalid")
     assert b"0 dead letters put back into the queue, 1,200 cannot be" in done.stdout
-    assert (lonely_job.status()["dead"], lonely_job.status()["agree"]) == (1200, True)
+    assert (offline_job.status()["dead"], offline_job.status()["agree"]) == (1200, True)
 
 
-def test_a_replay_leaves_the_files_what_the_queue_says(tmp_path: Path) -> None:
+def test_replay_keeps_result_files_in_agreement_with_the_queue(tmp_path: Path) -> None:
     with simulator("--quota", "0") as service:
         job = Job(tmp_path, service.url)
         serving: dict[str, Any] = {"APP__BASE_URL": service.url, "ADMIN__LISTEN": "127.0.0.1:0"}
@@ -136,9 +140,9 @@ def test_a_signal_ends_an_enqueue_that_waits_for_redis(tmp_path: Path) -> None:
             wait_until(lambda: client.xlen("topics") > 0)
         with server.hanging():
             running.terminate()
-            said, logged = running.communicate(timeout=PATIENCE_S)
+            output, logged = running.communicate(timeout=PATIENCE_S)
         assert running.returncode == 143, logged
-        assert "the inputs were not read to their end: the same command goes on" in said
+        assert "the inputs were not read to their end: the same command goes on" in output
         assert "Traceback" not in logged
     finally:
         server.kill()

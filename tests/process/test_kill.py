@@ -1,4 +1,4 @@
-"""`kill -9` in a loop, of the real command, with faults on; then the audit."""
+"""Kills the real command with SIGKILL in a loop, with faults, and audits the results."""
 
 import os
 import random
@@ -19,9 +19,10 @@ TORTURE_KILLS = int(os.environ.get("KILLS", "250"))
 
 
 def torture(job: Job, service: Simulator, kills: int, seed: int) -> Counter[str]:
-    """Kill the backfill so many times at any moment, let it end, and count what went wrong.
+    """Kill the backfill at random moments, let the last run finish, and audit the results.
 
-    The input grows from run to run, so that there is always something left to do.
+    Returns the numbers of kills, records, lost and duplicate topics, and duplicate lines.
+    The input grows with every run, so that no run is without work.
     """
     chance = random.Random(seed)
     seen: Counter[str] = Counter()
@@ -64,7 +65,7 @@ def run_torture(directory: Path, kills: int, seed: int) -> Counter[str]:
         return torture(Job(directory, service.url), service, kills, seed)
 
 
-def test_a_dozen_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_a_dozen_kills_lose_and_duplicate_nothing(tmp_path: Path) -> None:
     seen = run_torture(tmp_path, KILLS, seed=KILLS)
     assert not seen["lost"] + seen["twice"] + seen["doubled lines"], seen
     assert seen["own"], "no call was cut off: the kills came at harmless moments"
@@ -72,13 +73,13 @@ def test_a_dozen_kills_lose_and_double_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
-def test_hundreds_of_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_hundreds_of_kills_lose_and_duplicate_nothing(tmp_path: Path) -> None:
     seed = int(os.environ.get("SEED", str(random.randrange(10**6))))
     started_s = time.monotonic()
     seen = run_torture(tmp_path, TORTURE_KILLS, seed=seed)
     print(  # noqa: T201
         f"\nseed {seed}: {seen['kills']} kills in {time.monotonic() - started_s:.0f} s, "
         f"{seen['records']:,} records, {seen['lost']} lost, {seen['twice']} twice, 0 torn lines, "
-        f"{seen['doubled lines']} doubled lines; {seen['own']:,} calls whose answer was lost"
+        f"{seen['doubled lines']} doubled lines; {seen['own']:,} calls whose reply never arrived"
     )
     assert not seen["lost"] + seen["twice"] + seen["doubled lines"], seen

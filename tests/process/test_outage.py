@@ -1,4 +1,4 @@
-"""An outage and a halt as a user sees them, and the warning of communities that are too full."""
+"""Outages, halts and warnings as the user sees them."""
 
 import time
 from collections import Counter
@@ -21,7 +21,7 @@ def wait_for_created(service: Simulator, count: int) -> list[dict[str, Any]]:
         time.sleep(0.02)
 
 
-def test_a_service_that_goes_away_costs_no_record_and_few_calls(tmp_path: Path) -> None:
+def test_an_outage_loses_no_record_and_costs_few_calls(tmp_path: Path) -> None:
     port = free_port()
     job = Job(tmp_path, f"http://127.0.0.1:{port}")
     words: list[str | Path] = [
@@ -35,13 +35,13 @@ def test_a_service_that_goes_away_costs_no_record_and_few_calls(tmp_path: Path) 
     with simulator(*options) as service:
         running = job.start(*words, RETRY__MAX_ATTEMPTS="2")
         created = wait_for_created(service, 100)
-    # What it made between the last look and its end is unknown here, but to the worker's ledger.
+    # Topics made after our last request for the ledger are missing from `created`.
     time.sleep(2.0)
     with simulator(*options) as service:
-        said, logged = running.communicate(timeout=60)
+        output, logged = running.communicate(timeout=60)
         created += service.ledger()["topics"]
     assert running.returncode == 0, logged
-    assert "read 1,000 = queued 0 + imported 1,000 + dead 0 + duplicate 0" in said
+    assert "read 1,000 = queued 0 + imported 1,000 + dead 0 + duplicate 0" in output
     assert "outage: the service fails for all" in logged
     assert "the service is back" in logged
     made = Counter(topic["TopicId"] for topic in created)
@@ -52,7 +52,7 @@ def test_a_service_that_goes_away_costs_no_record_and_few_calls(tmp_path: Path) 
     assert report["retries"] <= 10 + 20 + 10, "in flight, found out, and a probe now and then"
 
 
-def test_a_wrong_key_halts_at_once_and_says_what_to_do(tmp_path: Path) -> None:
+def test_a_wrong_key_halts_at_once_and_prints_the_remedy(tmp_path: Path) -> None:
     with simulator("--latency", "0.1") as service:
         job = Job(tmp_path, service.url)
         words: list[str | Path] = [
@@ -64,10 +64,10 @@ def test_a_wrong_key_halts_at_once_and_says_what_to_do(tmp_path: Path) -> None:
         ]
         done = job.run(*words, APP__SECRET_KEY="f" * 64)
         assert done.returncode == 3
-        said = done.stdout.decode()
-        assert "HALTED (70009)" in said
-        assert "the key is wrong, or of another SDKAppID" in said
-        assert "500 records are still queued; continue with: topic-import backfill" in said
+        output = done.stdout.decode()
+        assert "HALTED (70009)" in output
+        assert "the key is wrong, or of another SDKAppID" in output
+        assert "500 records are still queued; continue with: topic-import backfill" in output
         assert job.report()["halted"]["code"] == 70009
         assert service.ledger()["calls"] <= 100, "what was in flight, no more"
         assert job.run(*words).returncode == 0, "the same command with the right key"
@@ -75,7 +75,7 @@ def test_a_wrong_key_halts_at_once_and_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [200, 201])
-def test_more_than_two_hundred_topics_of_a_community_are_a_warning(job: Job, count: int) -> None:
+def test_more_than_200_topics_in_one_community_cause_a_warning(job: Job, count: int) -> None:
     rows = [{"GroupId": "@TGS#_full", "TopicName": f"topic {n}"} for n in range(count)]
     path = job.write([*rows, {"GroupId": "@TGS#_other", "TopicName": "topic"}])
     warning = b"more than 200 topics are meant for one community"

@@ -1,4 +1,4 @@
-"""The long-lived service as processes: replicas, kills, restarts of Redis, signals, halts."""
+"""The serve command as processes: replicas, kills, restarts of Redis, signals and halts."""
 
 import resource
 import signal
@@ -33,7 +33,7 @@ class Replica:
     port: int
 
     def get(self, path: str) -> tuple[int, str]:
-        """Ask the endpoint: status and text; (0, "") while nobody listens."""
+        """Return the status and text of an admin page, (0, "") while nobody listens."""
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self.port}/{path}", timeout=PATIENCE_S
@@ -48,10 +48,10 @@ class Replica:
         wait_until(lambda: self.get("readyz")[0] == 200)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
-        """Send a signal and wait for the end: exit code, output, log."""
+        """Send a signal and wait for the exit. Returns exit code, output and log."""
         self.process.send_signal(number)
-        said, logged = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, said, logged
+        output, logged = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, output, logged
 
 
 Start = Callable[..., Replica]
@@ -59,7 +59,7 @@ Start = Callable[..., Replica]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start replicas, and see that none outlives the test."""
+    """Return a function that starts replicas; kill them all after the test."""
     started: list[Replica] = []
 
     def start_one(job: Job, *words: str, name: str = "out", **settings: str) -> Replica:
@@ -86,7 +86,7 @@ def durable_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def shared(server: RedisServer) -> dict[str, Any]:
-    """Settings of all replicas of a queue."""
+    """Return the settings that all replicas of one queue share."""
     return {
         "QUEUE__URL": f"{server.url}?stream=topics&group=importers",
         "QUEUE__LEASE": str(LEASE_S),
@@ -104,17 +104,17 @@ def wait_for_created(service: Simulator, count: int) -> None:
 
 
 def audit(service: Simulator, server: RedisServer, count: int) -> None:
-    """Each record imported once, and just what the service holds."""
+    """Assert that the results match the service's topics, each record once."""
     created = [topic["TopicId"] for topic in service.ledger()["topics"]]
-    told = [line["topic_id"] for line in results(server)]
-    assert Counter(told) == Counter(created)
+    reported = [line["topic_id"] for line in results(server)]
+    assert Counter(reported) == Counter(created)
     assert len(created) == len(set(created)) == count
     with redis.Redis(port=server.port) as client:
         assert client.xlen("topics") == 0
         assert client.xlen("topics:dead") == 0
 
 
-def test_a_replica_killed_in_mid_flight_is_replaced_by_another(
+def test_another_replica_takes_over_from_a_killed_one(
     tmp_path: Path, start: Start, durable_server: RedisServer
 ) -> None:
     with simulator("--latency", "0.3") as service:
@@ -125,15 +125,15 @@ def test_a_replica_killed_in_mid_flight_is_replaced_by_another(
         second = start(job, "--until-empty", name="two", **settings)
         second.wait_ready()
         first.process.kill()
-        said, logged = second.process.communicate(timeout=PATIENCE_S)
+        output, logged = second.process.communicate(timeout=PATIENCE_S)
         assert second.process.returncode == 0, logged
         assert "taken over from a consumer that fell silent" in logged
-        assert "read 600 = queued 0 + imported 600 + dead 0 + duplicate 0" in said
+        assert "read 600 = queued 0 + imported 600 + dead 0 + duplicate 0" in output
         audit(service, durable_server, 600)
         assert {line["already"] for line in results(durable_server)} <= {False, "own"}
 
 
-def test_redis_restarted_under_load_costs_nothing(
+def test_restarting_redis_under_load_loses_no_record(
     tmp_path: Path, start: Start, durable_server: RedisServer
 ) -> None:
     with simulator("--latency", "0.05") as service:
@@ -147,13 +147,13 @@ def test_redis_restarted_under_load_costs_nothing(
             assert "Redis" in replica.get("readyz")[1]
             durable_server.start()
             replica.wait_ready()
-        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        output, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
-        assert "imported 800 + dead 0" in said
+        assert "imported 800 + dead 0" in output
         audit(service, durable_server, 800)
 
 
-def test_a_service_waits_for_a_redis_that_comes_later(
+def test_serve_waits_until_redis_is_up(
     tmp_path: Path, start: Start, durable_server: RedisServer
 ) -> None:
     with simulator() as service:
@@ -166,12 +166,12 @@ def test_a_service_waits_for_a_redis_that_comes_later(
         wait_until(lambda: other.get("readyz")[1].startswith("queue: Redis: "))
         assert other.end()[0] == 0, "it had nothing in hand"
         durable_server.start()
-        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        output, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
-        assert "imported 50 + dead 0" in said
+        assert "imported 50 + dead 0" in output
 
 
-def test_a_full_disk_under_a_replica_stops_it_until_there_is_room(
+def test_a_full_disk_pauses_a_replica_until_there_is_room(
     tmp_path: Path, start: Start, durable_server: RedisServer
 ) -> None:
     with simulator("--latency", "0.05") as service:
@@ -184,16 +184,16 @@ def test_a_full_disk_under_a_replica_stops_it_until_there_is_room(
         resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE, (full, unlimited[1]))
         wait_until(lambda: "imported.jsonl: File too large; make room" in replica.get("readyz")[1])
         resource.prlimit(replica.process.pid, resource.RLIMIT_FSIZE, unlimited)
-        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        output, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
         assert "Traceback" not in logged
-        assert "imported 400 + dead 0" in said
+        assert "imported 400 + dead 0" in output
         audit(service, durable_server, 400)
         copied = [line["topic_id"] for line in job.imported()]
         assert Counter(copied) == Counter(line["topic_id"] for line in results(durable_server))
 
 
-def test_a_second_signal_ends_a_replica_though_its_redis_hangs(
+def test_a_second_signal_ends_a_replica_while_redis_hangs(
     tmp_path: Path, start: Start, durable_server: RedisServer
 ) -> None:
     with simulator("--latency", "0.05") as service:
@@ -211,13 +211,13 @@ def test_a_second_signal_ends_a_replica_though_its_redis_hangs(
             assert code == 3, "outcomes could not be settled"
             assert "Traceback" not in logged
         other = start(job, "--until-empty", **settings)
-        said, logged = other.process.communicate(timeout=PATIENCE_S)
+        output, logged = other.process.communicate(timeout=PATIENCE_S)
         assert other.process.returncode == 0, logged
-        assert "imported 400 + dead 0" in said
+        assert "imported 400 + dead 0" in output
         audit(service, durable_server, 400)
 
 
-def test_a_second_signal_ends_what_waits_for_a_redis_that_hangs_from_the_start(
+def test_a_second_signal_ends_a_replica_that_never_reached_redis(
     tmp_path: Path, start: Start, durable_server: RedisServer
 ) -> None:
     job, settings = Job(tmp_path, "http://127.0.0.1:9"), shared(durable_server)
@@ -232,7 +232,7 @@ def test_a_second_signal_ends_what_waits_for_a_redis_that_hangs_from_the_start(
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "redis"])
-def test_sigterm_under_load_drains_and_loses_nothing(
+def test_sigterm_under_load_drains_without_losing_records(
     tmp_path: Path, start: Start, engine: str, durable_server: RedisServer
 ) -> None:
     with simulator("--quota", "0", "--latency", "1.0") as service:
@@ -247,18 +247,18 @@ def test_sigterm_under_load_drains_and_loses_nothing(
         if status:
             assert reason.startswith("draining: ")
             assert "in flight" in reason
-        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        output, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
         created = service.ledger()["created"]
-        assert f"imported {created:,} " in said, "what was in flight was settled"
+        assert f"imported {created:,} " in output, "what was in flight was settled"
         again = start(job, "--until-empty", **settings)
-        said, logged = again.process.communicate(timeout=PATIENCE_S)
-        assert "read 900 = queued 0 + imported 900 + dead 0 + duplicate 0" in said
+        output, logged = again.process.communicate(timeout=PATIENCE_S)
+        assert "read 900 = queued 0 + imported 900 + dead 0 + duplicate 0" in output
         ledger = service.ledger()
         assert (ledger["created"], ledger["calls"]) == (900, 900), "nothing was called twice"
 
 
-def test_a_second_signal_ends_at_once_and_is_consistent(tmp_path: Path, start: Start) -> None:
+def test_a_second_signal_ends_at_once_with_a_consistent_queue(tmp_path: Path, start: Start) -> None:
     with simulator("--latency", "5") as service:
         job = Job(tmp_path, service.url)
         job.run("enqueue", job.write(records(50)))
@@ -267,16 +267,14 @@ def test_a_second_signal_ends_at_once_and_is_consistent(tmp_path: Path, start: S
         began_s = time.monotonic()
         replica.process.send_signal(signal.SIGTERM)
         wait_until(lambda: replica.get("readyz")[1].startswith("draining"))
-        code, said, _ = replica.end()
+        code, output, _ = replica.end()
         assert code == 143
         assert time.monotonic() - began_s < 5, "it waited for no answer"
-        assert "read 50 = queued 50 + imported 0" in said
+        assert "read 50 = queued 50 + imported 0" in output
         assert job.status()["agree"]
 
 
-def test_a_halted_service_is_not_ready_and_goes_back_to_work_by_itself(
-    tmp_path: Path, start: Start
-) -> None:
+def test_a_halted_service_resumes_once_the_cause_is_fixed(tmp_path: Path, start: Start) -> None:
     key = tmp_path / "key"
     key.write_text("f" * 64)
     with simulator() as service:
@@ -289,12 +287,12 @@ def test_a_halted_service_is_not_ready_and_goes_back_to_work_by_itself(
         assert replica.get("healthz")[0] == 200
         assert 'topic_import_health{state="halt"} 1.0' in replica.get("metrics")[1]
         key.write_text(KEY)
-        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        output, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
-        assert "read 100 = queued 0 + imported 100 + dead 0 + duplicate 0" in said
+        assert "read 100 = queued 0 + imported 100 + dead 0 + duplicate 0" in output
 
 
-def test_a_directory_that_is_removed_stops_a_service_until_it_is_made_anew(
+def test_removing_the_job_directory_pauses_serve_until_it_is_recreated(
     tmp_path: Path, start: Start
 ) -> None:
     with simulator() as service:
@@ -314,9 +312,7 @@ def test_a_directory_that_is_removed_stops_a_service_until_it_is_made_anew(
         assert job.status()["imported"] == 1
 
 
-def test_result_files_of_a_service_rotate_and_hold_each_line_once(
-    tmp_path: Path, start: Start
-) -> None:
+def test_rotated_result_files_hold_each_line_once(tmp_path: Path, start: Start) -> None:
     with simulator("--quota", "0") as service:
         job = Job(tmp_path, service.url)
         for part in (records(200), records(400)):

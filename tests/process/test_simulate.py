@@ -1,4 +1,4 @@
-"""The stand-in as a command: what it announces, what it refuses, how it ends."""
+"""The simulate command: its output, its error codes and its exit."""
 
 import signal
 import urllib.request
@@ -14,7 +14,7 @@ PATH = "/v4/group_open_http_svc/import_topic"
 
 
 def call(url: str, **query: str) -> int:
-    """Call it with a good query but for what is given; the ErrorCode."""
+    """Call import_topic with a valid query, changed as given. Returns the ErrorCode."""
     good = {
         "sdkappid": str(APP),
         "identifier": ADMIN,
@@ -30,7 +30,7 @@ def call(url: str, **query: str) -> int:
     return code
 
 
-def test_the_stand_in_is_strict_about_who_calls_and_how_often() -> None:
+def test_the_simulator_checks_credentials_parameters_and_quota() -> None:
     with simulator("--quota", "3") as service:
         expired = sign(APP, ADMIN, KEY, issued_s=1, life_s=60)
         other_key = sign(APP, ADMIN, "other", issued_s=4_000_000_000, life_s=60)
@@ -51,13 +51,13 @@ def test_the_stand_in_is_strict_about_who_calls_and_how_often() -> None:
         assert (ledger["created"], ledger["calls"]) == (1, 14)
 
 
-def test_it_says_how_to_call_it_and_what_it_answered(lonely_job: Job) -> None:
-    running = lonely_job.start("simulate", "--port", "0", APP__SECRET_KEY="")
+def test_the_simulator_prints_its_settings_and_its_replies(offline_job: Job) -> None:
+    running = offline_job.start("simulate", "--port", "0", APP__SECRET_KEY="")
     assert running.stdout is not None
     announced = "".join(running.stdout.readline() for _ in range(3))
     assert "listening on http://127.0.0.1:" in announced
     assert f"TOPIC_IMPORT_APP__SECRET_KEY={KEY}" in announced
     running.send_signal(signal.SIGINT)
-    said, _ = running.communicate(timeout=30)
+    output, _ = running.communicate(timeout=30)
     assert "for serve: TOPIC_IMPORT_APP__BASE_URL=http://127.0.0.1:" in announced
-    assert (running.returncode, said) == (0, "answered: no call\n")
+    assert (running.returncode, output) == (0, "answered: no call\n")

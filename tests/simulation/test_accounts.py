@@ -1,4 +1,4 @@
-"""A bad account in a record and a bad signature give the same code: only others can tell."""
+"""Code 60004 means a bad account or a bad signature; other records show which."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ class OneAccountIsBad:
 
 
 def carry_one_of_each(*accounts: str) -> tuple[MemoryQueue, Carrier]:
-    """Import one record of each account, all at once."""
+    """Import one record of each account concurrently."""
     queue = MemoryQueue()
     for number, account in enumerate(accounts):
         record = {"GroupId": "@TGS#_a", "TopicName": str(number), "From_Account": account}
@@ -35,7 +35,7 @@ def carry_one_of_each(*accounts: str) -> tuple[MemoryQueue, Carrier]:
     return queue, carry(queue, OneAccountIsBad())
 
 
-def test_alone_it_may_be_the_signature_and_halts() -> None:
+def test_code_60004_halts_while_no_other_record_succeeds() -> None:
     queue, carrier = carry_one_of_each("somebody")
     assert carrier.halted
     assert carrier.halted.code == 60004
@@ -43,7 +43,7 @@ def test_alone_it_may_be_the_signature_and_halts() -> None:
 
 
 @pytest.mark.parametrize("accounts", [("somebody", "other"), ("other", "somebody")])
-def test_beside_one_that_succeeds_it_is_the_account(accounts: tuple[str, str]) -> None:
+def test_code_60004_rejects_the_record_when_another_succeeds(accounts: tuple[str, str]) -> None:
     queue, carrier = carry_one_of_each(*accounts)
     assert carrier.halted is None
     kinds = [type(queue.outcomes[delivery]) for delivery in sorted(queue.outcomes)]

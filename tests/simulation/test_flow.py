@@ -1,4 +1,4 @@
-"""Thousands of schedules of the whole flow, each held against the promises."""
+"""Runs thousands of random schedules of the whole data path and checks every guarantee."""
 
 import os
 
@@ -11,7 +11,7 @@ GROUPS = 20
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_no_schedule_of_faults_crashes_and_restarts_breaks_a_promise(group: int) -> None:
+def test_faults_crashes_and_restarts_break_no_guarantee(group: int) -> None:
     for seed in range(group, SEEDS, GROUPS):
         try:
             check(play(seed))
@@ -20,5 +20,5 @@ def test_no_schedule_of_faults_crashes_and_restarts_breaks_a_promise(group: int)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_equal_seeds_play_equal_stories(seed: int) -> None:
+def test_equal_seeds_produce_equal_runs(seed: int) -> None:
     assert play(seed).trace == play(seed).trace

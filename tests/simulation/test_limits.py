@@ -25,15 +25,15 @@ from worker.rules.usersig import Signature
 from worker.rules.verdict import Reply
 
 
-def play(story: Coroutine[Any, Any, None], loop: VirtualLoop) -> None:
+def play(work: Coroutine[Any, Any, None], loop: VirtualLoop) -> None:
     try:
-        loop.run_until_complete(story)
+        loop.run_until_complete(work)
     finally:
         loop.close()
 
 
 @given(st.floats(0.1, 100_000))
-def test_bucket_and_rate_together_never_exceed_the_quota(quota_per_s: float) -> None:
+def test_bucket_plus_rate_never_exceeds_the_quota(quota_per_s: float) -> None:
     bucket, rate_per_s = bucket_and_rate(quota_per_s)
     assert bucket >= 1
     assert rate_per_s >= 0.9 * (floor(quota_per_s) or quota_per_s)
@@ -45,13 +45,13 @@ def test_bucket_and_rate_together_never_exceed_the_quota(quota_per_s: float) -> 
 
 @pytest.mark.parametrize("quota_per_s", [1, 2, 6.7, 7, 16.7, 20, 49, 50, 66.7, 200, 1000])
 @pytest.mark.parametrize("idle_s", [0.0, 0.3, 5.0])
-def test_no_rolling_second_exceeds_the_quota_and_none_is_wasted(
+def test_every_rolling_second_uses_the_quota_without_exceeding_it(
     quota_per_s: float, idle_s: float
 ) -> None:
     loop = VirtualLoop()
     starts: list[float] = []
 
-    async def story() -> None:
+    async def work() -> None:
         limits = Limits(LocalQuota(quota_per_s, loop.time), 1000, loop.time, Breaker())
         for _ in range(3):
             for _ in range(4 * floor(quota_per_s)):
@@ -60,7 +60,7 @@ def test_no_rolling_second_exceeds_the_quota_and_none_is_wasted(
                 limits.call_ended(turn.started_s, answered=True)
             await asyncio.sleep(idle_s)
 
-    play(story(), loop)
+    play(work(), loop)
     assert most_in_a_second(starts) <= quota_per_s
     busy_s = starts[-1] - 2 * idle_s
     assert len(starts) >= 0.9 * floor(quota_per_s) * busy_s
@@ -71,13 +71,13 @@ def test_no_rolling_second_exceeds_the_quota_and_none_is_wasted(
         st.tuples(st.integers(1, 40), st.integers(0, 5), st.floats(0, 20)), min_size=1, max_size=20
     )
 )
-def test_a_rate_that_changes_never_lets_a_burst_through(
+def test_rate_changes_never_allow_a_burst(
     steps: list[tuple[int, int, float]],
 ) -> None:
     loop = VirtualLoop()
     starts: list[float] = []
 
-    async def story() -> None:
+    async def work() -> None:
         quota = LocalQuota(100, loop.time)
         for count, refusals, rest_s in steps:
             starts.extend([await quota.acquire() for _ in range(count)])
@@ -86,15 +86,15 @@ def test_a_rate_that_changes_never_lets_a_burst_through(
                 quota.throttled(loop.time())
             await asyncio.sleep(rest_s)
 
-    play(story(), loop)
+    play(work(), loop)
     assert most_in_a_second(starts) <= 100
 
 
-def test_after_a_stall_of_all_slots_the_saved_up_calls_do_not_go_out_together() -> None:
+def test_calls_do_not_burst_after_all_slots_stalled() -> None:
     loop = VirtualLoop()
     starts: list[float] = []
 
-    async def story() -> None:
+    async def work() -> None:
         limits = Limits(LocalQuota(100, loop.time), 10, loop.time, Breaker())
 
         async def call() -> None:
@@ -104,25 +104,25 @@ def test_after_a_stall_of_all_slots_the_saved_up_calls_do_not_go_out_together() 
 
         await asyncio.gather(*(call() for _ in range(500)))
 
-    play(story(), loop)
+    play(work(), loop)
     assert most_in_a_second(starts) <= 100
 
 
-def test_a_process_that_follows_another_waits_out_its_second() -> None:
+def test_a_new_process_waits_out_the_second_of_the_last_one() -> None:
     loop = VirtualLoop()
 
-    async def story() -> None:
+    async def work() -> None:
         quota = LocalQuota(100, loop.time, closed_for_s=1.0)
         await quota.acquire()
         assert loop.time() >= 1.0
 
-    play(story(), loop)
+    play(work(), loop)
 
 
-def test_a_refusal_prolongs_the_pause_of_a_call_that_waits_in_it() -> None:
+def test_a_refusal_extends_the_pause_of_a_waiting_call() -> None:
     loop = VirtualLoop()
 
-    async def story() -> None:
+    async def work() -> None:
         quota = LocalQuota(0, loop.time)
         quota.throttled(await quota.acquire())
         waiting = asyncio.ensure_future(quota.acquire())
@@ -130,11 +130,11 @@ def test_a_refusal_prolongs_the_pause_of_a_call_that_waits_in_it() -> None:
         quota.throttled(prolonged_at_s := loop.time())
         assert await waiting >= prolonged_at_s + PAUSE_WITHOUT_RATE_S
 
-    play(story(), loop)
+    play(work(), loop)
 
 
 class FailingOnceForHalf:
-    """A service that refuses each record once and then takes it."""
+    """A service that fails the first call of every other record and accepts all the rest."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
@@ -154,7 +154,7 @@ class FailingOnceForHalf:
         return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
 
 
-def test_a_record_that_waits_for_its_retry_holds_no_slot() -> None:
+def test_a_record_waiting_for_its_retry_holds_no_slot() -> None:
     loop = VirtualLoop()
     queue = MemoryQueue()
     for number in range(100):
@@ -169,8 +169,8 @@ def test_a_record_that_waits_for_its_retry_holds_no_slot() -> None:
     assert loop.time() < 110, "all waited for their retry at the same time"
 
 
-class Reluctant:
-    """A service that throttles, wants new signatures, and then takes the record."""
+class RefusingFirst:
+    """A service that replies with the given codes, last one first, and then accepts."""
 
     def __init__(self, codes: list[int]) -> None:
         self._codes = codes
@@ -182,13 +182,13 @@ class Reluctant:
         return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
 
 
-def test_throttles_and_renewals_use_up_no_attempt() -> None:
+def test_throttled_and_renewed_calls_use_up_no_attempt() -> None:
     queue = MemoryQueue()
     queue.put(to_topic({"GroupId": "@TGS#_a", "TopicName": "b"}, RecordRules()))
     retry = RetryPolicy(max_attempts=1, patience_s=0.0)
     counters = Counters()
 
-    chat = Reluctant([60007, 60011, 70001, 60007, 70052, 10006] + [60007] * 10)
+    chat = RefusingFirst([60007, 60011, 70001, 60007, 70052, 10006] + [60007] * 10)
     carry(queue, chat, slots=1, retry=retry, counters=counters)
     (outcome,) = queue.outcomes.values()
     assert isinstance(outcome, Imported)
@@ -196,7 +196,7 @@ def test_throttles_and_renewals_use_up_no_attempt() -> None:
     assert (counters.calls, counters.throttled, counters.renewals) == (17, 14, 2)
 
 
-def test_the_virtual_clock_finds_a_deadlock_at_once() -> None:
+def test_the_virtual_clock_detects_a_deadlock() -> None:
     loop = VirtualLoop()
     with pytest.raises(DeadlockError):
         loop.run_until_complete(loop.create_future())

@@ -1,4 +1,4 @@
-"""What a carrier tells of its replies: each once, with the time that its call took."""
+"""The carrier reports each reply once, with the duration of its call."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ CALL_S = 0.25
 
 
 class Script:
-    """A service that gives the replies of a script, each after the same time."""
+    """A service that sends the given replies in order, each after CALL_S, then successes."""
 
     def __init__(self, *replies: Reply) -> None:
         self._replies = list(replies)
@@ -28,31 +28,31 @@ class Script:
 
 
 def observed(*replies: Reply) -> list[tuple[str, int | None, float]]:
-    """What is told of a record that gets these replies and then, if it still can, a success."""
+    """Return what is observed of one record: verdict, code and seconds of each reply."""
     queue = MemoryQueue()
     queue.put(to_topic({"GroupId": "@TGS#_a", "TopicName": "b"}, RecordRules()))
     seen: list[tuple[str, int | None, float]] = []
-    carry(queue, Script(*replies), observe=lambda *told: seen.append(told))
+    carry(queue, Script(*replies), observe=lambda *call: seen.append(call))
     return seen
 
 
-def test_every_reply_is_told_once_with_its_verdict_its_code_and_its_seconds() -> None:
-    told = observed(
+def test_every_reply_is_observed_once_with_verdict_code_and_duration() -> None:
+    replies = observed(
         Reply(failure="no answer in time", may_have_taken_effect=True),
         Reply(status=502, failure="HTTP 502", may_have_taken_effect=True),
         Reply(status=200, code=60011),
         Reply(status=200, code=70001),
     )
-    assert [(verdict, code) for verdict, code, _ in told] == [
+    assert [(verdict, code) for verdict, code, _ in replies] == [
         ("retry", None),
         ("retry", None),
         ("throttled", 60011),
         ("renew", 70001),
         ("imported", 0),
     ]
-    assert [seconds for *_, seconds in told] == pytest.approx([CALL_S] * 5, abs=0.001)
+    assert [seconds for *_, seconds in replies] == pytest.approx([CALL_S] * 5, abs=0.001)
 
 
 @pytest.mark.parametrize(("code", "verdict"), [(10004, "reject"), (70009, "halt")])
-def test_a_reply_that_ends_it_is_told_too(code: int, verdict: str) -> None:
-    assert [told[:2] for told in observed(Reply(status=200, code=code))] == [(verdict, code)]
+def test_a_final_reply_is_observed(code: int, verdict: str) -> None:
+    assert [reply[:2] for reply in observed(Reply(status=200, code=code))] == [(verdict, code)]

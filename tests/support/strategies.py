@@ -1,4 +1,4 @@
-"""Records as hypothesis makes them."""
+"""Hypothesis strategies for records."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def group_ids() -> st.SearchStrategy[str]:
 
 @st.composite
 def records(draw: st.DrawFn) -> dict[str, Any]:
-    """Any valid record, with any of the optional fields."""
+    """Generate any valid record, with any of the optional fields."""
     group_id = draw(group_ids())
     topic_ids = st.text(_ASCII, min_size=1, max_size=40).map(lambda own: f"{group_id}@TOPIC#_{own}")
     optional = {

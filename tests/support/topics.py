@@ -1,4 +1,4 @@
-"""Records for the tests of whole runs."""
+"""Builds valid records for tests of whole runs."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ def group(number: int) -> str:
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
-    """A record in one of twenty communities; every third brings its own TopicId."""
+    """Return a record in one of twenty communities; every third has its own TopicId."""
     group_id = group(number % 20)
     own = {"TopicId": f"{group_id}@TOPIC#_own-{number}"} if number % 3 == 0 else {}
     return {

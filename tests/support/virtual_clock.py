@@ -1,19 +1,22 @@
-"""An event loop on a virtual clock: time is what the timers ask for, and a minute costs nothing."""
+"""An event loop on a virtual clock, which advances to the next timer instead of waiting."""
 
 import asyncio
 import selectors
 from typing import Any
 
 TURN_S = 1e-9
-"""Every turn costs a little, or a rounding in aiolimiter would wait for ever at one instant."""
+"""How far every iteration advances the clock.
+
+Without it, a rounding error in aiolimiter would repeat at the same instant for ever.
+"""
 
 
 class DeadlockError(AssertionError):
-    """Everything waits and no timer is set: it would wait for ever."""
+    """All tasks wait and no timer is set, so none would ever continue."""
 
 
 class _Selector(selectors.DefaultSelector):
-    """Waits by moving the clock on."""
+    """Advances the clock by the timeout instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,13 +24,13 @@ class _Selector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
-            raise DeadlockError("nothing is left that could ever happen")
+            raise DeadlockError("all tasks wait and no timer is set")
         self.now_s += max(timeout, 0.0) + TURN_S
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose `time()` begins at `start_s` and is moved by its own timers only."""
+    """A loop whose `time()` starts at `start_s` and advances only with its own timers."""
 
     def __init__(self, start_s: float = 0.0) -> None:
         self._virtual = _Selector()

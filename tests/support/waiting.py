@@ -1,4 +1,4 @@
-"""Waiting for what another process does."""
+"""Waits for conditions that other processes fulfil, and finds free ports."""
 
 import socket
 import time
@@ -7,16 +7,16 @@ from collections.abc import Callable
 PATIENCE_S = 60.0
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look again and again until it is so; an error after a minute."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll until the condition is true. Raises AssertionError after PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline, "waited for a minute in vain"
         time.sleep(0.02)
 
 
 def free_port() -> int:
-    """Find a port of loopback that nobody listens on."""
+    """Return a loopback port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

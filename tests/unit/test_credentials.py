@@ -1,4 +1,4 @@
-"""The current signature over a long life and jumping clocks."""
+"""The current signature over long runs and clock jumps."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from worker.credentials import LIFE_S, GivenCredentials, SigningCredentials
 
 
 class Clocks:
-    """A wall clock that jumps and a monotonic one that does not."""
+    """A wall clock that may jump, and a monotonic clock that does not."""
 
     def __init__(self) -> None:
         self.wall_s = 1_700_000_000.0
@@ -21,7 +21,7 @@ class Clocks:
 
 
 @given(st.lists(st.tuples(st.floats(0, 40_000), st.sampled_from([0, 0, 0, 3600, -3600]))))
-def test_the_signature_in_use_is_never_about_to_end_by_either_clock(
+def test_the_current_signature_is_valid_for_at_least_an_hour(
     steps: list[tuple[float, int]],
 ) -> None:
     clocks = Clocks()
@@ -34,7 +34,7 @@ def test_the_signature_in_use_is_never_about_to_end_by_either_clock(
         assert 3600 <= left_s <= LIFE_S + 1
 
 
-def test_one_renewal_serves_all_who_ask_for_it() -> None:
+def test_concurrent_requests_share_one_renewal() -> None:
     clocks = Clocks()
     credentials = clocks.credentials()
     stale = credentials.current()

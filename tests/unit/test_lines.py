@@ -1,4 +1,4 @@
-"""Bytes become lines, whatever the pieces in which they come."""
+"""Splitting chunks of bytes into lines."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,14 +27,12 @@ CONTENTS = st.lists(
 
 
 @given(CONTENTS, st.lists(st.integers(1, 7), max_size=20))
-def test_the_pieces_in_which_the_bytes_come_make_no_difference(
-    content: bytes, sizes: list[int]
-) -> None:
+def test_chunk_boundaries_do_not_change_the_lines(content: bytes, sizes: list[int]) -> None:
     assert numbered(content, sizes) == numbered(content, [])
 
 
 @given(CONTENTS)
-def test_every_line_that_is_not_blank_comes_once_with_its_number(content: bytes) -> None:
+def test_every_nonblank_line_is_returned_once_with_its_number(content: bytes) -> None:
     expected = [
         number
         for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
@@ -43,12 +41,12 @@ def test_every_line_that_is_not_blank_comes_once_with_its_number(content: bytes)
     assert [number for number, _, _ in numbered(content, [])] == expected
 
 
-def test_crlf_blank_lines_and_a_byte_order_mark_are_passed_over() -> None:
+def test_crlf_blank_lines_and_byte_order_mark_are_skipped() -> None:
     content = b"\xef\xbb\xbf{}\r\n\r\n  \n{ }\r\nlast"
     assert numbered(content, [1, 1, 1]) == [(1, b"{}", 0), (4, b"{ }", 0), (5, b"last", 0)]
 
 
-def test_of_a_line_that_is_too_long_the_beginning_and_the_length_are_kept() -> None:
+def test_an_overlong_line_keeps_its_beginning_length_and_hash() -> None:
     chunks = [b"x" * 1000] * 100
     (line,) = split([*chunks, b"\n"], 50_000)
     assert line.too_long_bytes == 100_000
@@ -56,6 +54,6 @@ def test_of_a_line_that_is_too_long_the_beginning_and_the_length_are_kept() -> N
     assert line.content_hash == content_hash(b"x" * 100_000)
 
 
-def test_two_long_lines_that_differ_at_their_end_are_told_apart() -> None:
+def test_overlong_lines_with_different_ends_have_different_hashes() -> None:
     one, two = split([b"x" * 40 + b"1\n" + b"x" * 40 + b"2\n"], LINE_MAX)
     assert one.content_hash != two.content_hash

@@ -1,4 +1,4 @@
-"""What monitors read: names, kinds and meanings by Prometheus' rules, figures that are right."""
+"""The Prometheus metrics: names, types, help texts and values."""
 
 import math
 import re
@@ -43,7 +43,7 @@ FAMILIES = {
 
 
 class Clock:
-    """A clock that a test sets."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -57,7 +57,7 @@ def metrics_of(gauges: Gauges = NO_GAUGES, quota_per_s: float = 200.0) -> Metric
 
 
 def values(metrics: Metrics) -> dict[str, float]:
-    """The samples by name and labels, as they are written."""
+    """Return the value of each sample by its name and labels, as rendered."""
     lines = metrics.render().decode().splitlines()
     samples = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
     return {name: float(value) for name, value in samples}
@@ -72,7 +72,7 @@ def busy() -> Metrics:
 
 
 @pytest.mark.parametrize("metrics", [metrics_of(), busy()])
-def test_every_family_has_a_meaning_and_a_kind_once_and_is_one_we_know(metrics: Metrics) -> None:
+def test_every_expected_metric_has_one_help_and_one_type(metrics: Metrics) -> None:
     lines = metrics.render().decode().splitlines()
     helped = [line.split(" ", 3) for line in lines if line.startswith("# HELP ")]
     typed = [line.split(" ") for line in lines if line.startswith("# TYPE ")]
@@ -83,7 +83,7 @@ def test_every_family_has_a_meaning_and_a_kind_once_and_is_one_we_know(metrics: 
 
 
 @pytest.mark.parametrize("metrics", [metrics_of(), busy()])
-def test_names_and_samples_keep_prometheus_rules(metrics: Metrics) -> None:
+def test_names_and_samples_follow_the_prometheus_rules(metrics: Metrics) -> None:
     family, seen = "", set()
     for line in metrics.render().decode().splitlines():
         if line.startswith("#"):
@@ -106,7 +106,7 @@ def test_names_and_samples_keep_prometheus_rules(metrics: Metrics) -> None:
         assert re.fullmatch(r"topic_import(_[a-z]+)+", name)
 
 
-def test_a_reader_of_the_format_understands_it() -> None:
+def test_the_prometheus_parser_reads_the_output() -> None:
     families = list(text_string_to_metric_families(busy().render().decode()))
     assert len(families) == len(FAMILIES)
 
@@ -127,7 +127,7 @@ def test_replies_are_counted_by_verdict_and_code() -> None:
     assert figures["topic_import_call_seconds_sum"] == pytest.approx(10.43)
 
 
-def test_a_service_that_makes_up_codes_fills_no_memory() -> None:
+def test_unlimited_different_codes_do_not_fill_the_memory() -> None:
     metrics = metrics_of()
     for code in range(CODES_MAX + 50):
         metrics.called("retry", code, 0.1)
@@ -138,7 +138,7 @@ def test_a_service_that_makes_up_codes_fills_no_memory() -> None:
     assert figures['topic_import_calls_total{code="0",verdict="retry"}'] == 2
 
 
-def test_every_outcome_is_there_before_the_first_record() -> None:
+def test_every_outcome_counter_exists_before_the_first_record() -> None:
     metrics = metrics_of()
     name = 'topic_import_records_total{{outcome="{}"}}'
     assert [values(metrics)[name.format(outcome)] for outcome in OUTCOMES] == [0, 0, 0]
@@ -151,12 +151,12 @@ def test_every_outcome_is_there_before_the_first_record() -> None:
     assert figures["topic_import_lost_total"] == 7
 
 
-def test_an_unknown_outcome_is_a_defect() -> None:
+def test_an_unknown_outcome_raises_an_error() -> None:
     with pytest.raises(KeyError):
         metrics_of().settled("exhausted", 1)
 
 
-def test_gauges_are_read_for_every_scrape() -> None:
+def test_gauges_are_read_at_every_scrape() -> None:
     queued = 5
     metrics = metrics_of(replace(NO_GAUGES, queued=lambda: queued))
     assert values(metrics)["topic_import_queued"] == 5
@@ -173,13 +173,13 @@ def test_gauges_are_read_for_every_scrape() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_one_state_is_1_and_the_others_0(state: str) -> None:
+def test_the_current_state_is_1_and_the_others_are_0(state: str) -> None:
     figures = values(metrics_of(replace(NO_GAUGES, state=lambda: state)))
     states = {name: figures[f'topic_import_health{{state="{name}"}}'] for name in STATES}
     assert states == {name: float(name == state) for name in STATES}
 
 
-def test_a_gauge_that_fails_or_does_not_know_is_left_out_and_told_once(
+def test_a_failing_gauge_is_omitted_and_logged_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail() -> float:
@@ -191,16 +191,16 @@ def test_a_gauge_that_fails_or_does_not_know_is_left_out_and_told_once(
         "topic_import_queued",
         "topic_import_signature_age_seconds",
     }
-    told = capsys.readouterr()
-    assert (told.out + told.err).count("a metric cannot be read and is left out") == 1
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("a metric cannot be read and is left out") == 1
 
 
-def test_without_a_quota_no_share_of_it_is_told() -> None:
+def test_the_quota_ratio_is_omitted_without_a_quota() -> None:
     assert "topic_import_quota_used_ratio" not in values(metrics_of(quota_per_s=0.0))
 
 
 class Calling:
-    """A service that starts calls on a clock of its own; each is answered at once."""
+    """Starts calls on its own clock; by default each gets its reply at once."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -220,7 +220,7 @@ class Calling:
         return values(self.metrics)["topic_import_quota_used_ratio"]
 
 
-def test_the_used_quota_is_that_of_the_last_seconds() -> None:
+def test_the_quota_ratio_covers_the_last_seconds() -> None:
     calling = Calling()
     assert calling.ratio == 0
     calling.run(5, 200)
@@ -231,7 +231,7 @@ def test_the_used_quota_is_that_of_the_last_seconds() -> None:
     assert calling.ratio == pytest.approx(0.5, abs=0.02)
 
 
-def test_after_an_idle_hour_the_used_quota_is_none_and_then_that_of_the_new_calls() -> None:
+def test_the_quota_ratio_restarts_at_zero_after_an_idle_hour() -> None:
     calling = Calling()
     calling.run(20, 200)
     calling.clock.now_s += 3600
@@ -243,13 +243,13 @@ def test_after_an_idle_hour_the_used_quota_is_none_and_then_that_of_the_new_call
     assert calling.ratio == pytest.approx(1.0, abs=0.02)
 
 
-def test_calls_that_nobody_answers_use_the_quota_too() -> None:
+def test_calls_without_a_reply_use_the_quota() -> None:
     calling = Calling()
     calling.run(20, 200)
     calling.run(5, 200, answered=False)
     assert calling.ratio == pytest.approx(1.0, abs=0.1)
 
 
-def test_the_verdicts_that_are_named_are_all_there_are() -> None:
+def test_the_verdict_labels_name_every_verdict() -> None:
     names = {kind.__name__.lower() for kind in verdict.Verdict.__args__}
     assert names == {"imported", "retry", "throttled", "renew", "reject", "halt"}

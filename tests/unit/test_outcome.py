@@ -1,4 +1,4 @@
-"""The lines of the result files, byte for byte."""
+"""The lines of the result files, byte by byte, and the counts."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from worker.rules.topic.problems import InvalidRecordError
 SUBJECT = Subject("in.jsonl:7", b'"k"', "@TGS#_a", "@TGS#_a@TOPIC#_b", "话题", ("TopicName",))
 
 
-def test_the_line_of_an_imported_topic() -> None:
+def test_the_result_line_of_an_imported_topic() -> None:
     outcome = Imported(1, Already.OWN, History(attempts=2), at=1_700_000_000.5)
     assert imported_line(SUBJECT, outcome).decode() == (
         '{"source":"in.jsonl:7","key":"k","group_id":"@TGS#_a","topic_id":"@TGS#_a@TOPIC#_b",'
@@ -27,7 +27,7 @@ def test_the_line_of_an_imported_topic() -> None:
     )
 
 
-def test_a_topic_sent_without_id_is_told_with_the_id_that_it_got() -> None:
+def test_a_topic_sent_without_id_is_reported_with_its_new_id() -> None:
     nameless = Subject("a:1", None, "@TGS#_a", None, "b")
     outcome = Imported(1, Already.NO, History(), at=0.0, made_id="@TGS#_a@TOPIC#_@TOPIC#c1")
     assert b'"topic_id":"@TGS#_a@TOPIC#_@TOPIC#c1"' in imported_line(nameless, outcome)
@@ -47,7 +47,7 @@ def test_a_dead_letter_holds_the_record_as_it_was_read() -> None:
     )
 
 
-def test_what_was_no_object_is_kept_as_text_whatever_its_bytes() -> None:
+def test_a_line_that_is_no_object_is_kept_as_text() -> None:
     subject = Subject("a:1", None, None, None, raw=b'{"\xff', is_object=False)
     letter = DeadLetter(1, Reason.INVALID, None, "no", "", History())
     assert dead_letter_line(subject, letter).endswith(b'"raw":"{\\"\\\\xff"}\n')
@@ -58,19 +58,19 @@ def test_times_are_rfc_3339_in_utc() -> None:
     assert rfc3339(1_700_000_000.0) == "2023-11-14T22:13:20.000Z"
 
 
-def test_the_sum_of_all_counts_is_checked() -> None:
+def test_counts_detect_a_wrong_total() -> None:
     assert Counts(read=10, queued=1, imported=2, dead=3, duplicate=4).add_up
     assert not Counts(read=9, queued=1, imported=2, dead=3, duplicate=4).add_up
 
 
-def test_a_record_knows_where_it_stood_and_same_content_has_the_same_hash() -> None:
+def test_a_record_has_a_source_and_a_content_hash() -> None:
     problem = InvalidRecordError(["no"])
     assert Record("a b.jsonl", 3, b"", b"", problem).source == "a b.jsonl:3"
     assert content_hash(b"x") == content_hash(b"x") != content_hash(b"y")
     assert Released(1, History()).history == History()
 
 
-def test_an_outcome_names_the_counts_that_it_adds_to() -> None:
+def test_an_outcome_names_the_counts_it_increments() -> None:
     def names(already: Already, origin: Origin, *, may_exist: bool = False) -> list[str]:
         outcome = Imported(1, already, History(may_exist=may_exist), at=0.0)
         return imported_counts(outcome, origin)
@@ -97,5 +97,5 @@ def test_an_outcome_names_the_counts_that_it_adds_to() -> None:
     ],
     ids=["as-written", "white-space", "first", "in-the-middle", "named-twice"],
 )
-def test_the_record_in_a_dead_letter_is_the_one_that_was_read(line: bytes, record: bytes) -> None:
+def test_a_dead_letter_returns_the_bytes_of_its_record(line: bytes, record: bytes) -> None:
     assert record_in_dead_letter(line) == record

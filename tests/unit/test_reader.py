@@ -1,4 +1,4 @@
-"""Lines become records; a dead letter becomes the record in it."""
+"""Reading lines as records, and dead letters as the records in them."""
 
 import gzip
 from pathlib import Path
@@ -33,7 +33,7 @@ def letter(raw: bytes, source: str = "in/x.jsonl:17", *, may_exist: bool = True)
     ).strip()
 
 
-def test_a_dead_letter_is_read_as_the_line_that_it_was() -> None:
+def test_a_dead_letter_is_read_as_its_original_record() -> None:
     record = read("out/dead-letter.jsonl", line(letter(RAW)), RULES)
     assert (record.path, record.line) == ("in/x.jsonl", 17)
     assert (record.raw, record.content_hash) == (RAW, content_hash(RAW))
@@ -53,14 +53,14 @@ def test_a_dead_letter_edited_by_hand_is_a_mended_record() -> None:
     assert record.content_hash != content_hash(RAW)
 
 
-def test_a_dead_letter_of_no_object_is_read_from_its_raw_text() -> None:
+def test_a_dead_letter_without_object_is_read_from_its_raw_text() -> None:
     assert isinstance(read("x", line(letter(b"[")), RULES).topic, InvalidRecordError)
     mended = orjson.loads(letter(b"["))
     mended["raw"] = RAW.decode()
     assert isinstance(read("x", line(orjson.dumps(mended)), RULES).topic, Topic)
 
 
-def test_a_dead_letter_without_a_usable_source_stands_where_it_is_read() -> None:
+def test_a_dead_letter_without_source_gets_its_current_position() -> None:
     record = read("x", line(letter(RAW, source="nowhere"), 5), RULES)
     assert (record.path, record.line) == ("x", 5)
 
@@ -72,7 +72,7 @@ def read_all(path: Path) -> list[Record]:
     return found
 
 
-def test_batches_are_bounded(tmp_path: Path) -> None:
+def test_batches_have_a_maximum_size(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes((RAW + b"\n") * 1000)
     sizes = [len(batch) for batch in batches(resolve(str(path)), RULES, 1000)]
@@ -80,7 +80,7 @@ def test_batches_are_bounded(tmp_path: Path) -> None:
     assert max(sizes) == BATCH_RECORDS
 
 
-def test_a_line_that_is_too_long_is_invalid_and_the_next_one_is_read(tmp_path: Path) -> None:
+def test_an_overlong_line_is_invalid_and_reading_continues(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"x" * 5_000_000 + b"\n" + RAW)
     long_one, sound = read_all(path)
@@ -89,7 +89,7 @@ def test_a_line_that_is_too_long_is_invalid_and_the_next_one_is_read(tmp_path: P
     assert sound.line == 2
 
 
-def test_a_gzip_file_that_is_cut_off_gives_its_whole_lines_and_then_an_error(
+def test_a_truncated_gzip_file_yields_complete_lines_then_an_error(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.jsonl.gz"
@@ -103,14 +103,14 @@ def test_a_gzip_file_that_is_cut_off_gives_its_whole_lines_and_then_an_error(
     assert all(record.raw.endswith(b"}") for record in found), "no torn line is a record"
 
 
-def test_a_gzip_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_a_gzip_name_with_other_content_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(RAW)
     with pytest.raises(InputError, match="not a sound gzip file"):
         read_all(path)
 
 
-def test_an_input_that_vanishes_is_an_error(tmp_path: Path) -> None:
+def test_an_input_that_disappears_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(RAW)
     source = resolve(str(path))
@@ -119,7 +119,7 @@ def test_an_input_that_vanishes_is_an_error(tmp_path: Path) -> None:
         list(batches(source, RULES, 1000))
 
 
-def test_what_an_input_gains_while_it_is_read_is_the_next_run_s(tmp_path: Path) -> None:
+def test_lines_appended_during_a_read_are_left_for_the_next(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(RAW + b"\n")
     source = resolve(str(path))

@@ -1,4 +1,4 @@
-"""Settings: every source, every mistake in a sentence that says where."""
+"""Settings from every source; every mistake is reported with its place."""
 
 import re
 import tomllib
@@ -26,7 +26,7 @@ def flat(table: dict[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def documented() -> tuple[dict[str, Any], set[str]]:
-    """The reference's settings with their values, and those that it names as unset."""
+    """Return the values of the reference file, and the names of its unset settings."""
     text = REFERENCE.read_text()
     unset, section = set(), ""
     for line in text.splitlines():
@@ -37,19 +37,19 @@ def documented() -> tuple[dict[str, Any], set[str]]:
     return flat(tomllib.loads(text)), unset
 
 
-def test_the_reference_names_every_setting_with_its_default_and_no_other() -> None:
+def test_the_reference_file_lists_every_setting_with_its_default() -> None:
     values, unset = documented()
     assert values.keys() | unset == set(setting_names())
     defaults = flat(Settings().model_dump(mode="json"))
     assert values == {name: value for name, value in defaults.items() if value is not None}
 
 
-def test_every_line_of_the_reference_says_what_it_means() -> None:
+def test_every_setting_in_the_reference_file_has_a_comment() -> None:
     lines = [line for line in REFERENCE.read_text().splitlines() if " = " in line]
     assert all("  # " in line for line in lines)
 
 
-def test_the_command_line_goes_before_the_environment_before_the_file(tmp_path: Path) -> None:
+def test_command_line_overrides_environment_and_environment_overrides_file(tmp_path: Path) -> None:
     file = tmp_path / "worker.toml"
     file.write_text('[rate]\ncalls_per_second = 1\n[app]\nadmin = "file"\npath = "file"\n')
     environment = {
@@ -63,7 +63,7 @@ def test_the_command_line_goes_before_the_environment_before_the_file(tmp_path: 
     assert settings.app.path == "file"
 
 
-def test_any_sensible_type_is_taken() -> None:
+def test_values_are_converted_to_their_types() -> None:
     environment = {
         "TOPIC_IMPORT_APP__SDK_APP_ID": "1400000000",
         "TOPIC_IMPORT_APP__ALLOW_HTTP": "true",
@@ -78,13 +78,13 @@ def test_any_sensible_type_is_taken() -> None:
     assert settings.records.fields == {"Title": "TopicName"}
 
 
-def test_a_mapping_may_be_written_either_way_round() -> None:
+def test_a_field_mapping_may_be_written_in_either_direction() -> None:
     options = {"records": {"fields": {"TopicName": "title"}}}
     assert load(environment={}, options=options).records.fields == {"title": "TopicName"}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[rate]\ncall_per_second = 1\n", r":2: unknown setting rate.call_per_second \(is it rate"),
         ("[retry]\nmax_attempts = 0\n", r":2: retry.max_attempts: .*greater than 0"),
@@ -101,15 +101,17 @@ def test_a_mapping_may_be_written_either_way_round() -> None:
         ("[app\n", r"line 1"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_mistake_in_the_file_is_reported_with_its_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     file = tmp_path / "worker.toml"
     file.write_text(text)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         load(file, environment={})
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "said"),
+    ("variable", "value", "message"),
     [
         ("TOPIC_IMPORT_RATE__CALL_PER_SECOND", "1", "TOPIC_IMPORT_RATE__CALL_PER_SECOND: unknown"),
         ("TOPIC_IMPORT_RATES__X", "1", "TOPIC_IMPORT_RATES__X: unknown setting"),
@@ -119,20 +121,20 @@ def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path: Path, text: str, 
         ("TOPIC_IMPORT_TYPO", "1", "TOPIC_IMPORT_TYPO: unknown setting typo"),
     ],
 )
-def test_a_mistake_in_the_environment_is_told_by_its_variable(
-    variable: str, value: str, said: str
+def test_a_mistake_in_the_environment_is_reported_with_its_variable(
+    variable: str, value: str, message: str
 ) -> None:
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         load(environment={variable: value})
 
 
-def test_a_secret_is_not_part_of_a_complaint() -> None:
+def test_an_error_contains_no_secret() -> None:
     with pytest.raises(SettingsError) as caught:
         load(environment={"TOPIC_IMPORT_HTTP__PROXY": "socks5://user:hidden@x"})
     assert "hidden" not in str(caught.value)
 
 
-def test_a_url_on_the_command_line_takes_the_place_of_a_region() -> None:
+def test_base_url_on_the_command_line_overrides_the_region() -> None:
     settings = load(
         environment={"TOPIC_IMPORT_APP__REGION": "china"},
         options={"app": {"base_url": "https://x.example"}},
@@ -140,15 +142,15 @@ def test_a_url_on_the_command_line_takes_the_place_of_a_region() -> None:
     assert settings.app.region is None
 
 
-def test_what_is_missing_for_a_call_is_told_all_at_once() -> None:
-    said = "\n".join(app_problems(Settings().app))
+def test_all_settings_missing_for_a_call_are_reported_together() -> None:
+    message = "\n".join(app_problems(Settings().app))
     for part in ("app.sdk_app_id", "TOPIC_IMPORT_APP__SECRET_KEY", "app.region"):
-        assert part in said
+        assert part in message
     both = load(environment={"TOPIC_IMPORT_APP__SECRET_KEY": "a", "TOPIC_IMPORT_APP__USERSIG": "b"})
     assert "exactly one may be" in "\n".join(app_problems(both.app))
 
 
-def test_unwise_values_are_warned_of() -> None:
+def test_unwise_values_cause_warnings() -> None:
     options: dict[str, dict[str, Any]] = {
         "rate": {"calls_per_second": 300},
         "http": {"total_timeout": 2, "connect_timeout": 5},

@@ -1,4 +1,4 @@
-"""A record becomes a topic, or says all that is wrong with it."""
+"""Converting a record to a topic, and listing all problems of an invalid record."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def problems_of(changed: dict[str, Any], rules: RecordRules = RULES) -> str:
 
 
 @given(records())
-def test_a_valid_record_is_sent_as_it_is_with_its_topic_id(given_record: dict[str, Any]) -> None:
+def test_a_valid_record_is_sent_unchanged_with_its_topic_id(given_record: dict[str, Any]) -> None:
     topic = to_topic(given_record, RULES)
     sent = orjson.loads(topic.body)
     assert sent.pop("TopicId") == topic.topic_id
@@ -41,7 +41,7 @@ def test_a_valid_record_is_sent_as_it_is_with_its_topic_id(given_record: dict[st
 
 
 @given(group_ids(), topic_names(), st.one_of(st.integers(0, 2**63), st.text(max_size=20)))
-def test_every_derived_topic_id_keeps_the_rules_for_ids(
+def test_every_derived_topic_id_is_a_valid_topic_id(
     group_id: str, name: str, key: str | int
 ) -> None:
     rules = RecordRules(key_field="id")
@@ -56,7 +56,7 @@ def test_every_derived_topic_id_keeps_the_rules_for_ids(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"GroupId": None}, "GroupId is missing"),
         ({"TopicName": ""}, "TopicName is empty"),
@@ -99,32 +99,30 @@ def test_every_derived_topic_id_keeps_the_rules_for_ids(
         ({"x" * 60: 1}, "unknown field " + "x" * 40 + "…"),
     ],
 )
-def test_each_broken_field_is_named_with_the_rule_that_it_breaks(
-    changes: dict[str, Any], said: str
-) -> None:
-    assert said in problems_of(record(**changes))
+def test_each_invalid_field_is_named_with_its_rule(changes: dict[str, Any], message: str) -> None:
+    assert message in problems_of(record(**changes))
 
 
-def test_all_problems_of_a_record_are_told_at_once() -> None:
-    said = problems_of({"TopicName": "x" * 31, "CreateTime": "soon", "Colour": "red"})
+def test_all_problems_of_a_record_are_reported_together() -> None:
+    message = problems_of({"TopicName": "x" * 31, "CreateTime": "soon", "Colour": "red"})
     for part in ("GroupId is missing", "31 bytes", "CreateTime", "Colour"):
-        assert part in said
+        assert part in message
 
 
-def test_of_a_hundred_unknown_fields_twenty_are_named() -> None:
-    said = problems_of(record(**{f"field{i}": i for i in range(100)}))
-    assert said.count("unknown field field") == 20
-    assert "80 more unknown fields" in said
+def test_at_most_twenty_unknown_fields_are_named() -> None:
+    message = problems_of(record(**{f"field{i}": i for i in range(100)}))
+    assert message.count("unknown field field") == 20
+    assert "80 more unknown fields" in message
 
 
-def test_what_of_the_identity_can_be_told_is_told_of_an_invalid_record() -> None:
+def test_an_invalid_record_keeps_its_key_and_group_id() -> None:
     rules = RecordRules(key_field="id")
     with pytest.raises(InvalidRecordError) as caught:
         to_topic(record(id="k1", CreateTime="soon"), rules)
     assert (caught.value.key, caught.value.group_id, caught.value.topic_id) == ("k1", GROUP, None)
 
 
-def test_null_is_the_same_as_absent() -> None:
+def test_null_equals_an_absent_field() -> None:
     own = {"TopicId": f"{GROUP}@TOPIC#_a"}
     assert (
         to_topic(record(**own, Introduction=None), RULES).body
@@ -132,39 +130,39 @@ def test_null_is_the_same_as_absent() -> None:
     )
 
 
-def test_an_account_number_is_sent_as_a_text() -> None:
+def test_an_account_number_is_sent_as_text() -> None:
     topic = to_topic(record(From_Account=1400187352), RULES)
     assert orjson.loads(topic.body)["From_Account"] == "1400187352"
     assert topic.has_account
 
 
-def test_too_long_texts_are_cut_at_a_character_where_that_is_asked_for() -> None:
+def test_truncate_cuts_long_texts_at_a_character_boundary() -> None:
     rules = RecordRules(truncate=True)
     topic = to_topic(record(TopicName="ab" + "话" * 20), rules)
     assert topic.name == "ab" + "话" * 9
     assert topic.truncated == ("TopicName",)
 
 
-def test_a_text_of_which_nothing_would_be_left_is_refused_even_then() -> None:
+def test_a_text_that_truncation_would_empty_is_refused() -> None:
     rules = RecordRules(truncate=True, limits=FieldLimits(topic_name=2))
     assert "TopicName has 3 bytes" in problems_of(record(TopicName="话"), rules)
 
 
-def test_names_are_mapped_to_the_fields_of_the_api() -> None:
+def test_field_names_are_mapped_to_the_api() -> None:
     rules = RecordRules(fields={"title": "TopicName"})
     assert to_topic({"GroupId": GROUP, "title": "general"}, rules).name == "general"
-    said = problems_of(record(title="general"), rules)
-    assert "TopicName is given twice, as TopicName and as title" in said
+    message = problems_of(record(title="general"), rules)
+    assert "TopicName is given twice, as TopicName and as title" in message
 
 
-def test_the_key_is_echoed_and_not_sent() -> None:
+def test_the_key_is_kept_but_not_sent() -> None:
     topic = to_topic(record(id=17), RecordRules(key_field="id"))
     assert topic.key == 17
     assert b"id" not in topic.body.replace(b"GroupId", b"").replace(b"TopicId", b"")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({}, "the key id is missing"),
         ({"id": None}, "the key id is missing"),
@@ -173,25 +171,23 @@ def test_the_key_is_echoed_and_not_sent() -> None:
         ({"id": [1]}, "the key id must be a text or a whole number, not a list"),
     ],
 )
-def test_a_key_that_cannot_identify_a_record_makes_it_invalid(
-    changes: dict[str, Any], said: str
-) -> None:
-    assert said in problems_of(record(**changes), RecordRules(key_field="id"))
+def test_an_unusable_key_makes_a_record_invalid(changes: dict[str, Any], message: str) -> None:
+    assert message in problems_of(record(**changes), RecordRules(key_field="id"))
 
 
-def test_a_record_with_its_own_topic_id_needs_no_key() -> None:
+def test_a_record_with_a_topic_id_needs_no_key() -> None:
     topic = to_topic(record(TopicId=f"{GROUP}@TOPIC#_a"), RecordRules(key_field="id"))
     assert topic.origin is Origin.GIVEN
 
 
-def test_as_given_sends_a_record_without_topic_id_without() -> None:
+def test_as_given_mode_adds_no_topic_id() -> None:
     topic = to_topic(record(), RecordRules(derive_ids=False))
     assert topic.topic_id is None
     assert topic.origin is Origin.NONE
     assert b"TopicId" not in topic.body
 
 
-def test_an_id_fixed_earlier_is_kept_unless_the_community_changed() -> None:
+def test_a_fixed_id_is_kept_unless_the_community_changed() -> None:
     fixed = f"{GROUP}@TOPIC#_fixed"
     assert to_topic(record(), RULES, fixed).topic_id == fixed
     moved = to_topic(record(GroupId="@TGS#_other"), RULES, fixed).topic_id
@@ -200,7 +196,7 @@ def test_an_id_fixed_earlier_is_kept_unless_the_community_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
@@ -216,18 +212,18 @@ def test_an_id_fixed_earlier_is_kept_unless_the_community_changed() -> None:
         (b"[" * 2000, "not JSON"),
     ],
 )
-def test_a_line_that_is_no_record_says_why(line: bytes, said: str) -> None:
+def test_a_line_that_is_no_record_has_a_reason(line: bytes, message: str) -> None:
     with pytest.raises(InvalidRecordError) as caught:
         parse_record(line)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not caught.value.is_object
 
 
-def test_a_name_with_a_colon_in_a_value_does_not_stand_twice() -> None:
+def test_field_names_inside_values_are_not_duplicates() -> None:
     line = b'{"a":"x\\":y","b":{"a":1},"c":"\\"a\\":"}'
     assert parse_record(line) == {"a": 'x":y', "b": {"a": 1}, "c": '"a":'}
 
 
-def test_what_is_too_deep_for_the_second_parser_is_left_to_the_field_checks() -> None:
+def test_overly_deep_nesting_is_reported_by_the_field_checks() -> None:
     line = b'{"a":' * 1000 + b"1" + b"}" * 1000
     assert "unknown field a" in problems_of(parse_record(line))

@@ -1,4 +1,4 @@
-"""Our signature against the published vectors and the vendor's package."""
+"""UserSig signatures, compared with the published vectors and the vendor's package."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ def opened(usersig: str) -> dict[str, Any]:
         ("xiaojun", 15552000, "LvA7d/Iw7gSsnskvVzBDPOCCDbuNCw4GHwTC0bip+B4="),
     ],
 )
-def test_the_published_vectors_hold(identifier: str, life_s: int, signed: str) -> None:
+def test_signatures_match_the_published_vectors(identifier: str, life_s: int, signed: str) -> None:
     ticket = opened(sign(APP, identifier, KEY, issued_s=ISSUED_S, life_s=life_s))
     assert ticket == {
         "TLS.ver": "2.0",
@@ -46,7 +46,7 @@ def test_the_published_vectors_hold(identifier: str, life_s: int, signed: str) -
 
 
 @given(st.text(min_size=1, max_size=32), st.integers(1, 2**31), st.integers(0, 2**33))
-def test_the_vendors_package_signs_the_same(identifier: str, life_s: int, issued_s: int) -> None:
+def test_signatures_match_the_vendors_package(identifier: str, life_s: int, issued_s: int) -> None:
     try:
         identifier.encode()
     except UnicodeEncodeError:

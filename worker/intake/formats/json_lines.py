@@ -16,7 +16,7 @@ class Line:
     """One line that is not blank.
 
     `number`: from 1, blank lines counted. `content`: the line without the white space around it.
-    `content_hash`: HASH_BYTES over it. Of a line that is too long, `content` is only the beginning
+    `content_hash`: HASH_BYTES over all of it. Of a line that is too long `content` is a beginning
     (KEPT_OF_A_LONG_LINE bytes), and `too_long_bytes` the length; else 0.
     """
 

@@ -67,7 +67,7 @@ class ImportTopicClient:
         endpoint = self._endpoint
         own_store = endpoint.ca_file and ssl.create_default_context(cafile=endpoint.ca_file)
         connector = aiohttp.TCPConnector(
-            limit=0,  # `limits` bounds the calls; waiting for the pool would count against their timeout
+            limit=0,  # the slots bound the calls; waiting here would count against their timeout
             keepalive_timeout=KEEP_ALIVE_S,
             ttl_dns_cache=DNS_CACHE_S,
             ssl=own_store or True,
@@ -123,7 +123,7 @@ class ImportTopicClient:
 
 
 def proxy_from_environment(url: str) -> str | None:
-    """Return the proxy that the environment sets for a URL (`HTTPS_PROXY`, `NO_PROXY` and others)."""
+    """Return the proxy for a URL by the environment (`HTTPS_PROXY`, `NO_PROXY` and others)."""
     parts = urlsplit(url)
     if not parts.hostname or is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
         return None
@@ -176,7 +176,7 @@ async def _beginning(stream: aiohttp.StreamReader) -> bytes:
 
 
 def _failed(error: Exception) -> Reply:
-    """Return the reply for a failure of the transport, without the URL, which holds the signature."""
+    """Return the reply for a transport failure, without the URL, which holds the signature."""
     unsent = _before_sending(error)
     if unsent:
         return Reply(failure=unsent)

@@ -10,13 +10,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import MovedError
 
 CONNECTIONS_MAX = 16
-_PASSWORD_NEEDED = (
-    "it asks for a password: redis://:PASSWORD@host:6379/0, or redis://USER:PASSWORD@..."
-)
+_NEEDS_LOGIN = "it asks for a password: redis://:PASSWORD@host:6379/0, or redis://USER:PASSWORD@..."
 _MEANINGS = {
-    "HELLO must be called": _PASSWORD_NEEDED,
-    "NOAUTH": _PASSWORD_NEEDED,
-    "Authentication required": _PASSWORD_NEEDED,
+    "HELLO must be called": _NEEDS_LOGIN,
+    "NOAUTH": _NEEDS_LOGIN,
+    "Authentication required": _NEEDS_LOGIN,
     "invalid username-password": "the user name or the password is wrong",
     "OOM": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
     "maxmemory": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",

@@ -1,4 +1,7 @@
-"""One attempt over HTTP: the call `import_topic` -> a Reply. The only module that knows HTTP."""
+"""One call of `import_topic` over HTTP becomes a Reply. The only module that knows HTTP.
+
+Source: REST overview (URL, query, reply) and REST page of import_topic (path, body).
+"""
 
 import os
 import random
@@ -19,9 +22,10 @@ from worker.rules.verdict import Reply
 from worker.settings.addresses import is_loopback
 
 BODY_BYTES_MAX = 65_536
+"""How much of a reply is read; one of import_topic has some hundred bytes."""
 INFO_CHARACTERS_MAX = 500
 KEEP_ALIVE_S = 15.0
-"""Below what gateways keep an idle connection open: a POST on one that just closed fails."""
+"""Shorter than gateways keep an idle connection open: a POST on one that they just closed fails."""
 DNS_CACHE_S = 60
 RANDOM_MAX = 2**32 - 1
 CODE_MAX = 2**31 - 1
@@ -32,7 +36,7 @@ REQUEST_TIMEOUT = 408
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where and as whom to call; times in seconds."""
+    """Where to call and as which account; times in seconds."""
 
     base_url: str
     path: str
@@ -45,7 +49,10 @@ class Endpoint:
 
 
 class ImportTopicClient:
-    """Calls `import_topic`; every failure is a Reply. Use as an async context manager."""
+    """Calls `import_topic`; every failure is a Reply. An async context manager.
+
+    `chance(low, high)` draws the `random` of each call's query, both ends included.
+    """
 
     def __init__(
         self, endpoint: Endpoint, *, chance: Callable[[int, int], int] = random.randint
@@ -60,7 +67,7 @@ class ImportTopicClient:
         endpoint = self._endpoint
         own_store = endpoint.ca_file and ssl.create_default_context(cafile=endpoint.ca_file)
         connector = aiohttp.TCPConnector(
-            limit=0,  # the slots bound the calls; waiting for the pool would eat their time
+            limit=0,  # the slots bound the calls; waiting here would count against their timeout
             keepalive_timeout=KEEP_ALIVE_S,
             ttl_dns_cache=DNS_CACHE_S,
             ssl=own_store or True,
@@ -69,7 +76,7 @@ class ImportTopicClient:
             connector=connector,
             timeout=aiohttp.ClientTimeout(
                 total=endpoint.total_timeout_s,
-                connect=endpoint.connect_timeout_s,  # the name's look-up and TLS too
+                connect=endpoint.connect_timeout_s,  # with DNS and TLS
                 sock_connect=endpoint.connect_timeout_s,
             ),
             headers={
@@ -77,7 +84,7 @@ class ImportTopicClient:
                 "User-Agent": "topic-import",
             },
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Its own look at the environment costs two files and a thread for every call.
+            # With True aiohttp reads two files in a thread for every call.
             trust_env=False,
             auto_decompress=True,
         )
@@ -87,7 +94,10 @@ class ImportTopicClient:
         await self._session.close()
 
     async def import_topic(self, body: bytes, signature: Signature) -> Reply:
-        """Make one attempt; never raises but for a cancellation."""
+        """Make one call with `body` (JSON in UTF-8) and return its reply.
+
+        Raises nothing but CancelledError; the call may have taken effect then.
+        """
         try:
             async with self._session.post(
                 self._url(signature),
@@ -95,7 +105,7 @@ class ImportTopicClient:
                 allow_redirects=False,
                 proxy=self._endpoint.proxy,
             ) as response:
-                content = await _capped(response.content)
+                content = await _beginning(response.content)
                 return read_reply(response.status, content)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return _failed(error)
@@ -113,7 +123,7 @@ class ImportTopicClient:
 
 
 def proxy_from_environment(url: str) -> str | None:
-    """Find the proxy for a URL in the environment (`HTTPS_PROXY`, `NO_PROXY` and their like)."""
+    """Return the proxy for a URL by the environment (`HTTPS_PROXY`, `NO_PROXY` and others)."""
     parts = urlsplit(url)
     if not parts.hostname or is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
         return None
@@ -121,7 +131,11 @@ def proxy_from_environment(url: str) -> str | None:
 
 
 def read_reply(status: int, content: bytes) -> Reply:
-    """Read an answer leniently: the marks of a success are the verdict's to check."""
+    """Return the reply in an HTTP answer.
+
+    Only HTTP 200 with an integer ErrorCode comes from the service itself (REST overview). Other
+    members may be missing: its own samples omit some. The verdict checks what a success needs.
+    """
     if status == OK:
         parsed = _parsed(content)
         if isinstance(parsed, dict):
@@ -136,7 +150,7 @@ def read_reply(status: int, content: bytes) -> Reply:
                 )
         failure = "an answer without an ErrorCode" if content else "an empty answer"
         return Reply(status=status, failure=failure, may_have_taken_effect=True)
-    # What a gateway refuses by itself (3xx, 4xx) never reached the service; a 5xx may have.
+    # A call that a gateway refuses itself (3xx, 4xx) never reached the service; one with a 5xx may.
     reached = status >= SERVER_ERRORS_FROM or status == REQUEST_TIMEOUT or status < OK + 100
     return Reply(status=status, failure=f"HTTP {status}", may_have_taken_effect=reached)
 
@@ -152,7 +166,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-async def _capped(stream: aiohttp.StreamReader) -> bytes:
+async def _beginning(stream: aiohttp.StreamReader) -> bytes:
     pieces: list[bytes] = []
     left = BODY_BYTES_MAX
     while left > 0 and (piece := await stream.read(left)):
@@ -162,7 +176,7 @@ async def _capped(stream: aiohttp.StreamReader) -> bytes:
 
 
 def _failed(error: Exception) -> Reply:
-    """Translate a transport failure; its text never holds the URL, which is signed."""
+    """Return the reply for a transport failure, without the URL, which holds the signature."""
     unsent = _before_sending(error)
     if unsent:
         return Reply(failure=unsent)
@@ -179,7 +193,7 @@ def _failed(error: Exception) -> Reply:
 
 
 def _before_sending(error: Exception) -> str | None:
-    """Say why a call was never sent; None where it may have been."""
+    """Return the reason if the call was certainly not sent, None if it may have been."""
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
             return f"TLS failed: {_os_reason(error)}"
@@ -202,7 +216,7 @@ def _os_reason(error: Exception) -> str:
     if isinstance(inner, ssl.SSLCertVerificationError):
         return inner.verify_message
     number = getattr(inner, "errno", None)
-    # A name that cannot be resolved has a number of its own kind, below zero, and its own text.
+    # DNS failures have numbers below zero, which strerror does not know, and a text of their own.
     if isinstance(number, int) and number > 0:
         return os.strerror(number)
     return getattr(inner, "strerror", None) or type(inner or error).__name__

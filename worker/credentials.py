@@ -1,4 +1,4 @@
-"""The current signature and its renewal."""
+"""The current signature, and when it is renewed."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,16 @@ log = logger()
 
 LIFE_S = 24 * 3600
 MARGIN_S = 2 * 3600
-"""A signature is renewed so long before its end: room for a clock that is wrong by an hour."""
-
-
+"""A signature is renewed so long before its end, in case a clock is wrong by an hour."""
 JUMP_MIN_S = 60.0
 
 
 class SigningCredentials:
-    """Signs with the app's key, anew before the signature ends or when the service asks.
+    """Signs with the app's key, and again before a signature expires or when the service asks.
 
-    Its age is told by the clock that never jumps; where the wall clock walks away from that (it
-    was set, or the machine slept), the signature's own time is wrong and a new one is made.
+    The age of a signature is measured with `clock`, which is monotonic. If `wall_clock` (Unix
+    seconds) drifts from it by more than JUMP_MIN_S (it was set, or the machine slept), the time in
+    the signature is wrong and a new one is made.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class SigningCredentials:
         return self._clock() - self._signed_at_s
 
     def current(self) -> Signature:
+        """Return a signature that is valid now, made anew if necessary."""
         age_s = self.age_s
         jump_s = self._wall_clock() - self._signed_at_wall_s - age_s
         if abs(jump_s) > JUMP_MIN_S:
@@ -60,6 +60,7 @@ class SigningCredentials:
         return self._signature
 
     def renew(self, stale: Signature) -> bool:
+        """Replace `stale`, unless it was replaced already; return True."""
         if stale.generation == self._generation:
             self._sign()
             log.info("signature renewed", generation=self._generation)
@@ -81,7 +82,7 @@ class SigningCredentials:
 
 
 class GivenCredentials:
-    """A ready signature, which nobody here can renew."""
+    """A ready signature (`app.usersig`), which cannot be renewed without the key."""
 
     def __init__(self, usersig: str) -> None:
         keep_secret(usersig)
@@ -89,11 +90,12 @@ class GivenCredentials:
 
     @property
     def age_s(self) -> float:
-        """Nobody here knows when it was made."""
+        """NaN: it is not known when the signature was made."""
         return float("nan")
 
     def current(self) -> Signature:
         return self._signature
 
     def renew(self, stale: Signature) -> bool:
+        """Return False for the given signature: there is no other."""
         return stale.generation != self._signature.generation

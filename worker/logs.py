@@ -1,4 +1,4 @@
-"""Logs as events, on standard error, each line redacted."""
+"""Log events with fields, written to standard error, each line redacted."""
 
 import logging
 import sys
@@ -12,26 +12,21 @@ import structlog
 from worker.redaction import redact
 
 LogFormat = Literal["console", "json"]
-
-
 LogLevel = Literal["debug", "info", "warning", "error"]
-
-
 WINDOW_S = 10.0
-
-
+"""For how long a repeated event is only counted after it was logged."""
 WINDOWS_MAX = 100
-
-
+"""How many different repeated events are counted at a time."""
 _Fields = tuple[tuple[str, object], ...]
 
 
 def logger() -> Any:
+    """Return a logger, to be called as `log.warning("event", field=value)`."""
     return structlog.get_logger()
 
 
 def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> None:
-    """Send all logs to standard error, each line redacted as a whole."""
+    """Send all logs of this level and above to standard error, each line redacted as a whole."""
     renderer: Any
     if log_format == "json":
         renderer = structlog.processors.JSONRenderer(serializer=_dumps)
@@ -54,7 +49,7 @@ def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> No
 
 
 class _Lines:
-    """Writes log lines to standard error; one that cannot be written is no reason to stop."""
+    """Writes log lines to standard error; a line that cannot be written is dropped."""
 
     def msg(self, line: str) -> None:
         with suppress(OSError, ValueError):
@@ -65,7 +60,10 @@ class _Lines:
 
 
 class RepeatedEvents:
-    """Logs an event that may come thousands of times: at once, then once a window with a count."""
+    """Logs an event that may occur thousands of times: at once, then once in WINDOW_S with a count.
+
+    Events are the same if their fields are equal. `clock`: seconds of a monotonic clock.
+    """
 
     def __init__(self, log: Any, clock: Callable[[], float]) -> None:
         self._log = log
@@ -73,6 +71,7 @@ class RepeatedEvents:
         self._windows: dict[tuple[str, _Fields], tuple[float, int]] = {}
 
     def warning(self, event: str, **fields: object) -> None:
+        """Log the event, or count it if it was logged within the last WINDOW_S."""
         key = (event, tuple(fields.items()))
         now_s = self._clock()
         began_s, count = self._windows.get(key, (float("-inf"), 0))
@@ -86,7 +85,7 @@ class RepeatedEvents:
         self._log.warning(event, **fields, **since)
 
     def tell_rest(self) -> None:
-        """Log the counts that no later event told, at an end."""
+        """Log every event that was counted and not logged since; for the end of a run."""
         for (event, fields), (_, count) in self._windows.items():
             if count:
                 self._log.warning(event, **dict(fields), more_since=count)

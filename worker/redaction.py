@@ -1,28 +1,23 @@
-"""No secret leaves the process: what is known as one is taken out of every text."""
+"""Removes secrets from every text that leaves the process."""
 
 import re
 from collections import deque
 from urllib.parse import quote
 
 REDACTED = "[redacted]"
-
+PASSING_SECRETS_MAX = 64
 
 _SIGNED = re.compile(r"(usersig[\"']?\s*[=:]\s*[\"']?)[^&\s\"',;]+", re.IGNORECASE)
-
-
 _PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s/]+(@)")
-
-
 _secrets: set[str] = set()
-
-
-_passing_secrets: deque[str] = deque(maxlen=64)
+_passing_secrets: deque[str] = deque(maxlen=PASSING_SECRETS_MAX)
 
 
 def keep_secret(value: str, *, passing: bool = False) -> None:
-    """Never let this value into a log, whatever it is part of.
+    """Register a secret: `redact` removes it from now on, also in its URL-encoded form.
 
-    `passing`: one of many that come and go, of which the latest are remembered.
+    `passing`: a secret that others replace, as a signature; only the latest PASSING_SECRETS_MAX of
+    these are remembered, so that a process of months stays bounded. An empty value is ignored.
     """
     if not value:
         return
@@ -34,7 +29,7 @@ def keep_secret(value: str, *, passing: bool = False) -> None:
 
 
 def redact(text: str) -> str:
-    """Take signatures, passwords in URLs and every known secret out of a text."""
+    """Return a text without signatures, passwords in URLs and registered secrets."""
     for secret in (*_secrets, *_passing_secrets):
         text = text.replace(secret, REDACTED)
     text = _SIGNED.sub(rf"\1{REDACTED}", text)

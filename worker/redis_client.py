@@ -1,4 +1,4 @@
-"""A client of Redis as this program wants it: it fails soon, and says in words what a URL lacks."""
+"""Redis clients that fail soon, and the errors of Redis in sentences for people."""
 
 import re
 from typing import Any
@@ -10,11 +10,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import MovedError
 
 CONNECTIONS_MAX = 16
-ASKS_WHO = "it asks for a password: redis://:PASSWORD@host:6379/0, or redis://USER:PASSWORD@..."
-MEANINGS = {
-    "HELLO must be called": ASKS_WHO,
-    "NOAUTH": ASKS_WHO,
-    "Authentication required": ASKS_WHO,
+_NEEDS_LOGIN = "it asks for a password: redis://:PASSWORD@host:6379/0, or redis://USER:PASSWORD@..."
+_MEANINGS = {
+    "HELLO must be called": _NEEDS_LOGIN,
+    "NOAUTH": _NEEDS_LOGIN,
+    "Authentication required": _NEEDS_LOGIN,
     "invalid username-password": "the user name or the password is wrong",
     "OOM": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
     "maxmemory": "it is full: raise its maxmemory, and keep maxmemory-policy noeviction",
@@ -23,13 +23,14 @@ MEANINGS = {
     "READONLY": "it is a replica that only reads: name its master",
     "WRONGTYPE": "a key of the stream holds something else: give another stream in queue.url",
 }
-"""What is meant, by a part of what Redis says."""
+"""Meaning and remedy of an error, by a word of its text."""
 
 
 def redis_client(url: str, answer_timeout_s: float, connect_timeout_s: float) -> Any:
-    """Make a client; it connects at its first call. Raises ValueError for a wrong option in `url`.
+    """Return a client without retries, which connects at its first call; timeouts in seconds.
 
-    Typed Any: redis-py's types allow for the synchronous client in every answer.
+    Raises ValueError with a sentence if the URL has an unknown or unsuitable option.
+    Typed Any: redis-py's types allow for the synchronous client in every reply.
     """
     client = Redis.from_url(
         url,
@@ -50,11 +51,11 @@ def redis_client(url: str, answer_timeout_s: float, connect_timeout_s: float) ->
 
 
 def sentence(error: Exception) -> str:
-    """Say what Redis said, and what to do where it is known."""
-    said = str(error) or type(error).__name__
+    """Return an error of Redis as a sentence, with what to do if that is known."""
+    text = str(error) or type(error).__name__
     if isinstance(error, MovedError):
-        said = "MOVED"
-    for mark, meaning in MEANINGS.items():
-        if re.search(rf"\b{mark}\b", said):
+        text = "MOVED"
+    for word, meaning in _MEANINGS.items():
+        if re.search(rf"\b{word}\b", text):
             return f"Redis: {meaning}"
-    return f"Redis: {said}"
+    return f"Redis: {text}"

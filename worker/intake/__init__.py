@@ -1,1 +1,5 @@
-"""Files in: from paths to records, each line accounted for."""
+"""From the paths that a user names to records; every line that was read becomes one record.
+
+`sources` opens, `compression` unpacks, `formats` splits into lines, `reader` makes records of them
+and `dead_letters` reads a job's own dead letters.
+"""

@@ -1,4 +1,4 @@
-"""A dead letter read as input: its record, first source, TopicId and doubt."""
+"""A dead letter as input: the record in it, its first source, its TopicId and its doubt."""
 
 import re
 from typing import Any
@@ -11,12 +11,9 @@ from worker.rules.topic.problems import InvalidRecordError
 from worker.rules.topic.topic import RecordRules, Topic, to_topic
 
 ESCAPED_BYTES_MAX = 6
-
-
+"""JSON writes one byte of `raw` with at most so many (`\\u0000`)."""
 DEAD_LETTER_BYTES = 1 << 16
-"""A dead letter is longer than its record: by its other fields, and by escapes of `raw`."""
-
-
+"""Room for the other fields of a dead letter beside its record."""
 DEAD_LETTER_NAMES = frozenset(
     {
         "source",
@@ -33,14 +30,14 @@ DEAD_LETTER_NAMES = frozenset(
         "last_attempt",
     }
 )
-
-
+"""A line is a dead letter if it has all of these names, and `record` or `raw`."""
 _SOURCE = re.compile(r"(?P<path>.+):(?P<line>[1-9][0-9]{0,17})", re.DOTALL)
 
 
 def read_topic(
     parsed: dict[str, Any], rules: RecordRules, topic_id: str | None = None
 ) -> Topic | InvalidRecordError:
+    """Return the topic in a parsed record, or the error that lists the record's problems."""
     try:
         return to_topic(parsed, rules, topic_id)
     except InvalidRecordError as error:
@@ -48,10 +45,14 @@ def read_topic(
 
 
 def from_dead_letter(path: str, line: Line, letter: dict[str, Any], rules: RecordRules) -> Record:
-    """Read the record out of a dead letter: its first source, its TopicId, its doubts."""
+    """Return the record in a dead letter.
+
+    Its source is the one that the dead letter names, if that can be read; else `path` and the
+    letter's own line. It keeps the letter's doubt, and its TopicId unless the record has one.
+    """
     topic_id = letter["topic_id"] if isinstance(letter["topic_id"], str) else None
     may_exist = letter["may_exist"] is True
-    # A conflict's ID is another record's; and what was mended may give it one of its own.
+    # After a conflict without doubt the TopicId is another record's: a mended record gets its own.
     fixed = None if letter["reason"] == "conflict" and not may_exist else topic_id
     raw, topic = _record_in(letter, line.content, rules, fixed)
     number = line.number
@@ -76,16 +77,16 @@ def _record_in(
     record = letter.get("record")
     if not isinstance(record, dict):
         raw = on_one_line(str(letter.get("raw", "")).encode())
-        return raw, _mended(raw, rules)
+        return raw, _topic_in(raw, rules)
     try:
         return record_in_dead_letter(line), read_topic(record, rules, fixed)
     except (TypeError, RecursionError):
-        # orjson reads deeper than it writes.
+        # orjson reads objects that are nested deeper than those it writes.
         problem = InvalidRecordError(["the record is nested too deeply"], topic_id=fixed)
         return line, problem
 
 
-def _mended(raw: bytes, rules: RecordRules) -> Topic | InvalidRecordError:
+def _topic_in(raw: bytes, rules: RecordRules) -> Topic | InvalidRecordError:
     try:
         return read_topic(parse_record(raw), rules)
     except InvalidRecordError as error:

@@ -1,4 +1,4 @@
-"""Lines become records: parsed, checked, or with the reason why not."""
+"""The lines of an input become records, each with its topic or the reason why it has none."""
 
 from collections.abc import Iterator
 
@@ -17,16 +17,16 @@ from worker.rules.topic.problems import InvalidRecordError
 from worker.rules.topic.topic import RecordRules
 
 BATCH_RECORDS = 256
-
-
 BATCH_BYTES = 1 << 21
 
 
 def batches(source: Source, rules: RecordRules, line_bytes_max: int) -> Iterator[list[Record]]:
-    """Read a source as batches of records, bounded in number and bytes.
+    """Yield the records of a source in batches.
 
-    Raises InputError where the source cannot be read to its end; an unfinished last line of
-    such a source is not read.
+    A batch is full at BATCH_RECORDS records, or with the line that reaches BATCH_BYTES. A line
+    longer than `line_bytes_max` bytes becomes an invalid record that holds its beginning.
+    If the source cannot be read to its end, raises InputError after the batch of what could be
+    read; the line at which reading stopped is not part of it.
     """
     batch: list[Record] = []
     batch_bytes = 0
@@ -37,7 +37,7 @@ def batches(source: Source, rules: RecordRules, line_bytes_max: int) -> Iterator
     while True:
         try:
             line = next(lines, None)
-        except Exception as error:  # noqa: BLE001 - handed on after what was read before it
+        except Exception as error:  # noqa: BLE001 - raised after the batch is handed over
             failure, line = error, None
         if line is not None:
             batch.append(read(source.name, line, rules))
@@ -52,7 +52,10 @@ def batches(source: Source, rules: RecordRules, line_bytes_max: int) -> Iterator
 
 
 def read(path: str, line: Line, rules: RecordRules) -> Record:
-    """Read one line as a record, or as the record in a dead letter."""
+    """Return the record in one line, which may be a dead letter that holds the record.
+
+    `path`: the input's path as the user gave it. Never raises for what the line holds.
+    """
     if line.too_long_bytes:
         problem = InvalidRecordError(
             [

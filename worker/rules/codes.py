@@ -1,6 +1,6 @@
-"""Every error code of the service as data: what it means, what the worker does, and why.
+"""Every error code of the service as data: its meaning, what the worker does, what a person can do.
 
-Source: REST overview, error code pages and the page of import_topic.
+Source: REST overview, error code pages, and the REST pages of import_topic and create_topic.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,13 @@ class Action(StrEnum):
 class Code:
     """One error code.
 
+    `hint`: what a person should do, or why the worker does what it does.
     `ambiguous`: the topic may have been made although the call failed.
-    `once`: a renewal is tried once, then the run halts.
-    `pauses_s`: seconds for which a throttle stops all calls, one after the other while it lasts
-    (the last one again and again); none: the rate is lowered. `halt_after_pauses`: when they are
-    used up the run halts.
-    `tries`: a retry that ends as a rejection after so many.
+    `once`: only one renewal is tried, then the run halts.
+    `pauses_s`: how long a throttle stops all calls, in seconds: the first value, then the next one
+    for every further throttle in a row, the last one repeated. Without values the rate is lowered.
+    `halt_after_pauses`: the run halts instead of repeating the last value.
+    `tries`: after so many failures a retry becomes a rejection.
     """
 
     code: int
@@ -44,7 +45,7 @@ class Code:
 
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)
-"""For a limit that others use up too: waiting is all that helps, and it passes unannounced."""
+"""For a limit that other clients use up, too: only waiting helps, and nothing announces its end."""
 
 
 def _retry(code: int, meaning: str, hint: str, *, tries: int | None = None) -> Code:
@@ -77,13 +78,15 @@ def _halt(code: int, meaning: str, hint: str) -> Code:
 
 _ALL = (
     Code(0, "success", Action.IMPORTED, "the topic was made"),
-    # Public REST codes
-    _halt(60002, "HTTP parse error", "all URLs are built alike: check app.base_url and a proxy"),
-    _reject(60003, "request JSON parse error", "look for odd characters in this record"),
+    # Codes of every REST call
+    _halt(60002, "HTTP parse error", "every call is built alike: check app.base_url and the proxy"),
+    _reject(60003, "request JSON parse error", "check this record for unusual characters"),
     _renew(60004, "account or signature wrong in URL or body", "check app.admin", once=True),
     _renew(60005, "account or signature wrong in URL or body", "check app.admin", once=True),
     _halt(60006, "SDKAppID invalid", "check app.sdk_app_id"),
-    _throttled(60007, "frequency limit of this API exceeded", "another user of the quota?"),
+    _throttled(
+        60007, "frequency limit of this API exceeded", "does another client use the same quota?"
+    ),
     _ambiguous(60008, "service timeout, or bad HTTP format", "the backend gave up after 3 s"),
     _halt(60009, "resource or URL wrong", "check app.path and app.base_url"),
     _halt(60010, "needs an app administrator", "make app.admin an administrator of the app"),
@@ -94,14 +97,18 @@ _ALL = (
         *PAUSES_S,
     ),
     _halt(60012, "SDKAppID missing", "check app.sdk_app_id"),
-    _ambiguous(60013, "response JSON parse error on their side", "the call itself may have worked"),
-    _retry(60014, "account exchange timeout", "it failed before the topic was looked at"),
+    _ambiguous(
+        60013, "response JSON parse error at the service", "the call itself may have worked"
+    ),
+    _retry(60014, "account exchange timeout", "it failed before the topic was processed"),
     _reject(60015, "account in the body is not a text", "From_Account must be a text"),
     _halt(60016, "SDKAppID disabled", "ask Tencent Cloud by ticket"),
     _halt(60017, "request disabled", "ask Tencent Cloud by ticket"),
     _throttled(60018, "too many requests", "the service asks to wait", *PAUSES_S),
     _throttled(60019, "too many requests", "the service asks to wait", *PAUSES_S),
-    _halt(60020, "package expired or not active yet", "buy or renew it; active 5 minutes later"),
+    _halt(
+        60020, "package expired or not active yet", "buy or renew it; it is active 5 minutes later"
+    ),
     _halt(60021, "source IP not allowed", "add this machine to the console's list of IPs"),
     # Accounts and signatures
     _renew(70001, "UserSig expired", "if a new one expires too, this machine's clock is wrong"),
@@ -140,29 +147,34 @@ _ALL = (
     _ambiguous(10002, "internal server error", "the service asks to try again"),
     _halt(10003, "invalid command word", "check app.path"),
     _reject(10004, "invalid parameter", "read the message of the service"),
-    _reject(10005, "too many accounts in the request", "not expected of this call"),
+    _reject(10005, "too many accounts in the request", "not expected from this call"),
     _throttled_for_long(
         10006,
         "frequency limit",
-        "may be a limit a day (too many new groups today): then it passes tomorrow, or Tencent "
-        "Cloud raises it by ticket",
+        "may be a daily limit (too many new groups today): then wait until tomorrow, or ask "
+        "Tencent Cloud by ticket to raise it",
         *(1.0, 5.0, 20.0, 60.0, 120.0),
     ),
     _reject(10007, "no permission", "the group's type or state does not allow it"),
-    _retry(10008, "illegal request", "sometimes passing; refused again and again: ticket", tries=3),
+    _retry(
+        10008,
+        "illegal request",
+        "may be temporary; if it stays, ask Tencent Cloud by ticket",
+        tries=3,
+    ),
     _reject(
         10010,
         "group missing or deleted",
         "create the community, then put the dead letters back: topic-import replay --code 10010",
     ),
-    _reject(10011, "JSON parse failure", "look for odd characters in this record"),
+    _reject(10011, "JSON parse failure", "check this record for unusual characters"),
     _reject(10012, "invalid operator", "check From_Account"),
     _reject(10015, "group ID invalid", "check GroupId: a community's starts with @TGS#_"),
-    _reject(10016, "the app's webhook refused", "not expected: imports trigger no webhooks"),
-    _reject(10018, "response too large", "not expected of this call"),
+    _reject(10016, "the app's webhook refused", "not expected: imports call no webhooks"),
+    _reject(10018, "response too large", "not expected from this call"),
     _reject(10019, "user does not exist", "import the account of From_Account first"),
     Code(10021, "topic ID in use", Action.EXISTS, "compare the topic with get_topic"),
-    _throttled(10023, "message frequency limit", "not expected of this call"),
+    _throttled(10023, "message frequency limit", "not expected from this call"),
     Code(10025, "topic ID in use by this operator", Action.EXISTS, "compare with get_topic"),
     _halt(10026, "command disabled for the app", "ask Tencent Cloud by ticket"),
     _halt(10036, "quota of groups used up", "delete groups or upgrade"),
@@ -172,31 +184,31 @@ _ALL = (
     _halt(
         11000,
         "no community topics",
-        "switch topics on in the console (halts while nothing was imported, else this group "
-        "has SupportTopic=0 and its record is rejected)",
+        "switch topics on in the console (while nothing was imported the run halts; later this "
+        "group has SupportTopic=0, and its record is rejected)",
     ),
-    _reject(110002, "topic could not be deleted", "not expected of this call"),
+    _reject(110002, "topic could not be deleted", "not expected from this call"),
     _reject(110003, "topic was deleted", "choose another TopicId"),
     # Content and messages
     _reject(80001, "content check not passed", "change the text of this record"),
     _reject(80002, "packet too long", "shorten this record"),
-    _retry(80003, "webhook failed or timed out", "not expected of this call", tries=3),
+    _retry(80003, "webhook failed or timed out", "not expected from this call", tries=3),
     _reject(80004, "image with forbidden content", "change FaceUrl"),
     _retry(80005, "content check timed out", "refused before the topic was made"),
     _reject(80101, "content filtered", "change the text of this record"),
-    _reject(90001, "JSON or format wrong", "look for odd characters in this record"),
-    _reject(90010, "JSON or format wrong", "look for odd characters in this record"),
+    _reject(90001, "JSON or format wrong", "check this record for unusual characters"),
+    _reject(90010, "JSON or format wrong", "check this record for unusual characters"),
     _reject(90008, "account missing or not imported", "import the account of From_Account first"),
     _halt(90009, "needs an administrator", "make app.admin an administrator of the app"),
     _reject(90012, "account not imported", "import the account of From_Account first"),
     _reject(90048, "account not imported", "import the account of From_Account first"),
-    _retry(90992, "internal error", "for every record: check your own webhook server"),
+    _retry(90992, "internal error", "if it comes for every record, check your own webhook server"),
     _retry(90994, "internal error", "the service asks to try again"),
     _retry(90995, "internal error", "the service asks to try again"),
     _retry(91000, "internal error", "the service asks to try again"),
     _reject(93000, "packet too long", "shorten this record"),
-    _retry(20004, "network error on their side", "the vendor's SDK tries again too"),
-    _retry(20005, "internal error on their side", "the vendor's SDK tries again too"),
+    _retry(20004, "network error at the service", "the vendor's SDK tries again, too"),
+    _retry(20005, "internal error at the service", "the vendor's SDK tries again, too"),
 )
 CODES: dict[int, Code] = {entry.code: entry for entry in _ALL}
 
@@ -204,7 +216,11 @@ _ACCOUNT_FAMILY = range(70000, 71000)
 
 
 def lookup(code: int) -> Code:
-    """Find a code; one in no table is tried again as ambiguous, 70xxx like a bad signature."""
+    """Return what is known of a code.
+
+    An unknown one is treated by its family: 70xxx like an invalid signature, any other as an
+    ambiguous failure that is tried again.
+    """
     known = CODES.get(code)
     if known:
         return known
@@ -212,7 +228,7 @@ def lookup(code: int) -> Code:
         return _renew(code, "unknown code of the signature family", "check app.*", once=True)
     return Code(
         code,
-        "a code in no table",
+        "unknown code",
         Action.UNKNOWN,
         "tried again, then dead-lettered as exhausted; ask Tencent Cloud what it means",
         ambiguous=True,

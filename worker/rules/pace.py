@@ -1,42 +1,47 @@
-"""The rate that holds: found by what the service refuses, as a share of the quota.
+"""The pace: which share of the quota to use, found from the calls that the service refuses.
 
-The service's second is not ours and others may use the same quota, so the rate that it lets
-through is only known from its refusals. Each takes back what it was too much, one call of a
-second's; then the rate comes back to where it was refused, fast at first, and only later beyond.
+The service counts its own seconds, and other clients may use the same quota, so only refusals show
+which rate it accepts. Each refusal lowers the rate by about one call a second. Then the rate returns to
+the level at which calls were refused, fast at first, and later rises beyond it.
+
+`worker/quota/shared.lua` computes the same for a shared quota; a test compares the two.
 """
 
 from dataclasses import dataclass, replace
 from math import exp
 
 FACTOR_MIN = 0.01
+"""The lowest share of the quota: some calls must go out to find that more are accepted."""
 PAUSE_INTERVALS = 2.0
+"""The longest pause after one refusal, in intervals between two calls."""
 PAUSE_MAX_S = 1.0
 PAUSE_WITHOUT_RATE_S = 0.1
-"""Where no quota is set there is no interval between two calls to go by."""
+"""Used if no quota is set: then there is no interval between two calls."""
 ONE_CALL_MAX = 0.02
-"""The most by which one refusal lowers the rate: of a quota of 5/s one call is a fifth."""
+"""The most by which one refusal lowers the share; one call of a quota of 5/s would be a fifth."""
 FOR_OTHERS = 0.06
-"""Far below the quota a refusal tells of others who use it, and who are refused because of us."""
+"""Refusals far below the quota mean that other clients use it, too, and that we take from them."""
 ALL_REFUSED_S = 1.0
-"""Nothing else explains that all are refused for longer than the service's own second."""
+"""If all calls are refused for longer than the service counts, the rate itself is too high."""
 ALL_REFUSED_RATE = 0.9
 ALL_REFUSED_WALL = 0.97
 RETURN_S = 3.0
-"""The gap to the rate at which calls were last refused closes by two thirds in so long."""
+"""In so long the gap to the rate at which calls were last refused closes by about two thirds."""
 RISE_PER_S2 = 0.0006
-"""Beyond it a hundredth in four seconds, so that trying out costs few refusals, and a quarter in
-twenty, so that a quota which is free again is not left unused for long."""
+"""Beyond that rate the share rises by 0.01 in 4 s, so that trying costs few refusals, and by 0.24 in
+20 s, so that a quota that others no longer use is soon used again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What the refusals so far say; times are seconds of any monotonic clock.
+    """What the refusals so far have shown; times are seconds of any monotonic clock.
 
-    A *round* begins when a call is refused that started after the round before had lowered the
-    rate: its refusals are news.
-    `wall`: the rate at which calls are refused, smoothed; `round_from`: the rate before this round;
-    `refused`, `answered`: calls of this round, refused and not; `all_refused_since_s`: the first
-    refusal since a call was answered.
+    A *round* begins with the refusal of a call that started after the previous round had lowered
+    the rate; refusals of older calls belong to the previous round and prove nothing new.
+
+    Shares of the quota: `slowed_to`, after the last refusal; `wall`, at which calls are refused,
+    smoothed; `round_from`, before this round. `refused`, `answered`: how many calls of this round
+    were refused and not. `all_refused_since_s`: the first refusal since a call was not refused.
     """
 
     paused_until_s: float = float("-inf")
@@ -50,12 +55,13 @@ class Pace:
     all_refused_since_s: float = float("-inf")
 
     def throttled(self, now_s: float, *, started_s: float, interval_s: float) -> "Pace":
-        """Answer a refusal of a call started at `started_s`; `interval_s` lies between two calls.
+        """Return the pace after the refusal of a call that started at `started_s`.
 
-        Where all are refused for a moment it is not the rate that they tell of: a service that
-        fails for a while, or whose window has to drain. The rate falls less, calls pause for
-        longer, and the wall stays. Where that lasts, more is refused because so much was: the rate
-        falls by a factor, and the wall with it.
+        `interval_s`: seconds between two calls at the rate in force, 0 without a quota.
+
+        If all calls are refused for a moment, the rate is not the reason: the service fails, or
+        its window has to drain. Then the rate falls less, calls pause for longer, and the wall
+        stays. If that lasts, the rate is far too high: it falls by a factor, and so does the wall.
         """
         factor = self.factor(now_s)
         share = (self.refused + 1) / (self.refused + 1 + self.answered)
@@ -80,16 +86,17 @@ class Pace:
             return replace(
                 slowed, wall=wall, round_at_s=now_s, round_from=factor, refused=1, answered=0
             )
-        # With 3 s to an answer the refusals of one round go on for 3 s: no less than what passed.
+        # Refusals of one round keep coming for as long as a reply takes (up to 3 s): never go below
+        # the rate that was accepted in this round.
         passed = min(factor, self.round_from * (1.0 - share))
         return replace(slowed, slowed_to=max(slowed.slowed_to, passed), refused=self.refused + 1)
 
     def passed(self) -> "Pace":
-        """Note a call that was not refused."""
+        """Return the pace after a call that was not refused."""
         return replace(self, answered=self.answered + 1)
 
     def factor(self, now_s: float) -> float:
-        """Share of the quota to use now, in [FACTOR_MIN, 1]."""
+        """Return the share of the quota to use now, in [FACTOR_MIN, 1]."""
         rested_s = max(0.0, now_s - max(self.slowed_at_s, self.paused_until_s))
         if rested_s == float("inf"):
             return 1.0

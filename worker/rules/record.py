@@ -1,4 +1,4 @@
-"""A record as it was read: where it stood, its bytes, and the topic in it or why there is none."""
+"""A record as it was read: its place, its bytes, and its topic or the reason why it has none."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,11 +13,13 @@ HASH_BYTES = 16
 class Record:
     """One line of an input.
 
-    `path` as the user gave it, `line` from 1. `content_hash`: 16 bytes over the whole line.
-    `raw`: the line without the white space around it; of a line that is too long, its beginning.
+    `path`: as the user gave it. `line`: from 1. `content_hash`: HASH_BYTES over the whole line.
+    `raw`: the line without the white space around it; the beginning of a line that is too long.
     `topic`: what to send, or the reason why nothing can be sent.
-    `may_exist`, `asked_again`: it comes from a dead letter, whose earlier attempt may have taken
-    effect, which is to be tried again although it was read before, and which had that TopicId.
+
+    For a record that was read from a dead letter: `may_exist`, an earlier attempt may have taken
+    effect; `asked_again`, try it again although it was read before; `dead_letter_topic_id`, the
+    TopicId in the dead letter.
     """
 
     path: str
@@ -31,14 +33,15 @@ class Record:
 
     @property
     def source(self) -> str:
+        """Return the place of the record as results name it: `path:line`."""
         return f"{self.path}:{self.line}"
 
 
 def content_hash(content: bytes) -> bytes:
-    """Hash what was read or what is sent, to tell same from other (not a secret)."""
+    """Return a hash that is equal for equal content; not for secrets."""
     return hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
 
 
 def on_one_line(record: bytes) -> bytes:
-    """Take the line ends out of a record; in JSON they are white space."""
+    """Return a JSON text without line ends, which are white space in JSON."""
     return record.replace(b"\n", b" ").replace(b"\r", b" ").strip()

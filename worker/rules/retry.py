@@ -1,11 +1,11 @@
-"""When a failed record is tried again."""
+"""How long a failed record waits for its next attempt."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Bounds of the repetition of one record's call; delays and patience in seconds."""
+    """Bounds for the attempts of one record: the settings of the section `retry`."""
 
     max_attempts: int = 8
     base_delay_s: float = 0.5
@@ -14,10 +14,10 @@ class RetryPolicy:
 
 
 def backoff_s(policy: RetryPolicy, failures: int, chance: float) -> float:
-    """Seconds to wait after the `failures`-th failure: exponential, full jitter.
+    """Return the seconds to wait after the `failures`-th failure: exponential with full jitter.
 
-    `chance` is uniform in [0, 1).
+    `chance`: a random number, uniform in [0, 1).
     """
-    # Past 2**32 the ceiling holds in any sane setting, and a float power would overflow.
+    # With 2**32 any sensible max_delay_s is reached; a larger exponent could overflow the float.
     exponent = min(max(failures, 1) - 1, 32)
     return chance * min(policy.max_delay_s, policy.base_delay_s * 2.0**exponent)

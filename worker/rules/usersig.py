@@ -1,4 +1,7 @@
-"""UserSig, the signature that authorises every call (TLSSigAPIv2, HMAC-SHA256)."""
+"""UserSig, the signature that authorises every call.
+
+Source: the login page ("UserSig", HMAC-SHA256) and the vendor's library tls-sig-api-v2 1.1.
+"""
 
 import base64
 import hashlib
@@ -11,9 +14,9 @@ _URL_SAFE = str.maketrans("+/=", "*-_")
 
 
 def sign(sdk_app_id: int, identifier: str, key: str, *, issued_s: int, life_s: int) -> str:
-    """Sign for `identifier`; valid for `life_s` seconds from the Unix time `issued_s`.
+    """Return a UserSig for `identifier`, valid for `life_s` seconds from the Unix time `issued_s`.
 
-    The key is used as its literal text, not decoded from hex (vendor's library, version 1.1).
+    The key is used as text, not decoded from hex, as the vendor's library does.
     """
     content = (
         f"TLS.identifier:{identifier}\nTLS.sdkappid:{sdk_app_id}\n"
@@ -28,14 +31,14 @@ def sign(sdk_app_id: int, identifier: str, key: str, *, issued_s: int, life_s: i
         "TLS.time": issued_s,
         "TLS.sig": base64.b64encode(digest).decode(),
     }
-    # json, not orjson: its spaces are part of the bytes that the published vectors compress.
+    # json, not orjson: the published test vectors compress JSON with spaces after , and :.
     packed = zlib.compress(json.dumps(ticket).encode())
     return base64.b64encode(packed).decode().translate(_URL_SAFE)
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A UserSig and the number of its renewal."""
+    """A UserSig. `generation`: 1 for the first one of a process, 1 more after each renewal."""
 
     value: str = field(repr=False)
     generation: int

@@ -1,17 +1,17 @@
-"""What is missing from the settings, and what is unwise in them."""
+"""Which settings are missing, and which are allowed but unwise."""
 
 from collections.abc import Iterator
 
 from worker.settings.model import REGIONS, App, Settings, variable
 
 SERVICE_QUOTA_PER_S = 200
-
-
+"""REST page of import_topic; packs that raise a quota are not sold for it."""
 SERVICE_TIMEOUT_S = 3
+"""REST overview: the service itself answers 60008 then."""
 
 
 def unwise(settings: Settings) -> Iterator[str]:
-    """Say which values are allowed and yet likely to do harm."""
+    """Yield a sentence for each value that is allowed but likely to do harm."""
     rate, http = settings.rate.calls_per_second, settings.http
     if rate == 0:
         yield "rate.calls_per_second is 0: no quota is kept"
@@ -35,7 +35,7 @@ def unwise(settings: Settings) -> Iterator[str]:
 
 
 def app_problems(app: App) -> Iterator[str]:
-    """Say what is missing before anything can be called."""
+    """Yield a sentence for each setting that a call needs and that is missing or ambiguous."""
     if app.sdk_app_id is None:
         yield f"app.sdk_app_id is not set: set it in the file or as {variable('app', 'sdk_app_id')}"
     ways = {

@@ -1,9 +1,9 @@
-"""Where settings come from: command line before environment before TOML file before defaults."""
+"""Where settings come from: command line, else environment, else TOML file, else default."""
 
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ from worker.settings.model import (
 )
 
 CONFIG_VARIABLE = "TOPIC_IMPORT_CONFIG"
-OPTIONS = {("app", "base_url"): "--base-url", ("rate", "calls_per_second"): "--rate"}
+SettingPath = tuple[str, ...]
+"""The sections of a setting and its name."""
+OPTIONS: Mapping[SettingPath, str] = {
+    ("app", "base_url"): "--base-url",
+    ("rate", "calls_per_second"): "--rate",
+}
 
 
 def load(
@@ -27,22 +32,23 @@ def load(
     environment: Mapping[str, str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Settings:
-    """Read the settings.
+    """Return the settings.
 
-    `config`: the TOML file, else `$TOPIC_IMPORT_CONFIG`. `options`: what the command line set, by
-    section and name. Raises SettingsError that names every problem and where it stands.
+    `config`: the TOML file; if None, the one that `$TOPIC_IMPORT_CONFIG` names, if any.
+    `environment`: `os.environ` if None. `options`: the values of the command line, by section and
+    name. Raises SettingsError with every problem and the place where its value was set.
     """
     environment = os.environ if environment is None else environment
     if config is None and environment.get(CONFIG_VARIABLE):
         config = Path(environment[CONFIG_VARIABLE])
-    origins: dict[tuple[str, ...], str] = {}
+    origins: dict[SettingPath, str] = {}
     merged: dict[str, Any] = {}
     if config is not None:
         text, table = _read_toml(config)
         _merge(merged, table, origins, _TomlOrigin(config, text))
     _merge(merged, _from_environment(environment), origins, _environment_origin)
     _merge(merged, options or {}, origins, lambda path: OPTIONS.get(path, "command line"))
-    _one_way_to_the_host(merged, options or {})
+    _prefer_base_url_option(merged, options or {})
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
@@ -67,8 +73,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if not name.upper().startswith(ENVIRONMENT_PREFIX) or name.upper() == CONFIG_VARIABLE:
             continue
         if not value:
-            continue  # as compose files and unit files write what is not set
-        # Field names of the user's data keep their case, all else is the program's.
+            continue  # compose files and unit files write an unset variable as an empty one
+        # Only the field names of the user's data are case-sensitive.
         path = name[len(ENVIRONMENT_PREFIX) :].split("__")
         path = [part.lower() for part in path[:2]] + [
             part if path[1].lower() == "fields" else part.lower() for part in path[2:]
@@ -82,18 +88,18 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return table
 
 
-def _environment_origin(path: tuple[str, ...]) -> str:
+def _environment_origin(path: SettingPath) -> str:
     return variable(*path)
 
 
 class _TomlOrigin:
-    """Tells file and line of a setting."""
+    """Finds the file and line of a setting in a TOML file."""
 
     def __init__(self, config: Path, text: str) -> None:
         self._config = config
         self._lines = text.splitlines()
 
-    def __call__(self, path: tuple[str, ...]) -> str:
+    def __call__(self, path: SettingPath) -> str:
         section: list[str] = []
         for number, line in enumerate(self._lines, 1):
             bare = line.strip()
@@ -110,10 +116,11 @@ class _TomlOrigin:
 def _merge(
     into: dict[str, Any],
     table: Mapping[str, Any],
-    origins: dict[tuple[str, ...], str],
-    origin: Any,
-    path: tuple[str, ...] = (),
+    origins: dict[SettingPath, str],
+    origin: Callable[[SettingPath], str],
+    path: SettingPath = (),
 ) -> None:
+    """Put the values of a source over those of lower sources, and note where they come from."""
     for name, value in table.items():
         here = (*path, name)
         if isinstance(value, Mapping):
@@ -127,8 +134,10 @@ def _merge(
             origins[here] = origin(here)
 
 
-def _one_way_to_the_host(merged: dict[str, Any], options: Mapping[str, Mapping[str, Any]]) -> None:
-    """`--base-url` takes the place of a region; else exactly one of the two may stand."""
+def _prefer_base_url_option(
+    merged: dict[str, Any], options: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Let `--base-url` replace a region. Raises SettingsError if the two come from elsewhere."""
     app = merged.get("app")
     if not isinstance(app, dict) or not (app.get("region") and app.get("base_url")):
         return
@@ -137,7 +146,7 @@ def _one_way_to_the_host(merged: dict[str, Any], options: Mapping[str, Mapping[s
     del app["region"]
 
 
-def _problems(error: ValidationError, origins: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+def _problems(error: ValidationError, origins: Mapping[SettingPath, str]) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False):
         path = tuple(str(part) for part in problem["loc"])
         while path and path not in origins and path[:-1] in origins:
@@ -152,8 +161,8 @@ def _problems(error: ValidationError, origins: Mapping[tuple[str, ...], str]) ->
         yield f"{where}: {message}" if where else message
 
 
-def _origin_of(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) -> str | None:
-    """Find where a setting was given; an environment names no section but by its variables."""
+def _origin_of(path: SettingPath, origins: Mapping[SettingPath, str]) -> str | None:
+    """Return where a setting was given; for a section in the environment, one of its variables."""
     where = origins.get(path)
     if where == variable(*path):
         below = (p for p in origins if p[: len(path)] == path and len(p) > len(path))
@@ -161,7 +170,7 @@ def _origin_of(path: tuple[str, ...], origins: Mapping[tuple[str, ...], str]) ->
     return where
 
 
-def _suggestion(path: tuple[str, ...]) -> str:
+def _suggestion(path: SettingPath) -> str:
     known = [*setting_names(), *Settings.model_fields]
     name = ".".join(path).lower()
     close = [known_name for known_name in known if known_name.startswith(name)]

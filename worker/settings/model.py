@@ -1,4 +1,4 @@
-"""Typed settings: every setting, its type and its default."""
+"""Every setting with its type, its default and its checks; config/worker.toml explains them."""
 
 import difflib
 from collections.abc import Iterator
@@ -21,16 +21,14 @@ from pydantic import (
 from worker.rules.topic.fields import FIELDS
 from worker.settings.addresses import (
     REDIS_URLS,
-    SIGNS_IN_REDIS_URL,
+    check_redis_url,
+    check_service_url,
     host_and_port,
     is_loopback,
     is_proxy_url,
-    is_redis_url,
 )
 
 ENVIRONMENT_PREFIX = "TOPIC_IMPORT_"
-
-
 REGIONS = {
     "china": "console.tim.qq.com",
     "singapore": "adminapisgp.im.qcloud.com",
@@ -40,22 +38,16 @@ REGIONS = {
     "silicon-valley": "adminapiusa.im.qcloud.com",
     "jakarta": "adminapiidn.im.qcloud.com",
 }
-
+"""The host of each data centre (REST overview)."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
 Count = Annotated[int, Field(ge=0)]
-
-
 PositiveCount = Annotated[int, Field(gt=0)]
 
 
 class SettingsError(Exception):
-    """Settings with which nothing can start: every problem, each in a sentence."""
+    """Settings with which nothing can start; the text has every problem, one on each line."""
 
 
 class _Section(BaseModel):
@@ -66,7 +58,7 @@ class _Section(BaseModel):
 
 
 class App(_Section):
-    """Whom to call, and as whom."""
+    """Which app to import into, and the account that calls."""
 
     sdk_app_id: Annotated[int, Field(gt=0, lt=2**32)] | None = None
     admin: Annotated[str, Field(min_length=1)] = "administrator"
@@ -83,17 +75,8 @@ class App(_Section):
     @field_validator("base_url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            host, parts = None, urlsplit("")
-        if parts.scheme not in {"http", "https"} or not host:
-            raise ValueError("must be a URL like https://console.tim.qq.com")
-        if parts.query or parts.fragment or parts.username or parts.password:
-            raise ValueError("must hold no query, fragment, user or password")
+        if url is not None:
+            check_service_url(url)
         return url
 
     @model_validator(mode="after")
@@ -108,9 +91,7 @@ class App(_Section):
 
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
-    given = url.get_secret_value()
-    if not (given.startswith(REDIS_URLS) and is_redis_url(given)):
-        raise ValueError(f"must be a URL like redis://host:6379/0; {SIGNS_IN_REDIS_URL}")
+    check_redis_url(url.get_secret_value())
     return url
 
 
@@ -120,7 +101,7 @@ def _check_queue_url(url: SecretStr) -> SecretStr:
 
 
 class Rate(_Section):
-    """How fast."""
+    """The quota of calls."""
 
     calls_per_second: Seconds = 200.0
     shared: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = None
@@ -128,7 +109,7 @@ class Rate(_Section):
 
 
 class Http(_Section):
-    """The connections."""
+    """Connections to the service."""
 
     max_in_flight: PositiveCount = 1000
     connect_timeout: PositiveSeconds = 5.0
@@ -145,7 +126,7 @@ class Http(_Section):
 
 
 class Retry(_Section):
-    """When a failed record is tried again."""
+    """When a failed record is tried again, and when it is given up."""
 
     max_attempts: PositiveCount = 8
     base_delay: Seconds = 0.5
@@ -154,7 +135,7 @@ class Retry(_Section):
 
 
 class RecordLimits(_Section):
-    """Longest values, in bytes of UTF-8."""
+    """Longest values in bytes of UTF-8."""
 
     topic_name: PositiveCount = 30
     custom_string: PositiveCount = 3000
@@ -164,7 +145,7 @@ class RecordLimits(_Section):
 
 
 class Records(_Section):
-    """How records are read."""
+    """How records are read and become topics."""
 
     topic_ids: Literal["derive", "as-given"] = "derive"
     on_existing: Literal["dead-letter", "skip"] = "dead-letter"
@@ -177,7 +158,7 @@ class Records(_Section):
     @field_validator("fields", mode="before")
     @classmethod
     def _read_json(cls, fields: Any) -> Any:
-        """Read the mapping from an environment variable, which holds it as JSON."""
+        """Accept the mapping as JSON, as an environment variable holds it."""
         if not isinstance(fields, str):
             return fields
         try:
@@ -188,7 +169,7 @@ class Records(_Section):
     @field_validator("fields")
     @classmethod
     def _check_fields(cls, fields: dict[str, str]) -> dict[str, str]:
-        # Written the other way round (TopicName = "title") the meaning is as plain.
+        # The mapping is unambiguous the other way round, too: TopicName = "title".
         mapping = {
             (ours if theirs in FIELDS and ours not in FIELDS else theirs): (
                 theirs if theirs in FIELDS and ours not in FIELDS else ours
@@ -211,13 +192,13 @@ class Records(_Section):
 
 
 class HaltSettings(_Section):
-    """When a run stops by itself."""
+    """When a run stops although calls are answered."""
 
     same_rejection: Count = 1000
 
 
 class QueueSettings(_Section):
-    """Where topics wait."""
+    """The queue."""
 
     url: Annotated[SecretStr, AfterValidator(_check_queue_url)] | None = None
     lease: PositiveSeconds = 60.0
@@ -236,19 +217,19 @@ def _check_listen(listen: str) -> str:
 
 
 class Admin(_Section):
-    """The endpoint for monitors."""
+    """The endpoint that monitors ask."""
 
     listen: Annotated[str, AfterValidator(_check_listen)] = "127.0.0.1:9180"
 
 
 class Drain(_Section):
-    """The end."""
+    """How a service stops."""
 
     timeout: Seconds = 30.0
 
 
 class Settings(_Section):
-    """All settings by section."""
+    """All settings, by section."""
 
     app: App = App()
     rate: Rate = Rate()
@@ -263,17 +244,17 @@ class Settings(_Section):
 
 
 def base_url(app: App) -> str:
-    """Build the URL of the service's host."""
+    """Return the URL of the service's host."""
     return app.base_url or f"https://{REGIONS[app.region or 'china']}"
 
 
 def variable(*path: str) -> str:
-    """Name the environment variable of a setting."""
+    """Return the environment variable of a setting: `TOPIC_IMPORT_<SECTION>__<NAME>`."""
     return ENVIRONMENT_PREFIX + "__".join(path).upper()
 
 
 def setting_names(model: type[BaseModel] = Settings, path: str = "") -> Iterator[str]:
-    """Yield the name of every setting, with its sections."""
+    """Yield the name of every setting with its sections, as `records.limits.topic_name`."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from setting_names(field.annotation, f"{path}{name}.")

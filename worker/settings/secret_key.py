@@ -1,12 +1,12 @@
-"""The app's key, from its setting or its file."""
+"""The app's secret key, from its setting or its file."""
 
 from worker.settings.model import App, SettingsError
 
 
 def secret_key(app: App) -> str | None:
-    """Read the app's key from its setting or file; None where a UserSig is given instead.
+    """Return the app's key, read from its setting or file; None if a UserSig is set instead.
 
-    Raises SettingsError where the file cannot be read or holds no key.
+    Raises SettingsError if the file cannot be read or is empty.
     """
     if app.secret_key:
         return app.secret_key.get_secret_value()

@@ -1,4 +1,4 @@
-"""Bytes become numbered lines, of which none is held that is longer than allowed."""
+"""JSON Lines: bytes become numbered lines; a line that is too long is never held in memory."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -13,9 +13,11 @@ WHITE_SPACE = b" \t\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line that is not blank: its number from 1 and its content without white space around.
+    """One line that is not blank.
 
-    Of a line longer than allowed `content` is the beginning, and `too_long_bytes` its length.
+    `number`: from 1, blank lines counted. `content`: the line without the white space around it.
+    `content_hash`: HASH_BYTES over all of it. Of a line that is too long `content` is a beginning
+    (KEPT_OF_A_LONG_LINE bytes), and `too_long_bytes` the length; else 0.
     """
 
     number: int
@@ -25,7 +27,11 @@ class Line:
 
 
 def split(chunks: Iterable[bytes], line_bytes_max: int) -> Iterator[Line]:
-    """Split chunks into lines; LF and CRLF end a line, a byte order mark is passed over."""
+    """Yield the lines in chunks of bytes, however the chunks divide them.
+
+    LF and CRLF end a line. A byte order mark and blank lines are skipped. What follows the last
+    line end is a line, too.
+    """
     number = 0
     rest = b""
     long_line: _LongLine | None = None
@@ -64,7 +70,7 @@ def _line(number: int, content: bytes, line_bytes_max: int) -> Line | None:
 
 
 class _LongLine:
-    """A line that is only counted and hashed as it passes."""
+    """A line that is too long: its bytes are counted and hashed, and only the beginning kept."""
 
     def __init__(self, beginning: bytes) -> None:
         self._kept = b""
@@ -83,7 +89,7 @@ class _LongLine:
 
 
 def _without_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Pass over a byte order mark, which a pipe may deliver in pieces."""
+    """Drop a byte order mark, which a pipe may deliver in pieces."""
     beginning: bytes | None = b""
     for chunk in chunks:
         if beginning is None:

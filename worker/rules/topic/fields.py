@@ -1,11 +1,17 @@
-"""The fields of a record and what each may hold."""
+"""The fields of a record and what each may hold.
+
+Sources: names, required fields, types and limits are those of the REST page of import_topic; the
+rules for GroupId and TopicId those of the group system page, section "Custom IDs"; a user ID has at
+most 32 bytes by the page on importing accounts. The page of import_topic calls From_Account a
+uint64, but its samples and error 60015 want a text, so a whole number is sent as one.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from worker.rules.topic.identity import GROUP_ID_PREFIX, TOPIC_ID_INFIX
-from worker.rules.topic.problems import kind_of, shown
+from worker.rules.topic.problems import kind_of, shortened
 
 FIELDS = (
     "GroupId",
@@ -19,29 +25,19 @@ FIELDS = (
     "Introduction",
     "CreateTime",
 )
-
-
+"""Every field of the API, in the order in which a call's body holds them."""
 REQUIRED = ("GroupId", "TopicName")
-
-
 GROUP_ID_BYTES_MAX = 48
-
-
 TOPIC_ID_BYTES_MAX = 96
-
-
 USER_ID_BYTES_MAX = 32
-
-
 CREATE_TIME_MAX = 2**32 - 1
-
-
 MILLISECONDS_FROM = 10**12
+"""A CreateTime this large is no date in seconds (the year 33658), but one in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldLimits:
-    """Longest values in bytes of UTF-8."""
+    """Longest values in bytes of UTF-8; a user may set others (`records.limits`)."""
 
     topic_name: int = 30
     custom_string: int = 3000
@@ -49,25 +45,47 @@ class FieldLimits:
     notification: int = 300
     introduction: int = 240
 
+    def bytes_max(self, name: str) -> int | None:
+        """Return the limit of a field by its name in the API, None for one without such a limit."""
+        match name:
+            case "TopicName":
+                return self.topic_name
+            case "CustomString":
+                return self.custom_string
+            case "FaceUrl":
+                return self.face_url
+            case "Notification":
+                return self.notification
+            case "Introduction":
+                return self.introduction
+            case _:
+                return None
 
-_Checked = tuple[Any, str | None]
+
+Checked = tuple[Any, str | None]
+"""The value to send and None, or None and the problem, to be read after the field's name."""
 
 
-def _text(value: Any) -> _Checked:
+def check_field(name: str, value: Any) -> Checked:
+    """Check the value of one of FIELDS, but not its length against FieldLimits."""
+    return _CHECKS[name](value)
+
+
+def _text(value: Any) -> Checked:
     if isinstance(value, str):
         return value, None
     return None, f"must be a text, not {kind_of(value)}"
 
 
-def _text_that_says_something(value: Any) -> _Checked:
+def _non_empty_text(value: Any) -> Checked:
     text, problem = _text(value)
     if text == "":
         return None, "is empty"
     return text, problem
 
 
-def _identifier(value: Any, bytes_max: int) -> _Checked:
-    text, problem = _text_that_says_something(value)
+def _identifier(value: Any, bytes_max: int) -> Checked:
+    text, problem = _non_empty_text(value)
     if problem:
         return None, problem
     if not all(" " <= character <= "~" for character in text):
@@ -77,7 +95,7 @@ def _identifier(value: Any, bytes_max: int) -> _Checked:
     return text, None
 
 
-def _group_id(value: Any) -> _Checked:
+def _group_id(value: Any) -> Checked:
     text, problem = _identifier(value, GROUP_ID_BYTES_MAX)
     if problem:
         return None, problem
@@ -88,22 +106,22 @@ def _group_id(value: Any) -> _Checked:
     return text, None
 
 
-def _topic_id(value: Any) -> _Checked:
+def _topic_id(value: Any) -> Checked:
     return _identifier(value, TOPIC_ID_BYTES_MAX)
 
 
-def _type(value: Any) -> _Checked:
+def _type(value: Any) -> Checked:
     if value == "Community":
         return value, None
-    return None, f"must be Community, not {shown(value)}"
+    return None, f"must be Community, not {shortened(value)}"
 
 
-def _account(value: Any) -> _Checked:
+def _account(value: Any) -> Checked:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         value = str(value)
     elif isinstance(value, float | int):
         return None, "must be a text (a whole number of at most 64 bits is sent as one)"
-    text, problem = _text_that_says_something(value)
+    text, problem = _non_empty_text(value)
     if problem:
         return None, problem
     if len(text.encode()) > USER_ID_BYTES_MAX:
@@ -111,10 +129,10 @@ def _account(value: Any) -> _Checked:
     return text, None
 
 
-def _create_time(value: Any) -> _Checked:
+def _create_time(value: Any) -> Checked:
     if isinstance(value, bool) or not isinstance(value, int):
-        shown = f"{value}" if isinstance(value, float) else kind_of(value)
-        return None, f"must be whole seconds since 1970, not {shown}"
+        given = f"{value}" if isinstance(value, float) else kind_of(value)
+        return None, f"must be whole seconds since 1970, not {given}"
     if abs(value) >= MILLISECONDS_FROM:
         return None, f"{value} looks like milliseconds: give whole seconds since 1970"
     if not 0 <= value <= CREATE_TIME_MAX:
@@ -122,9 +140,9 @@ def _create_time(value: Any) -> _Checked:
     return value, None
 
 
-CHECKS: dict[str, Callable[[Any], _Checked]] = {
+_CHECKS: dict[str, Callable[[Any], Checked]] = {
     "GroupId": _group_id,
-    "TopicName": _text_that_says_something,
+    "TopicName": _non_empty_text,
     "TopicId": _topic_id,
     "Type": _type,
     "From_Account": _account,
@@ -133,13 +151,4 @@ CHECKS: dict[str, Callable[[Any], _Checked]] = {
     "Notification": _text,
     "Introduction": _text,
     "CreateTime": _create_time,
-}
-
-
-LIMITED = {
-    "TopicName": "topic_name",
-    "CustomString": "custom_string",
-    "FaceUrl": "face_url",
-    "Notification": "notification",
-    "Introduction": "introduction",
 }

@@ -1,4 +1,7 @@
-"""The TopicId: the identity of a topic, and how it is derived."""
+"""The TopicId is the identity of a topic: which IDs are valid, and how a missing one is derived.
+
+Source of the rules for IDs: group system page, section "Custom IDs".
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,15 +11,13 @@ from typing import Any
 import orjson
 
 GROUP_ID_PREFIX = "@TGS#_"
-
-
 TOPIC_ID_INFIX = "@TOPIC#_"
-
-
+SERVICE_MADE_BEGINNING = "@TOPIC#"
+"""The custom part of an ID that the service made itself begins with this."""
+DIGEST_CHARACTERS = 32
 KEY_TAG = b"topic-import/1/key\0"
-
-
 CONTENT_TAG = b"topic-import/1/content\0"
+"""The tags keep a key and a record with the same JSON text from sharing an ID."""
 
 
 class Origin(IntEnum):
@@ -28,10 +29,12 @@ class Origin(IntEnum):
 
 
 def derive_topic_id(group_id: str, key: str | int | None, record: Mapping[str, Any]) -> str:
-    """Derive the TopicId of a record without one; fixed for ever, it is the idempotency.
+    """Return the TopicId of a record that has none.
 
-    32 hex digits of SHA-256 over a tag and the key as JSON, or without a key the record as read
-    with its names sorted. Test vectors: tests/unit/test_topic_id_vectors.py.
+    It ends with 32 hex digits of SHA-256 over a tag and the key as JSON, or over another tag and
+    the record as it was read with its names sorted if `key` is None. The derivation must never
+    change: a repeated call is recognised by it. Test vectors: tests/unit/test_topic_id_vectors.py.
+    Raises TypeError if the record is nested deeper than orjson writes.
     """
     if key is not None:
         digest = hashlib.sha256(KEY_TAG + orjson.dumps(key))
@@ -39,14 +42,23 @@ def derive_topic_id(group_id: str, key: str | int | None, record: Mapping[str, A
         digest = hashlib.sha256(
             CONTENT_TAG + orjson.dumps(dict(record), option=orjson.OPT_SORT_KEYS)
         )
-    return f"{group_id}{TOPIC_ID_INFIX}{digest.hexdigest()[:32]}"
+    return f"{group_id}{TOPIC_ID_INFIX}{digest.hexdigest()[:DIGEST_CHARACTERS]}"
 
 
-def custom_part_problem(custom: str) -> str | None:
-    if not custom:
+def belongs_to(topic_id: str, group_id: str) -> bool:
+    """Return whether a TopicId begins as the IDs of this community must."""
+    return topic_id.startswith(group_id + TOPIC_ID_INFIX)
+
+
+def topic_id_problem(topic_id: str, group_id: str) -> str | None:
+    """Return why a given TopicId is invalid in its community, None if it is valid."""
+    if not belongs_to(topic_id, group_id):
+        return f"does not start with its GroupId and {TOPIC_ID_INFIX}"
+    custom_part = topic_id.removeprefix(group_id + TOPIC_ID_INFIX)
+    if not custom_part:
         return f"ends after {TOPIC_ID_INFIX}"
-    if GROUP_ID_PREFIX in custom:
+    if GROUP_ID_PREFIX in custom_part:
         return f"may not hold {GROUP_ID_PREFIX} after {TOPIC_ID_INFIX}"
-    if custom.startswith("@TOPIC#") or "@TOPIC#_@TOPIC#" in custom:
+    if custom_part.startswith(SERVICE_MADE_BEGINNING) or "@TOPIC#_@TOPIC#" in custom_part:
         return "may not hold @TOPIC#_@TOPIC# (the service's own IDs look so)"
     return None

@@ -1,4 +1,4 @@
-"""One line of JSON becomes a record."""
+"""One line of an input becomes a JSON object."""
 
 import json
 import re
@@ -8,30 +8,31 @@ from typing import Any
 
 import orjson
 
-from worker.rules.topic.problems import PROBLEMS_MAX, InvalidRecordError, kind_of, shown
+from worker.rules.topic.problems import PROBLEMS_MAX, InvalidRecordError, kind_of, shortened
 
-_JSON_KEY = re.compile(rb'"\s*:')
+_JSON_NAME = re.compile(rb'"\s*:')
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
-    """Parse one line of JSON.
+    """Parse one line of JSON into an object with unchecked values.
 
-    Raises InvalidRecordError for what is no JSON object, and for a name that stands twice
-    (parsers keep the last and forget the first: a choice nobody made).
+    Raises InvalidRecordError if the line is not a JSON object in UTF-8, or if a name occurs twice
+    in an object: parsers keep one of the two values without a word, and not all the same one.
     """
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise InvalidRecordError([_describe_json_error(line, error)], is_object=False) from None
     if not isinstance(record, dict):
-        kind = kind_of(record)
-        raise InvalidRecordError(
-            [f"the line is {kind}, a record is a JSON object"], is_object=False
-        )
-    if len(_JSON_KEY.findall(line)) > len(record):
-        twice = _names_that_stand_twice(line)
-        if twice:
-            problems = [f"{name} stands more than once in the record" for name in twice]
+        problem = f"the line is {kind_of(record)}, a record is a JSON object"
+        raise InvalidRecordError([problem], is_object=False)
+    # Counting what looks like a name is cheap; only a line with more of them than the object has
+    # is parsed a second time.
+    if len(_JSON_NAME.findall(line)) > len(record):
+        repeated = _repeated_names(line)
+        if repeated:
+            problems = [f"{name} stands more than once in the record" for name in repeated]
             raise InvalidRecordError(problems, is_object=False)
     return record
 
@@ -40,7 +41,7 @@ def _describe_json_error(line: bytes, error: orjson.JSONDecodeError) -> str:
     try:
         line.decode()
     except UnicodeDecodeError as broken:
-        if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if line.startswith(_UTF_16_MARKS):
             return "not UTF-8: this looks like UTF-16, save the file as UTF-8"
         return f"not UTF-8: byte 0x{line[broken.start]:02x} at byte {broken.start + 1} of the line"
     if "surrogate" in error.msg:
@@ -48,16 +49,16 @@ def _describe_json_error(line: bytes, error: orjson.JSONDecodeError) -> str:
     return f"not JSON: {error.msg} at character {error.colno}"
 
 
-def _names_that_stand_twice(line: bytes) -> list[str]:
-    twice: list[str] = []
+def _repeated_names(line: bytes) -> list[str]:
+    repeated: list[str] = []
 
     def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         counts = Counter(name for name, _ in pairs)
-        twice.extend(name for name, count in counts.items() if count > 1)
+        repeated.extend(name for name, count in counts.items() if count > 1)
         return dict(pairs)
 
-    # The standard library's parser, and only for the few lines that may hold such a name:
-    # orjson cannot tell. What it finds too deep the field checks refuse.
+    # orjson does not report repeated names, the standard library's parser does. It gives up on
+    # deep nesting; the checks of the fields refuse such a record.
     with suppress(RecursionError):
         json.loads(line, object_pairs_hook=note)
-    return [shown(name) for name in twice[:PROBLEMS_MAX]]
+    return [shortened(name) for name in repeated[:PROBLEMS_MAX]]

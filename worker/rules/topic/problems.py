@@ -1,16 +1,20 @@
-"""Why a record cannot be sent."""
+"""Why a record cannot be sent, in sentences for the person who has to correct it."""
 
 from typing import Any
 
-SHOWN_MAX = 40
-
-
+SHOWN_CHARACTERS_MAX = 40
+"""How much of a name or value from a record one sentence repeats."""
 PROBLEMS_MAX = 20
-"""Unknown names reported of one record; a line of a megabyte may hold a hundred thousand."""
+"""How many names of one record are reported; a line of 1 MB may hold 100,000 unknown ones."""
 
 
 class InvalidRecordError(ValueError):
-    """A record that cannot be sent: all its problems, and what of its identity can be told."""
+    """A record that cannot be sent.
+
+    `problems`: every problem found, one sentence each. `key`, `group_id`, `topic_id`: the parts of
+    its identity that could be read. `is_object`: whether the line was a JSON object, and so can be
+    repeated as JSON in the dead letter.
+    """
 
     def __init__(
         self,
@@ -30,6 +34,7 @@ class InvalidRecordError(ValueError):
 
 
 def kind_of(value: Any) -> str:
+    """Return the kind of a JSON value in words, for a sentence."""
     match value:
         case None:
             return "null"
@@ -45,6 +50,9 @@ def kind_of(value: Any) -> str:
             return "an object"
 
 
-def shown(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """Return the beginning of a text, or the kind of any other value, for a sentence."""
     text = value if isinstance(value, str) else kind_of(value)
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+    if len(text) <= SHOWN_CHARACTERS_MAX:
+        return text
+    return f"{text[:SHOWN_CHARACTERS_MAX]}…"

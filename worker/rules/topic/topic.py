@@ -1,7 +1,4 @@
-"""A record becomes a topic: every field checked, the TopicId fixed, the body serialized once.
-
-Field rules and limits: REST page of import_topic; ID rules: group system page ("Custom IDs").
-"""
+"""A record becomes a topic: every field is checked, the TopicId fixed, the body serialized once."""
 
 import difflib
 from collections.abc import Mapping
@@ -10,14 +7,18 @@ from typing import Any
 
 import orjson
 
-from worker.rules.topic.fields import CHECKS, FIELDS, LIMITED, REQUIRED, FieldLimits
-from worker.rules.topic.identity import TOPIC_ID_INFIX, Origin, custom_part_problem, derive_topic_id
-from worker.rules.topic.problems import PROBLEMS_MAX, InvalidRecordError, kind_of, shown
+from worker.rules.topic.fields import FIELDS, REQUIRED, FieldLimits, check_field
+from worker.rules.topic.identity import Origin, belongs_to, derive_topic_id, topic_id_problem
+from worker.rules.topic.problems import PROBLEMS_MAX, InvalidRecordError, kind_of, shortened
 
 
 @dataclass(frozen=True, slots=True)
 class RecordRules:
-    """How records are read: the settings of the section `records`."""
+    """How records become topics: the settings of the section `records`.
+
+    `fields`: the user's name of a field -> its name in the API. `truncate`: cut a value that is too
+    long instead of refusing the record. `derive_ids`: give a record without TopicId a derived one.
+    """
 
     limits: FieldLimits = field(default_factory=FieldLimits)
     truncate: bool = False
@@ -28,7 +29,12 @@ class RecordRules:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A valid record: its identity, and the body of its call as bytes of compact UTF-8 JSON."""
+    """A valid record.
+
+    `topic_id` is None only with the origin NONE. `key`: the record's key in the old system, never
+    sent. `has_account`: whether `From_Account` is given. `body`: the body of its call, compact JSON
+    in UTF-8. `truncated`: the names of the fields that were cut.
+    """
 
     topic_id: str | None
     origin: Origin
@@ -41,16 +47,16 @@ class Topic:
 
 
 def to_topic(record: Mapping[str, Any], rules: RecordRules, topic_id: str | None = None) -> Topic:
-    """Check a parsed record and fix its TopicId.
+    """Check a parsed record, fix its TopicId and serialize the body of its call.
 
-    `topic_id`: an ID fixed earlier for this record (a dead letter's), used where it has none.
-    Raises InvalidRecordError with every problem of the record.
+    `topic_id`: the ID that was fixed earlier for this record (read from its dead letter), used if
+    the record itself has none. Raises InvalidRecordError with every problem of the record.
     """
     return _Reading(record, rules).topic(topic_id)
 
 
 class _Reading:
-    """One record being read: the fields taken so far and the problems found so far."""
+    """The reading of one record: what was taken from it, and its problems, so far."""
 
     def __init__(self, record: Mapping[str, Any], rules: RecordRules) -> None:
         self.record = record
@@ -97,18 +103,18 @@ class _Reading:
                 self._read_key(value)
                 continue
             ours = self.rules.fields.get(name, name)
-            if ours not in CHECKS:
+            if ours not in FIELDS:
                 unknown.append(name)
             elif ours in values:
                 self.problems.append(f"{ours} is given twice, as {given_as[ours]} and as {name}")
             elif value is not None:
                 values[ours] = value
                 given_as[ours] = name
-        self._complain_of(unknown)
+        self._report_unknown(unknown)
         self.problems += [f"{name} is missing" for name in REQUIRED if name not in values]
         return values
 
-    def _complain_of(self, unknown: list[str]) -> None:
+    def _report_unknown(self, unknown: list[str]) -> None:
         self.problems += [_unknown_field(name, self.rules) for name in unknown[:PROBLEMS_MAX]]
         if len(unknown) > PROBLEMS_MAX:
             self.problems.append(f"{len(unknown) - PROBLEMS_MAX} more unknown fields")
@@ -130,17 +136,16 @@ class _Reading:
     def _check(self, name: str, value: Any) -> Any:
         if value is None:
             return None
-        checked, problem = CHECKS[name](value)
+        checked, problem = check_field(name, value)
         if problem:
             self.problems.append(f"{name} {problem}")
             return None
         return self._fit(name, checked)
 
     def _fit(self, name: str, value: Any) -> Any:
-        limit_name = LIMITED.get(name)
-        if limit_name is None:
+        limit_bytes = self.rules.limits.bytes_max(name)
+        if limit_bytes is None:
             return value
-        limit_bytes = getattr(self.rules.limits, limit_name)
         encoded = value.encode()
         if len(encoded) <= limit_bytes:
             return value
@@ -155,11 +160,7 @@ class _Reading:
         topic_id, group_id = body.get("TopicId"), body.get("GroupId")
         if topic_id is None or group_id is None:
             return
-        prefix = group_id + TOPIC_ID_INFIX
-        if not topic_id.startswith(prefix):
-            self.problems.append(f"TopicId does not start with its GroupId and {TOPIC_ID_INFIX}")
-            return
-        problem = custom_part_problem(topic_id[len(prefix) :])
+        problem = topic_id_problem(topic_id, group_id)
         if problem:
             self.problems.append(f"TopicId {problem}")
 
@@ -175,8 +176,8 @@ class _Reading:
             return Origin.DERIVED
         group_id = body["GroupId"]
         topic_id = fixed or derive_topic_id(group_id, self.key, self.record)
-        if not topic_id.startswith(group_id + TOPIC_ID_INFIX):
-            # The dead letter's community was mended: the old ID cannot be used in the new one.
+        if not belongs_to(topic_id, group_id):
+            # The GroupId in the dead letter was corrected: the ID of the old community is no use.
             topic_id = derive_topic_id(group_id, self.key, self.record)
         body["TopicId"] = topic_id
         return Origin.DERIVED
@@ -187,7 +188,7 @@ def _unknown_field(name: str, rules: RecordRules) -> str:
     lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
     hint = f" (is it {lower[close[0]]}?)" if close else ""
-    return f"unknown field {shown(name)}{hint}"
+    return f"unknown field {shortened(name)}{hint}"
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -12,8 +13,16 @@ from worker.rules import outcome, verdict
 from worker.rules.blame import Failures
 from worker.rules.counts import Counters
 from worker.rules.health import Health
-from worker.rules.outcome import Already, DeadLetter, Delivery, History, Outcome, Released
-from worker.rules.reaction import Attempt, Dead, GiveBack, Reaction, TryAgain
+from worker.rules.outcome import (
+    Already,
+    DeadLetter,
+    Delivery,
+    History,
+    Outcome,
+    Reason,
+    Released,
+)
+from worker.rules.reaction import Attempt, GiveBack, Reaction, Refusal, TryAgain
 from worker.rules.retry import RetryPolicy, backoff_s
 from worker.rules.topic.identity import Origin
 from worker.rules.topic.topic import Topic
@@ -50,6 +59,14 @@ class Credentials(Protocol):
         ...
 
 
+class Comparer(Protocol):
+    """Finds out whose topic it is that has a TopicId which a record gave."""
+
+    async def compare(self, topic: Topic, *, in_doubt: bool) -> verdict.Imported | verdict.Reject:
+        """Compare a topic with the service; `in_doubt`: an earlier attempt may have made it."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class _Carried:
     """What the carrier knows of a delivery while it carries it."""
@@ -57,24 +74,34 @@ class _Carried:
     id: int
     topic: Topic
     history: History
+    was_imported_into: bool
+    is_probe: bool = False
     failures: Failures | None = None
-    refused_generation: int | None = None
+    refused: Refusal | None = None
     was_called: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Wait:
-    """Wait so many seconds before the next attempt; `is_parked`: from the end of an outage on."""
+    """Wait so many seconds before the next attempt; `is_parked`: from the end of a trouble on."""
 
     seconds: float = 0.0
     is_parked: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class _Parked:
+    """A record that waits for the end of its community's trouble, or to be picked as its probe."""
+
+    ended: asyncio.Event
+    is_picked: bool = False
+
+
 class Carrier:
     """Carries deliveries to their outcomes; what all of them share.
 
-    `observe` is called for each reply with the name of its verdict, its code and the seconds of its
-    call.
+    `comparer` None: whose a given TopicId is that is in use is not proven. `observe` is called for
+    each reply with the name of its verdict, its code and the seconds of its call.
     """
 
     def __init__(
@@ -91,23 +118,31 @@ class Carrier:
         wall_clock: Callable[[], float],
         chance: Callable[[], float] = random.random,
         skip_existing: bool = False,
+        comparer: Comparer | None = None,
         observe: Callable[[str, int | None, float], None] = lambda *_: None,
     ) -> None:
         self._chat = chat
         self._credentials = credentials
         self._limits = limits
         self._traffic = traffic
-        self._health = health
+        self.health = health
         self._retry = retry
         self._counters = counters
         self._clock = clock
         self._wall_clock = wall_clock
         self._chance = chance
         self._skip_existing = skip_existing
+        self._comparer = comparer
         self._observe = observe
         self._repeated = RepeatedEvents(log, clock)
+        self._parked: dict[str, deque[_Parked]] = {}
+        self._held: frozenset[str] = frozenset()
         self.stopping = asyncio.Event()
         self.halted: Halt | None = None
+
+    def now_s(self) -> float:
+        """Return the time of the clock that all machines of the run go by, in seconds."""
+        return self._clock()
 
     def stop(self) -> None:
         """Start no more calls; those under way may finish."""
@@ -120,13 +155,22 @@ class Carrier:
             log.error("halted", code=halt.code, reason=halt.message)
         self.stop()
 
-    async def carry(self, delivery: Delivery) -> Outcome:
-        """Take one delivery to its outcome; a stop or a cancellation releases it."""
-        carried = _Carried(delivery.id, delivery.topic, delivery.history)
+    async def carry(self, delivery: Delivery, *, is_probe: bool = False) -> Outcome:
+        """Take one delivery to its outcome; a stop or a cancellation releases it.
+
+        `is_probe`: it asks for a community whose other records wait.
+        """
+        carried = _Carried(
+            delivery.id,
+            delivery.topic,
+            delivery.history,
+            delivery.was_imported_into,
+            is_probe=is_probe,
+        )
         self._traffic.enter(carried.id, Phase.WAITING)
         try:
             while not self.stopping.is_set():
-                step = await self._attempt(carried)
+                step = self._without_call(carried) or await self._attempt(carried)
                 if not isinstance(step, _Wait):
                     return step
                 await self._wait(carried, step)
@@ -135,46 +179,136 @@ class Carrier:
                 carried.history = carried.history.cut_off()
         finally:
             self._traffic.leave(carried.id)
+            self._end_probe(carried)
         return Released(carried.id, carried.history)
 
+    def probe_with_parked(self, group_id: str) -> bool:
+        """Let a record probe that waits for its community; return whether there is one."""
+        parked = self._parked.get(group_id)
+        if not parked:
+            return False
+        picked = parked.popleft()
+        picked.is_picked = True
+        picked.ended.set()
+        return True
+
+    def wake_parked(self) -> None:
+        """Wake the records of all communities that are held no longer."""
+        held = self.health.held
+        if held == self._held:
+            return
+        for group in self._held - held:
+            for parked in self._parked.pop(group, ()):
+                parked.ended.set()
+        if not self._limits.is_probing:
+            self._log_held(held)
+        self._held = held
+        self._traffic.wake()
+
+    def _log_held(self, held: frozenset[str]) -> None:
+        for group, trouble in self.health.communities.troubles().items():
+            if group not in self._held:
+                self._repeated.warning(
+                    "a community is held: its records wait, one of them asks now and then",
+                    group=group,
+                    reason=trouble.value,
+                )
+        for group in self._held - held:
+            self._repeated.warning("a community is held no longer", group=group)
+
+    # ---- waiting
+
     async def _wait(self, carried: _Carried, wait: _Wait) -> None:
-        """Wait before the next attempt, without a slot; in an outage until it may be over."""
+        """Wait before the next attempt, without a slot; in a trouble until it may be over."""
         if not (wait.is_parked or wait.seconds > 0) or self.stopping.is_set():
             return
         self._traffic.enter(carried.id, Phase.BACKING_OFF)
-        if not wait.is_parked or await self._park():
+        if not wait.is_parked or await self._park(carried):
             await asyncio.sleep(wait.seconds)
         self._traffic.enter(carried.id, Phase.WAITING)
 
-    async def _park(self) -> bool:
+    async def _park(self, carried: _Carried) -> bool:
+        """Wait for the end of a trouble; return whether to back off once more before the call."""
+        while self._is_held(carried) or self._limits.is_probing:
+            if self._is_held(carried):
+                if await self._wait_for_community(carried):
+                    return False
+            elif not await self._wait_for_service():
+                return False
+        return True
+
+    async def _wait_for_community(self, carried: _Carried) -> bool:
+        """Wait until the community is held no longer; return True where nothing else is waited for.
+
+        What failed while it was held is forgiven.
+        """
+        group_id = carried.topic.group_id
+        parked = _Parked(asyncio.Event())
+        waiting = self._parked.setdefault(group_id, deque())
+        waiting.append(parked)
+        try:
+            await parked.ended.wait()
+        finally:
+            if parked in waiting:
+                waiting.remove(parked)
+        carried.is_probe = parked.is_picked
+        if not parked.is_picked:
+            carried.failures = None
+        return parked.is_picked or self.health.communities.is_given_up(group_id)
+
+    async def _wait_for_service(self) -> bool:
         """Make room for records that were not tried yet, while single probes go out.
 
         Ten bad records in a row look like an outage; only another record can show that they are
         not. Returns True when the breaker closed, False when no other record is left to probe with.
         """
-        while self._limits.is_probing:
-            if not await self._limits.closes_within(PARK_S * (0.5 + self._chance())):
-                nobody_else_waits = not self._traffic.waiting
-                if nobody_else_waits:
-                    return False
-        return True
+        if await self._limits.closes_within(PARK_S * (0.5 + self._chance())):
+            return True
+        return self._traffic.waiting > 0
+
+    def _is_held(self, carried: _Carried) -> bool:
+        return not carried.is_probe and carried.topic.group_id in self.health.held
+
+    def _end_probe(self, carried: _Carried) -> None:
+        if carried.is_probe:
+            carried.is_probe = False
+            self.health.communities.probe_ended(carried.topic.group_id)
+            self._traffic.wake()
+
+    # ---- calling
+
+    def _without_call(self, carried: _Carried) -> Outcome | _Wait | None:
+        """Return what becomes of a record whose community takes no calls; None: call."""
+        answer = self.health.answer_without_call(carried.topic.group_id, self._clock())
+        if answer:
+            letter, halt = answer
+            if halt:
+                self.halt(halt)
+            return _dead_letter(carried, letter)
+        if not self._is_held(carried):
+            return None
+        if carried.was_called:
+            return _Wait(is_parked=True)
+        return Released(carried.id, carried.history)
 
     async def _attempt(self, carried: _Carried) -> Outcome | _Wait:
         """Make one call and act on its reply."""
-        async with self._limits.slot_and_turn() as turn:
+        async with self._limits.slot_and_turn(lambda: not self._is_held(carried)) as turn:
+            if turn is None:
+                return _Wait()
             if self.stopping.is_set():
                 return Released(carried.id, carried.history)
             signature = self._credentials.current()
-            before, answered_at_start = carried.history, self._health.blame.answered
+            before, answered_at_start = carried.history, self.health.blame.answered
             reply = await self._call(carried, signature, turn)
-        circumstances = Circumstances(self._health.anything_imported, self._skip_existing)
+        circumstances = Circumstances(self.health.anything_imported, self._skip_existing)
         decided = decide(reply, carried.topic, before, circumstances)
         attempt = Attempt(
             record=carried.id,
             topic=carried.topic,
             history=carried.history,
             failures=carried.failures,
-            refused_generation=carried.refused_generation,
+            refused=carried.refused,
             started_s=turn.started_s,
             ended_s=self._clock(),
             answered_at_start=answered_at_start,
@@ -183,15 +317,21 @@ class Carrier:
             status=reply.status,
             code=reply.code,
             has_untried=self._traffic.has_untried,
+            was_imported_into=carried.was_imported_into,
         )
         self._observe(type(decided).__name__.lower(), reply.code, attempt.ended_s - turn.started_s)
         self._log(decided, carried.topic)
         try:
-            reaction = self._health.react(decided, attempt)
+            reaction = self.health.react(decided, attempt)
             self._set_pace(decided, reaction, turn)
-            return self._act(reaction, carried, signature)
+            step = self._act(reaction, carried, signature)
         finally:
+            self._end_probe(carried)
             self._limits.wake_waiters()
+            self.wake_parked()
+        if isinstance(step, verdict.Compare):
+            return await self._compare(carried, step, attempt)
+        return step
 
     async def _call(self, carried: _Carried, signature: Signature, turn: Turn) -> Reply:
         self._traffic.enter(carried.id, Phase.CALLING)
@@ -203,6 +343,24 @@ class Carrier:
         self._limits.call_ended(turn.started_s, answered=reply.status is not None)
         self._traffic.enter(carried.id, Phase.WAITING)
         return reply
+
+    async def _compare(
+        self, carried: _Carried, compare: verdict.Compare, attempt: Attempt
+    ) -> Outcome:
+        """Settle a record whose given TopicId is in use."""
+        in_doubt = carried.history.may_exist
+        decision: verdict.Imported | verdict.Reject
+        if self._comparer is None:
+            decision = unproven(compare, in_doubt=in_doubt)
+        else:
+            self._traffic.enter(carried.id, Phase.COMPARING)
+            decision = await self._comparer.compare(carried.topic, in_doubt=in_doubt)
+        reaction = self.health.compared(decision, attempt)
+        if reaction.halt:
+            self.halt(reaction.halt)
+        if isinstance(decision, verdict.Reject):
+            return _dead_letter(carried, decision)
+        return self._imported(carried, decision)
 
     def _log(self, decided: Verdict, topic: Topic) -> None:
         match decided:
@@ -226,32 +384,43 @@ class Carrier:
         if reaction.slow_down:
             self._limits.throttled(turn)
 
-    def _act(self, reaction: Reaction, carried: _Carried, signature: Signature) -> Outcome | _Wait:
+    def _act(
+        self, reaction: Reaction, carried: _Carried, signature: Signature
+    ) -> Outcome | _Wait | verdict.Compare:
         """Do what a reaction asks for."""
         carried.history = reaction.history
         carried.failures = reaction.failures
-        carried.refused_generation = reaction.refused_generation
+        carried.refused = reaction.refused
         if reaction.halt:
             self.halt(reaction.halt)
         if reaction.renew:
             self._renew(signature, reaction.renew)
-        match reaction.fate:
+        fate = reaction.fate
+        match fate:
             case verdict.Imported():
-                already, made_id = reaction.fate.already, reaction.fate.made_id
-                return outcome.Imported(
-                    carried.id, already, carried.history, self._wall_clock(), made_id
-                )
-            case Dead(reason, code, message, hint):
-                return DeadLetter(carried.id, reason, code, message, hint, carried.history)
-            case TryAgain(tries):
-                if not tries:
-                    return _Wait()
-                seconds = backoff_s(self._retry, tries, self._chance())
-                return _Wait(seconds, is_parked=self._limits.is_probing)
+                return self._imported(carried, fate)
+            case verdict.Reject():
+                return _dead_letter(carried, fate)
+            case verdict.Compare():
+                return fate
+            case TryAgain():
+                return self._wait_for(fate, carried)
             case GiveBack():
                 return Released(carried.id, carried.history)
             case _:
-                assert_never(reaction.fate)
+                assert_never(fate)
+
+    def _wait_for(self, again: TryAgain, carried: _Carried) -> _Wait:
+        if not again.tries:
+            return _Wait()
+        seconds = max(again.at_least_s, backoff_s(self._retry, again.tries, self._chance()))
+        is_held = carried.topic.group_id in self.health.held
+        return _Wait(seconds, is_parked=is_held or self._limits.is_probing)
+
+    def _imported(self, carried: _Carried, decided: verdict.Imported) -> outcome.Imported:
+        return outcome.Imported(
+            carried.id, decided.already, carried.history, self._wall_clock(), decided.made_id
+        )
 
     def _renew(self, stale: Signature, refused: verdict.Renew) -> None:
         if self._credentials.renew(stale):
@@ -259,3 +428,21 @@ class Carrier:
             return
         sentence = f"{refused.message}: app.usersig cannot be renewed, give a new one"
         self.halt(Halt(refused.code, sentence))
+
+
+def unproven(compare: verdict.Compare, *, in_doubt: bool) -> verdict.Imported | verdict.Reject:
+    """Judge a given TopicId that is in use where it cannot be compared with the service."""
+    if in_doubt:
+        return verdict.Imported(Already.UNPROVEN)
+    hint = (
+        "a topic with this TopicId existed before the first call: "
+        "compare it with get_topic, then choose another TopicId or "
+        'set records.on_existing = "skip"'
+    )
+    return verdict.Reject(Reason.CONFLICT, compare.code, compare.message, hint)
+
+
+def _dead_letter(carried: _Carried, letter: verdict.Reject) -> DeadLetter:
+    return DeadLetter(
+        carried.id, letter.reason, letter.code, letter.message, letter.hint, carried.history
+    )

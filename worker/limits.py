@@ -89,12 +89,18 @@ class Limits:
         return self._breaker.open_for_s(self._clock())
 
     @asynccontextmanager
-    async def slot_and_turn(self) -> AsyncIterator[Turn]:
-        """Hold a slot for one call, entered when its turn has come."""
+    async def slot_and_turn(
+        self, may_call: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[Turn | None]:
+        """Hold a slot for one call, entered when its turn has come.
+
+        None, and no turn is used, if `may_call` returns False when the slot comes.
+        """
         async with self._slots:
             async with self._first_in_line:
-                turn = await self._turn()
-                self._breaker.started(turn.started_s)
+                turn = await self._turn() if may_call() else None
+                if turn:
+                    self._breaker.started(turn.started_s)
             yield turn
 
     async def _turn(self) -> Turn:

@@ -13,14 +13,20 @@ from typing import Protocol
 
 from worker.delivery import Carrier
 from worker.logs import logger
-from worker.rules.outcome import Delivery, Outcome, Released
-from worker.rules.verdict import Halt
+from worker.rules.outcome import DeadLetter, Delivery, Outcome, Released
+from worker.rules.verdict import Halt, Reject
 from worker.traffic import Traffic
 
 log = logger()
 
 SETTLE_WITHIN_S = 0.1
 SETTLE_AT = 500
+GIVE_UP_AT_ONCE = 500
+FRESH_PROBES_MAX = 200
+"""Records that probed an outage and back off, beyond which they probe again before new ones."""
+POLL_MAX_S = 1.0
+POLL_MIN_S = 0.01
+"""Bounds of the wait for the next probe of a held community."""
 
 
 class Queue(Protocol):
@@ -29,7 +35,11 @@ class Queue(Protocol):
     @property
     def is_drained(self) -> bool: ...
 
-    async def take(self, count: int) -> list[Delivery]: ...
+    async def take(
+        self, count: int, *, without: frozenset[str] = frozenset()
+    ) -> list[Delivery]: ...
+
+    async def take_of(self, group_id: str, count: int) -> list[Delivery]: ...
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]: ...
 
@@ -58,6 +68,7 @@ class Pipeline:
     ) -> None:
         self._queue = queue
         self._carrier = carrier
+        self._health = carrier.health
         self._traffic = traffic
         self._bounds = bounds
         self._after_settling = after_settling
@@ -69,6 +80,7 @@ class Pipeline:
         self._taken = 0
         self._all_carried = False
         self._may_hold_more = True
+        self._held: frozenset[str] = frozenset()
         traffic.has_untried = True
 
     def __repr__(self) -> str:
@@ -81,11 +93,11 @@ class Pipeline:
 
     @property
     def outcomes_waiting(self) -> int:
-        """Outcomes that the queue was not told yet."""
+        """Outcomes that the queue has not stored yet."""
         return len(self._outcomes) + self._settling
 
     def queue_was_fed(self) -> None:
-        """Tell that the queue may hold more, or that nothing feeds it any longer."""
+        """Take again: the queue may hold more, or nothing feeds it any longer."""
         self._may_hold_more = True
         self._traffic.changed.set()
 
@@ -104,10 +116,12 @@ class Pipeline:
             await self._finish(settler)
 
     def abandon(self) -> None:
-        """Wait for no reply any more: calls under way may have taken effect, and are kept so."""
+        """Stop without waiting for replies: open calls may have taken effect, and count so."""
         self._carrier.stop()
         for task in self._tasks:
             task.cancel()
+
+    # ---- taking
 
     async def _take_and_carry(
         self, settler: asyncio.Task[None], is_feeding: Callable[[], bool]
@@ -115,29 +129,46 @@ class Pipeline:
         while not self._carrier.stopping.is_set() and not settler.done():
             self._traffic.changed.clear()
             feeding = is_feeding()
-            room = self._room() if self._may_hold_more or not self.unsettled else 0
+            await self._ask_held_communities()
+            room = self._room() if self._is_worth_taking() else 0
             self._may_hold_more = self._may_hold_more and not room
-            taken = await self._queue.take(room) if room else []
-            self._taken += len(taken)
-            if room:
-                self._traffic.has_untried = not (self._queue.is_drained or self._all_taken())
-            for delivery in taken:
-                self._start(delivery)
+            await self._take(room)
             # Their first step makes them count as waiting, before more are taken.
             await asyncio.sleep(0)
             if room and not self._queue.is_drained:
                 self._may_hold_more = True
                 continue
-            if not self.unsettled and (self._all_taken() or (room and not feeding)):
+            found_none = room > 0 and not feeding
+            if self._is_done(found_none=found_none):
                 return
-            await self._traffic.changed.wait()
+            if found_none:
+                self._judge_what_is_left()
+            await self._wait_for_change()
+
+    def _is_worth_taking(self) -> bool:
+        if self._health.held != self._held:
+            # What was held may be taken now.
+            self._may_hold_more = True
+        return self._may_hold_more or not self.unsettled
+
+    async def _take(self, room: int) -> None:
+        if not room:
+            return
+        self._held = self._health.held
+        taken = await self._queue.take(room, without=self._held)
+        if not taken and self._health.breaker.is_stopped_by_rejections and not self.unsettled:
+            # Only communities of the streak are left to probe with.
+            taken = await self._queue.take(1, without=self._health.communities.held)
+        self._taken += len(taken)
+        self._traffic.has_untried = not (self._queue.is_drained or self._all_taken())
+        for delivery in taken:
+            self._start(delivery)
 
     def _room(self) -> int:
-        """Deliveries to take now; 0 while it is not worth a transaction."""
+        """Return how many deliveries to take now; 0 while it is not worth a transaction."""
         bounds = self._bounds
-        backing_off = self._traffic.backing_off
         waiting = self._traffic.waiting
-        if backing_off >= bounds.backing_off_max or waiting > bounds.waiting_max // 2:
+        if self._traffic.backing_off >= bounds.backing_off_max or waiting > bounds.waiting_max // 2:
             return 0
         room = min(bounds.waiting_max - waiting, bounds.unsettled_max - self.unsettled)
         if bounds.take_max is not None:
@@ -147,14 +178,91 @@ class Pipeline:
     def _all_taken(self) -> bool:
         return self._bounds.take_max is not None and self._taken >= self._bounds.take_max
 
-    def _start(self, delivery: Delivery) -> None:
-        task = asyncio.create_task(self._carry(delivery))
+    def _is_done(self, *, found_none: bool) -> bool:
+        if self.unsettled:
+            return False
+        return self._all_taken() or (found_none and not self._health.held)
+
+    async def _wait_for_change(self) -> None:
+        """Wait until something happens, or until a held community is to be asked."""
+        due_s = self._health.communities.next_due_s(self._carrier.now_s())
+        if due_s is None:
+            await self._traffic.changed.wait()
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(POLL_MAX_S, max(POLL_MIN_S, due_s))):
+                await self._traffic.changed.wait()
+
+    def _start(self, delivery: Delivery, *, is_probe: bool = False) -> None:
+        task = asyncio.create_task(self._carry(delivery, is_probe=is_probe))
         self._tasks[task] = delivery
         task.add_done_callback(self._forget)
 
-    async def _carry(self, delivery: Delivery) -> None:
-        outcome = await self._carrier.carry(delivery)
+    async def _carry(self, delivery: Delivery, *, is_probe: bool) -> None:
+        outcome = await self._carrier.carry(delivery, is_probe=is_probe)
         self._add_outcome(outcome)
+
+    # ---- held communities
+
+    async def _ask_held_communities(self) -> None:
+        """Let one record of each held community ask that is due, and give up the others."""
+        communities, now_s = self._health.communities, self._carrier.now_s()
+        for group_id in communities.expired(now_s):
+            await self._exhaust(group_id)
+        if self._health.breaker.is_outage:
+            await self._ask_in_outage()
+        elif not self._health.breaker.is_open:
+            for group_id in communities.due(now_s):
+                await self._probe(group_id)
+
+    async def _ask_in_outage(self) -> None:
+        """Keep one record in line to probe with, of the community that was asked longest ago."""
+        group_id = self._health.communities.asked_longest_ago()
+        is_anybody_else_left = self._traffic.waiting or self._traffic.has_untried
+        if group_id is not None and not is_anybody_else_left:
+            await self._probe(group_id)
+
+    async def _probe(self, group_id: str) -> None:
+        communities = self._health.communities
+        communities.probe_started(group_id, self._carrier.now_s())
+        has_room = self._traffic.backing_off < FRESH_PROBES_MAX and not self._all_taken()
+        taken = await self._queue.take_of(group_id, 1) if has_room else []
+        if taken:
+            self._taken += 1
+            self._start(taken[0], is_probe=True)
+            await asyncio.sleep(0)
+        elif not self._carrier.probe_with_parked(group_id):
+            communities.probe_ended(group_id)
+            if not self.unsettled:
+                # Nobody is left who could ask.
+                communities.open(group_id)
+
+    async def _exhaust(self, group_id: str) -> None:
+        """Dead-letter what is queued of a community whose patience ended."""
+        communities = self._health.communities
+        letter = communities.answer_without_call(group_id, self._carrier.now_s())
+        self._carrier.wake_parked()
+        while letter and not self._carrier.stopping.is_set():
+            taken = await self._queue.take_of(group_id, GIVE_UP_AT_ONCE)
+            for delivery in taken:
+                self._add_outcome(_given_up(delivery, letter))
+            await self._settle()
+            if len(taken) < GIVE_UP_AT_ONCE:
+                break
+        communities.open(group_id)
+
+    def _judge_what_is_left(self) -> None:
+        """Judge held communities where no record of another one is left to compare with."""
+        if not self._health.held or self._traffic.waiting or self._traffic.calling:
+            return
+        halt = self._health.communities.nothing_left_to_compare()
+        if halt:
+            self._carrier.halt(halt)
+        elif self._health.communities.has_unconfirmed and not self._health.breaker.is_open:
+            self._health.breaker.fail_for_all(self._carrier.now_s())
+            self._traffic.wake()
+
+    # ---- settling
 
     def _add_outcome(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
@@ -189,31 +297,36 @@ class Pipeline:
         outcomes, self._outcomes = self._outcomes, []
         if not outcomes:
             return
-        self._settling = len(outcomes)
+        self._settling += len(outcomes)
         try:
             await self._queue.settle(outcomes)
         except BaseException:
             self._outcomes[:0] = outcomes
             raise
         finally:
-            self._settling = 0
+            self._settling -= len(outcomes)
+        if any(isinstance(outcome, Released) for outcome in outcomes):
+            self._may_hold_more = True
         self._traffic.changed.set()
         if self._after_settling:
             await self._after_settling()
 
+    # ---- stopping
+
     async def _cancel_waiting_at_stop(self) -> None:
         await self._carrier.stopping.wait()
-        for task, delivery in self._tasks.items():
-            if not self._traffic.is_calling(delivery.id):
-                task.cancel()
+        self._cancel_waiting()
         self._traffic.wake()
 
-    async def _finish(self, settler: asyncio.Task[None]) -> None:
-        """Let what is in flight end, settle it, and pass on why the settler ended, if it did."""
-        self._carrier.stop()
+    def _cancel_waiting(self) -> None:
         for task, delivery in self._tasks.items():
             if not self._traffic.is_calling(delivery.id):
                 task.cancel()
+
+    async def _finish(self, settler: asyncio.Task[None]) -> None:
+        """Let open calls end, settle what came of them, and raise what ended the settler."""
+        self._carrier.stop()
+        self._cancel_waiting()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
             await asyncio.sleep(0)  # the last done-callbacks
@@ -224,3 +337,9 @@ class Pipeline:
             await settler
         finally:
             await self._settle()
+
+
+def _given_up(delivery: Delivery, letter: Reject) -> DeadLetter:
+    return DeadLetter(
+        delivery.id, letter.reason, letter.code, letter.message, letter.hint, delivery.history
+    )

@@ -11,6 +11,7 @@ class Phase(Enum):
     WAITING = "waiting for a slot or a turn"
     CALLING = "calling"
     BACKING_OFF = "backing off"
+    COMPARING = "being compared with the service"
 
 
 class Traffic:

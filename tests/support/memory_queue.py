@@ -1,4 +1,4 @@
-"""An in-memory queue that simulates a crash: outcomes settled after the crash are lost."""
+"""The queue's contract in memory, with a crash: what is not committed is gone."""
 
 from dataclasses import replace
 
@@ -7,13 +7,14 @@ from worker.rules.topic.topic import Topic
 
 
 class MemoryQueue:
-    """Keeps the topics and outcomes of one simulated job across restarts."""
+    """Keeps topics and outcomes over the processes of one simulated job."""
 
     def __init__(self) -> None:
         self.topics: dict[int, Topic] = {}
         self._histories: dict[int, History] = {}
         self._ready: list[int] = []
         self._taken: set[int] = set()
+        self._imported_into: set[str] = set()
         self.outcomes: dict[int, Imported | DeadLetter] = {}
         self.is_dead = False
         self.is_drained = False
@@ -25,17 +26,43 @@ class MemoryQueue:
         self._ready.append(record)
 
     def recover(self) -> None:
-        """Make the records of a dead process ready again; each topic may already exist."""
+        """Take back what a dead process held: each may have been called."""
         for record in self._taken:
             self._histories[record] = replace(self._histories[record], may_exist=True)
         self._ready = sorted([*self._ready, *self._taken])
         self._taken.clear()
 
-    async def take(self, count: int) -> list[Delivery]:
-        taken, self._ready = self._ready[:count], self._ready[count:]
-        self._taken.update(taken)
+    async def take(self, count: int, *, without: frozenset[str] = frozenset()) -> list[Delivery]:
+        taken: list[int] = []
+        for record in self._ready:
+            if len(taken) == count:
+                break
+            if self.topics[record].group_id not in without:
+                taken.append(record)
         self.is_drained = len(taken) < count
-        return [Delivery(r, self.topics[r], self._histories[r]) for r in taken]
+        return self._deliver(taken)
+
+    async def take_of(self, group_id: str, count: int) -> list[Delivery]:
+        ready = [record for record in self._ready if self.topics[record].group_id == group_id]
+        ready.sort(key=lambda record: self._histories[record].attempts)
+        return self._deliver(ready[:count])
+
+    def _deliver(self, taken: list[int]) -> list[Delivery]:
+        if taken and taken == self._ready[: len(taken)]:
+            del self._ready[: len(taken)]
+        elif taken:
+            gone = set(taken)
+            self._ready = [record for record in self._ready if record not in gone]
+        self._taken.update(taken)
+        return [
+            Delivery(
+                record,
+                self.topics[record],
+                self._histories[record],
+                was_imported_into=self.topics[record].group_id in self._imported_into,
+            )
+            for record in taken
+        ]
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         if self.is_dead:
@@ -48,6 +75,8 @@ class MemoryQueue:
                 self._ready = sorted([*self._ready, outcome.id])
             else:
                 self.outcomes[outcome.id] = outcome
+                if isinstance(outcome, Imported):
+                    self._imported_into.add(self.topics[outcome.id].group_id)
         return outcomes
 
     @property

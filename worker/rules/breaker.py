@@ -9,6 +9,8 @@ OUTAGE_RECORDS = 10
 """So many distinct records failing, with no success between: an outage, not bad luck."""
 PROBE_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
 """From the start of one probe to the next: over a minute about one probe in two seconds."""
+REJECTED_PROBE_PAUSE_S = 0.9
+"""A service whose mapping looks wrong probes at least once a second."""
 PROBE_PATIENCE_S = 3.0
 """A probe without an answer holds up the next for so long: the service itself gives up then."""
 SILENCE_MIN_S = 0.5
@@ -27,6 +29,7 @@ class Why(Enum):
     FAILURES = "so many records fail"
     SILENCE = "calls stay unanswered"
     THROTTLE = "the service asks to wait"
+    REJECTIONS = "record after record is rejected alike"
 
 
 class Breaker:
@@ -64,6 +67,11 @@ class Breaker:
     def is_outage(self) -> bool:
         """Open because calls fail or stay unanswered, not because the service asks to wait."""
         return self._why in {Why.FAILURES, Why.SILENCE}
+
+    @property
+    def is_stopped_by_rejections(self) -> bool:
+        """Open because record after record was rejected alike."""
+        return self._why is Why.REJECTIONS
 
     def fails_beside(self, record: int) -> bool:
         """Whether another record failed too, since the last success, by no fault of its own."""
@@ -110,6 +118,19 @@ class Breaker:
         if len(self._failing) == OUTAGE_RECORDS:
             self._open(now_s, Why.FAILURES)
 
+    def fail_for_all(self, now_s: float) -> None:
+        """Open, for all that could be asked fail."""
+        self._open(now_s, Why.FAILURES)
+
+    def stop_for_rejections(self, now_s: float) -> None:
+        """Open until a record is imported."""
+        self._open(now_s, Why.REJECTIONS)
+
+    def wait_until(self, at_s: float) -> None:
+        """Let no probe go out before a time that the service asked for."""
+        if self.is_open:
+            self._next_probe_s = max(self._next_probe_s, at_s)
+
     def pause(
         self, now_s: float, code: int | None, pauses_s: tuple[float, ...], *, started_s: float
     ) -> int:
@@ -127,13 +148,15 @@ class Breaker:
         self._next_probe_s = max(self._next_probe_s, now_s + pause_s)
         return self._pauses
 
-    def succeeded(self, now_s: float, *, started_s: float) -> bool:
+    def succeeded(self, now_s: float, *, started_s: float, is_import: bool = True) -> bool:
         """Note that the service did its work for a call, and close if that call was a probe.
 
         A call from before the breaker opened says nothing of now. True where an outage of failing
         records ended.
         """
         if started_s < max(self._opened_at_s, self._paused_at_s):
+            return False
+        if self._why is Why.REJECTIONS and not is_import:
             return False
         ended = self._why is Why.FAILURES
         if self.is_open:
@@ -144,15 +167,18 @@ class Breaker:
         return ended
 
     def _open(self, now_s: float, why: Why) -> None:
-        if not self.is_open:
+        was_open, self._why = self.is_open, why
+        if not was_open:
             self._opened_at_s = now_s
             self._probes = 0
             self._probe_started_s = None
             self._wait_before_next_probe(now_s)
-        self._why = why
 
     def _wait_before_next_probe(self, now_s: float) -> None:
-        pause_s = PROBE_PAUSES_S[min(self._probes, len(PROBE_PAUSES_S) - 1)]
+        if self._why is Why.REJECTIONS:
+            pause_s = REJECTED_PROBE_PAUSE_S
+        else:
+            pause_s = PROBE_PAUSES_S[min(self._probes, len(PROBE_PAUSES_S) - 1)]
         self._probes += 1
         self._next_probe_s = now_s + pause_s
 

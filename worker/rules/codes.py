@@ -16,6 +16,7 @@ class Action(StrEnum):
     THROTTLED = "throttled"
     RENEW = "renew"
     REJECT = "reject"
+    HOLD = "hold the community"
     HALT = "halt"
     UNKNOWN = "unknown"
 
@@ -26,7 +27,7 @@ class Code:
 
     `hint`: what a person should do, or why the worker does what it does.
     `ambiguous`: the topic may have been made although the call failed.
-    `once`: only one renewal is tried, then the run halts.
+    `once`: only one renewal is tried, then the run halts, after `pauses_s` where there are some.
     `pauses_s`: how long a throttle stops all calls, in seconds: the first value, then the next one
     for every further throttle in a row, the last one repeated. Without values the rate is lowered.
     `halt_after_pauses`: the run halts instead of repeating the last value.
@@ -44,8 +45,22 @@ class Code:
     tries: int | None = None
 
 
+FULL = 10037
+NO_TOPICS = 11000
+NO_GROUP = 10010
+WRONG_GROUP = 10015
+NO_PERMISSION = 10007
+ACCOUNT_OR_SIGNATURE = frozenset({60004, 60005})
+"""Codes that both a bad signature and a bad account in the body give (error code pages)."""
+ADMIN_WITHOUT_ACCOUNT = frozenset({10012, 10019, 60015, 70107, 90008, 90012, 90048})
+"""Codes of a bad account: where a record names none, the only account in the call is the admin."""
+
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 """For a limit that other clients use up, too: only waiting helps, and nothing announces its end."""
+
+
+ACCOUNT_CHECK_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""A failed check of the account or the signature may pass (newest error page); half a minute."""
 
 
 def _retry(code: int, meaning: str, hint: str, *, tries: int | None = None) -> Code:
@@ -64,8 +79,8 @@ def _throttled_for_long(code: int, meaning: str, hint: str, *pauses_s: float) ->
     return Code(code, meaning, Action.THROTTLED, hint, pauses_s=pauses_s, halt_after_pauses=True)
 
 
-def _renew(code: int, meaning: str, hint: str, *, once: bool = False) -> Code:
-    return Code(code, meaning, Action.RENEW, hint, once=once)
+def _renew(code: int, meaning: str, hint: str, *pauses_s: float, once: bool = False) -> Code:
+    return Code(code, meaning, Action.RENEW, hint, once=once, pauses_s=pauses_s)
 
 
 def _reject(code: int, meaning: str, hint: str) -> Code:
@@ -81,8 +96,20 @@ _ALL = (
     # Codes of every REST call
     _halt(60002, "HTTP parse error", "every call is built alike: check app.base_url and the proxy"),
     _reject(60003, "request JSON parse error", "check this record for unusual characters"),
-    _renew(60004, "account or signature wrong in URL or body", "check app.admin", once=True),
-    _renew(60005, "account or signature wrong in URL or body", "check app.admin", once=True),
+    _renew(
+        60004,
+        "account check failed: account or signature wrong in URL or body",
+        "check app.secret_key and app.admin; the key may have been revoked",
+        *ACCOUNT_CHECK_PAUSES_S,
+        once=True,
+    ),
+    _renew(
+        60005,
+        "account check failed: account or signature wrong in URL or body",
+        "check app.secret_key and app.admin; the key may have been revoked",
+        *ACCOUNT_CHECK_PAUSES_S,
+        once=True,
+    ),
     _halt(60006, "SDKAppID invalid", "check app.sdk_app_id"),
     _throttled(
         60007, "frequency limit of this API exceeded", "does another client use the same quota?"
@@ -110,6 +137,23 @@ _ALL = (
         60020, "package expired or not active yet", "buy or renew it; it is active 5 minutes later"
     ),
     _halt(60021, "source IP not allowed", "add this machine to the console's list of IPs"),
+    _renew(
+        60025,
+        "SDKAppID, identifier, UserSig or contenttype wrong in the URL",
+        "check app.sdk_app_id, app.admin and app.secret_key",
+        once=True,
+    ),
+    _halt(
+        60026,
+        "host and SDKAppID belong to different data centres",
+        "check app.region: it must be the data centre of the app",
+    ),
+    _halt(60027, "the app is of another product", "check app.sdk_app_id: it is no Chat app"),
+    _halt(
+        60028,
+        "requests of the trial edition used up for 24 hours",
+        "upgrade the edition, or continue tomorrow",
+    ),
     # Accounts and signatures
     _renew(70001, "UserSig expired", "if a new one expires too, this machine's clock is wrong"),
     _halt(70002, "UserSig empty", "check app.secret_key or app.usersig"),
@@ -138,11 +182,24 @@ _ALL = (
     ),
     _ambiguous(70169, "server timeout", "the call may have worked"),
     _ambiguous(70202, "server timeout", "the call may have worked"),
+    _reject(70206, "batch quantity invalid", "not expected from this call"),
     _halt(70398, "account quota of the trial edition used up", "upgrade the edition"),
+    _reject(
+        70399,
+        "a deleted account cannot be imported again within three months",
+        "give another From_Account",
+    ),
+    _halt(70404, "SDK too old", "not expected from this call"),
     _reject(70402, "invalid parameter", "read the message of the service"),
     _halt(70403, "needs an administrator", "make app.admin an administrator of the app"),
     _ambiguous(70500, "internal server error", "the call may have worked"),
+    _halt(71000, "account deletion is switched off", "not expected from this call"),
     _halt(72000, "daily users of the trial edition used up", "upgrade the edition"),
+    _halt(72001, "the feature is switched off", "not expected from this call"),
+    _halt(72002, "monthly users of the trial edition used up", "upgrade the edition"),
+    _throttled(72010, "requests of one user too frequent", "the service asks to wait", *PAUSES_S),
+    _halt(72011, "code of the SDKs", "not expected from this call"),
+    _halt(72012, "code of the SDKs", "not expected from this call"),
     # Groups and topics
     _ambiguous(10002, "internal server error", "the service asks to try again"),
     _halt(10003, "invalid command word", "check app.path"),
@@ -155,13 +212,12 @@ _ALL = (
         "Tencent Cloud by ticket to raise it",
         *(1.0, 5.0, 20.0, 60.0, 120.0),
     ),
-    _reject(10007, "no permission", "the group's type or state does not allow it"),
-    _retry(
-        10008,
-        "illegal request",
-        "may be temporary; if it stays, ask Tencent Cloud by ticket",
-        tries=3,
+    _reject(
+        10007,
+        "no permission",
+        "the group's type or state does not allow it, or app.admin is no administrator of the app",
     ),
+    _retry(10008, "illegal request", "may be temporary; if it stays, ask Tencent Cloud by ticket"),
     _reject(
         10010,
         "group missing or deleted",
@@ -169,7 +225,12 @@ _ALL = (
     ),
     _reject(10011, "JSON parse failure", "check this record for unusual characters"),
     _reject(10012, "invalid operator", "check From_Account"),
-    _reject(10015, "group ID invalid", "check GroupId: a community's starts with @TGS#_"),
+    _reject(
+        10015,
+        "group ID invalid, or the group does not exist",
+        "check GroupId (a community's starts with @TGS#_); if the community is missing, create it, "
+        "then put the dead letters back: topic-import replay --code 10015",
+    ),
     _reject(10016, "the app's webhook refused", "not expected: imports call no webhooks"),
     _reject(10018, "response too large", "not expected from this call"),
     _reject(10019, "user does not exist", "import the account of From_Account first"),
@@ -178,23 +239,35 @@ _ALL = (
     Code(10025, "topic ID in use by this operator", Action.EXISTS, "compare with get_topic"),
     _halt(10026, "command disabled for the app", "ask Tencent Cloud by ticket"),
     _halt(10036, "quota of groups used up", "delete groups or upgrade"),
-    _halt(10037, "prepaid topics used up", "delete topics or buy more"),
+    Code(
+        10037,
+        "prepaid topics used up",
+        Action.HOLD,
+        "the community holds as many topics as it may (200 by the documentation), or the app "
+        "does: delete topics or buy more",
+    ),
     _halt(10058, "groups of the free edition used up", "upgrade the edition"),
     _halt(10059, "needs another edition", "upgrade the edition"),
-    _halt(
+    Code(
         11000,
         "no community topics",
-        "switch topics on in the console (while nothing was imported the run halts; later this "
-        "group has SupportTopic=0, and its record is rejected)",
+        Action.HOLD,
+        "switch topics on in the console, or make the community with SupportTopic=1",
     ),
     _reject(110002, "topic could not be deleted", "not expected from this call"),
     _reject(110003, "topic was deleted", "choose another TopicId"),
+    _reject(110013, "invalid topic ID", "choose another TopicId"),
     # Content and messages
     _reject(80001, "content check not passed", "change the text of this record"),
     _reject(80002, "packet too long", "shorten this record"),
     _retry(80003, "webhook failed or timed out", "not expected from this call", tries=3),
     _reject(80004, "image with forbidden content", "change FaceUrl"),
-    _retry(80005, "content check timed out", "refused before the topic was made"),
+    _retry(
+        80005,
+        "content check timed out, or the service is deactivated",
+        "refused before the topic was made; where it comes for every record the service may be "
+        "deactivated: edition expired or account in arrears",
+    ),
     _reject(80101, "content filtered", "change the text of this record"),
     _reject(90001, "JSON or format wrong", "check this record for unusual characters"),
     _reject(90010, "JSON or format wrong", "check this record for unusual characters"),
@@ -212,24 +285,27 @@ _ALL = (
 )
 CODES: dict[int, Code] = {entry.code: entry for entry in _ALL}
 
-_ACCOUNT_FAMILY = range(70000, 71000)
+AT_THE_DOOR = range(60000, 61000)
+"""Codes of the access layer: the call was refused before any topic service saw it."""
+ACCOUNT_FAMILY = range(70000, 73000)
 
 
 def lookup(code: int) -> Code:
     """Return what is known of a code.
 
-    An unknown one is treated by its family: 70xxx like an invalid signature, any other as an
-    ambiguous failure that is tried again.
+    An unknown one is treated by its family: 60xxx as refused at the door, 70xxx to 72xxx like an
+    invalid signature, any other as an ambiguous failure that is tried again.
     """
     known = CODES.get(code)
     if known:
         return known
-    if code in _ACCOUNT_FAMILY:
+    if code in ACCOUNT_FAMILY:
         return _renew(code, "unknown code of the signature family", "check app.*", once=True)
+    is_at_the_door = code in AT_THE_DOOR
     return Code(
         code,
-        "unknown code",
+        "unknown code of the access layer" if is_at_the_door else "unknown code",
         Action.UNKNOWN,
-        "tried again, then dead-lettered as exhausted; ask Tencent Cloud what it means",
-        ambiguous=True,
+        "ask Tencent Cloud what it means",
+        ambiguous=not is_at_the_door,
     )

@@ -11,6 +11,7 @@ class Already(StrEnum):
 
     NO = "no"
     OWN = "own"
+    UNPROVEN = "own?"
     BEFORE = "before"
 
 
@@ -52,11 +53,15 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A topic taken from the queue; `id` names it until it is settled or released."""
+    """A topic taken from the queue; `id` names it until it is settled or released.
+
+    `was_imported_into`: this job made a topic in its community before.
+    """
 
     id: int
     topic: Topic
     history: History
+    was_imported_into: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,8 +255,8 @@ def main() -> int:
         f"Made by `make bench-quota`, {SECONDS} seconds' worth of calls for each line, worker and "
         f"simulator on one machine with {os.cpu_count()} cores, {LATENCY_S * 1000:.0f} ms latency.",
         "*Used* is the share of the quota from the first call to the last, *most* the most "
-        "arrivals in any rolling second, both counted by the simulator; *duration* is the time of the run "
-        "divided by N / quota.",
+        "arrivals in any rolling second, both counted by the simulator; *duration* is the time of "
+        "the run divided by N / quota.",
         "A refused call is repeated until it succeeds.",
         "(Bursts a second apart show more than 1, because the second of the last one is not over.)",
         "",

@@ -120,7 +120,7 @@ class SharedQuota:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether Redis answered the last time."""
+        """Return whether Redis answered the last request."""
         return self._is_reachable
 
     @property

@@ -1,4 +1,4 @@
-"""`make run`: the simulator, the sample, the summary."""
+"""`make run`: import the sample into a simulated service."""
 
 import os
 import re
@@ -15,7 +15,7 @@ SOME_DEAD = 1
 
 
 def main() -> int:
-    """Import the sample with faults on; 0 where exactly what was expected came of it."""
+    """Import the sample into a service with faults; return 0 if the outcome is as expected."""
     out = Path(tempfile.mkdtemp(prefix="sample-", dir=_out()))
     faults = ("10002=0.02", "80005=0.01", "reset-after=0.005", "502=0.005")
     options = [word for fault in faults for word in ("--fault", fault)]

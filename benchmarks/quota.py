@@ -1,9 +1,9 @@
-"""`make bench-quota`: how much of a quota is used and how often it is passed, on the real loop.
+"""`make bench-quota`: how much of a quota is used and how often it is exceeded, on real sockets.
 
-Ours (pipeline, delivery, limits, pace, quota) and what people use in its place, all with the same
-HTTP client against the same simulator in a process of its own, which counts every rolling second.
-A refused call is made again until it succeeds, by the peers through their own limiter. Then the
-whole command, start-up included, against services that are slow or fail now and then.
+Compares our pipeline with common limiters. All use the same HTTP client and the same simulator in
+its own process, which counts every rolling second. A refused call is repeated until it succeeds, by
+the peers through their own limiter. Then the whole command, start-up included, is measured against
+services that are slow or fail now and then.
 
 Writes the tables into `docs/quota.md`.
 """
@@ -53,7 +53,7 @@ TABLE = Path("docs/quota.md")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The simulator for one run."""
+    """The simulated service of one run."""
 
     url: str
     key: str
@@ -95,7 +95,7 @@ def _credentials(service: Service) -> SigningCredentials:
 
 
 class FleetingQueue:
-    """Hands topics out and keeps nothing, as the peers do."""
+    """A queue that stores nothing, because the peers store nothing either."""
 
     def __init__(self, topics: list[Topic]) -> None:
         self._waiting = iter(enumerate(topics))
@@ -138,7 +138,10 @@ async def _with_tasks(
     tasks: int,
     turn: Callable[[Post, Topic], Awaitable[bool]],
 ) -> None:
-    """Let so many tasks import all topics; `turn` makes one attempt when it may."""
+    """Import all topics with so many tasks.
+
+    `turn` waits until it may call, makes one attempt, and returns whether it succeeded.
+    """
     waiting = iter(topics)
     async with _client(service) as chat:
         signature = _credentials(service).current()
@@ -190,7 +193,7 @@ def measure(contender: Contender, quota_per_s: int, jitter_s: float) -> tuple[st
         for n in range(quota_per_s * SECONDS)
     ]
     options = ("--quota", quota_per_s, "--latency", LATENCY_S, "--jitter", jitter_s)
-    # What the bench itself holds is no load of any contender's.
+    # Collecting the objects of the benchmark itself must not slow a contender down.
     gc.collect()
     gc.freeze()
     with simulator(*options) as service:
@@ -221,7 +224,7 @@ WHOLE = {
 
 
 def measure_whole(records: int, options: tuple[object, ...]) -> tuple[str, ...]:
-    """Run the command itself, from its start to its end."""
+    """Measure the command itself, from its start to its end; return the cells of its row."""
     with simulator("--quota", 200, *options) as service, tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "topics.jsonl"
         lines = ({"GroupId": f"@TGS#_g{n % 20}", "TopicName": f"topic {n}"} for n in range(records))
@@ -251,11 +254,11 @@ def main() -> int:
         "",
         f"Made by `make bench-quota`, {SECONDS} seconds' worth of calls for each line, worker and "
         f"simulator on one machine with {os.cpu_count()} cores, {LATENCY_S * 1000:.0f} ms latency.",
-        "*Used* is the share of the quota from the first call to the last and *most* the most "
-        "arrivals in any rolling second, both as the simulator sees them; *duration* is that of "
-        "the run against N / quota.",
-        "A refused call is made again until it succeeds.",
-        "(Bursts a second apart show more than 1: the last one's second is not over.)",
+        "*Used* is the share of the quota from the first call to the last, *most* the most "
+        "arrivals in any rolling second, both counted by the simulator; *duration* is the time of "
+        "the run divided by N / quota.",
+        "A refused call is repeated until it succeeds.",
+        "(Bursts a second apart show more than 1, because the second of the last one is not over.)",
         "",
         "| quota | jitter | limiter | used | throttled | most | duration |",
         "|---|---|---|---|---|---|---|",

@@ -1,8 +1,8 @@
-"""`make bench-replicas`: several replicas, one Redis, one quota; the promises as figures.
+"""`make bench-replicas`: several replicas that share one Redis and one quota, measured.
 
-Real processes on loopback: the simulator with its quota of 200/s, a Redis server that syncs every
-write to disk, and replicas of `topic-import serve`. Each part ends with an audit: every record
-imported once, the results equal to what the simulator holds. `SOAK_MINUTES=10` adds a soak.
+Real processes on loopback: the simulator with a quota of 200/s, a Redis server that syncs every
+write to disk, and replicas of `topic-import serve`. Each part ends with an audit: every record is
+imported once, and the results equal what the simulator created. `SOAK_MINUTES=10` adds a soak.
 """
 
 import os
@@ -32,7 +32,7 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 class Site:
-    """A simulator, a Redis, a directory, and the replicas between them."""
+    """The simulated service, a Redis server, a directory, and the replicas that use them."""
 
     def __init__(self, service: Service, server: RedisServer, directory: Path) -> None:
         self.service = service
@@ -76,7 +76,7 @@ class Site:
         return report
 
     def created(self) -> int:
-        # Not the whole ledger: to send it costs the simulator more than a second of quota.
+        # Not from the ledger: sending it stops the simulator for more than a second.
         with redis.Redis(port=self.server.port) as client:
             return int(client.hget("topics:counts", "imported") or 0)
 
@@ -86,14 +86,15 @@ class Site:
         return sum(i["pending"] for i in infos if i["name"].decode().endswith(f"/{name}"))
 
     def audit(self, count: int) -> str:
-        """Hold the results against the simulator's ledger."""
+        """Compare the results with the simulator's ledger; return the differences as a sentence."""
         ledger = self.service.ledger()
         made = Counter(topic["TopicId"] for topic in ledger["topics"])
         with redis.Redis(port=self.server.port) as client:
             entries: Any = client.xrange("topics:imported")
             left: Any = client.xlen("topics")
-        told = Counter(orjson.loads(fields[b"line"])["topic_id"] for _, fields in entries)
-        lost, twice = count - len(made), sum(n - 1 for n in told.values()) + len(told - made)
+        reported = Counter(orjson.loads(fields[b"line"])["topic_id"] for _, fields in entries)
+        lost = count - len(made)
+        twice = sum(n - 1 for n in reported.values()) + len(reported - made)
         return f"{count:,} records: {lost} lost, {twice} twice, {left} left in the queue"
 
     def stop(self) -> None:
@@ -120,7 +121,7 @@ SERVICE = ("--quota", QUOTA_PER_S, "--latency", 0.1)
 
 
 def sharing() -> None:
-    """Let three replicas share one quota for a minute."""
+    """Measure three replicas that share one quota for a minute."""
     with site(*SERVICE) as here:
         here.enqueue(12_000)
         names = ("one", "two", "three")
@@ -142,7 +143,7 @@ def sharing() -> None:
 
 
 def killing() -> None:
-    """Kill one of two replicas in mid-flight."""
+    """Kill one of two replicas while it has calls in flight."""
     with site(*SERVICE) as here:
         here.enqueue(8_000)
         first = here.replica("one")
@@ -161,7 +162,7 @@ def killing() -> None:
 
 
 def restarting() -> None:
-    """Kill and restart Redis again and again under load."""
+    """Kill and restart Redis repeatedly under load."""
     with site(*SERVICE) as here:
         here.enqueue(10_000)
         for name in ("one", "two"):
@@ -185,7 +186,7 @@ def restarting() -> None:
 
 
 def stopping() -> None:
-    """Stop a replica under load with SIGTERM, and let another one go on."""
+    """Stop a replica under load with SIGTERM, and let another one continue."""
     with site("--quota", QUOTA_PER_S, "--latency", 1.0) as here:
         here.enqueue(3_000)
         first = here.replica("one")
@@ -204,7 +205,7 @@ def stopping() -> None:
 
 
 def soaking(minutes: float) -> None:
-    """Run one replica at the full rate and watch its memory."""
+    """Run one replica at the full rate and measure its memory."""
     with site(*SERVICE) as here:
         count = int(minutes * 60 * 197)
         here.enqueue(count)

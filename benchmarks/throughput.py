@@ -1,8 +1,8 @@
-"""`make bench`: the real loop on real sockets, as ratios measured in one run.
+"""`make bench`: the speed of the program on real sockets, as ratios to peers in the same run.
 
-The peers: a bare loop of `session.post` (no queue, no check, no outcome kept: what a script would
-do), and the program itself with the queue's commits not forced to the disk. The service is the
-simulator in a process of its own, without faults and without a quota.
+The whole program is compared with a bare loop of `session.post`, which has no queue, checks nothing
+and keeps no outcome, as a script would. The queue is compared with itself without forced commits.
+The service is the simulator in its own process, without faults and without a quota.
 """
 
 import asyncio
@@ -32,12 +32,13 @@ QUEUE_RECORDS = 10_000
 
 
 def record(number: int) -> dict[str, object]:
+    """Return a record that differs from those with other numbers."""
     group = f"@TGS#_@TGS#cBENCH{number % 20:02d}"
     return {"GroupId": group, "TopicName": f"话题 {number}", "CustomString": f"old-{number}"}
 
 
 def bare_loop(url: str) -> float:
-    """Post every record and look at nothing but the status; calls a second."""
+    """Post every record and ignore the replies; return calls a second."""
 
     async def post_all() -> float:
         bodies = iter([orjson.dumps(record(number)) for number in range(RECORDS)])
@@ -56,10 +57,10 @@ def bare_loop(url: str) -> float:
 
 
 def whole_program(url: str, key: str) -> float:
-    """Run `topic-import backfill` from its start to its end; records a second."""
+    """Run `topic-import backfill` from its start to its end; return records a second."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "topics.jsonl"
-        # Other topics in each round: the simulator remembers.
+        # Each round needs other topics, because the simulator keeps those of earlier rounds.
         salt = time.time_ns()
         lines = (orjson.dumps(record(n) | {"Introduction": f"{salt}"}) for n in range(RECORDS))
         path.write_bytes(b"\n".join(lines))
@@ -81,7 +82,7 @@ def whole_program(url: str, key: str) -> float:
 
 
 def queue_alone(synchronous: str) -> float:
-    """Put, take and settle in the batches of a run at full quota; records a second."""
+    """Put, take and settle in batches as a run at full quota does; return records a second."""
     with tempfile.TemporaryDirectory(dir=".") as directory:
         store = SqliteStore(Path(directory) / "queue.sqlite3", synchronous=synchronous)
         started_s = time.perf_counter()
@@ -101,7 +102,7 @@ def _read(number: int) -> Record:
 
 
 def measure(name: str, peer: Callable[[], float], ours: Callable[[], float]) -> None:
-    """Alternate the two, so that both see the same machine; print medians and their ratio."""
+    """Run the two by turns, so that both meet the same load; print medians and their ratio."""
     pairs = [(peer(), ours()) for _ in range(ROUNDS)]
     peer_rate, our_rate = (statistics.median(rates) for rates in zip(*pairs, strict=True))
     ratio = statistics.median(o / p for p, o in pairs)

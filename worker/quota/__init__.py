@@ -1,1 +1,1 @@
-"""The quota of calls a second: engines of one contract (`limits.Quota`)."""
+"""The quota of calls a second, for one process or for many; the contract is `limits.Quota`."""

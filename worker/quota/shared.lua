@@ -1,15 +1,15 @@
--- The next turn of a quota that several processes share, and the pace they share with it.
+-- Gives the next turn of a quota that several processes share, and keeps their common pace.
 --
--- A turn is a time on this server's clock, which no other clock has to agree with. Turns lie evenly
--- apart, and whoever comes late may take one that has passed by no more than `catch_up_us`.
--- The pace is worker/pace.py once more: the same formulas, its constants handed in.
+-- A turn is a time on this server's clock; no other clock is compared with it. Turns are evenly
+-- spaced, and a caller that is late may take one that is past by no more than `catch_up_us`.
+-- The pace follows worker/rules/pace.py: the same formulas, with its constants as arguments.
 --
 -- KEYS: one hash: next_at, slowed_at, paused_until, round_at (microseconds), slowed_to, wall,
 --       round_from (shares), refused_calls, answered, all_refused_since
 -- ARGV: rules as JSON {rate_per_s, catch_up_us, look_ahead_us, pace}; `reserve` or `throttled`;
---       how many calls were not refused since the caller last asked; for `throttled` the turn;
---       for tests the time, left empty otherwise
--- Answers: 1 a turn is reserved or 0 none; the turn, or when to ask again; now; the factor in force
+--       how many calls of the caller were not refused since its last request; for `throttled` the
+--       turn of the refused call; the time, given only by tests
+-- Returns: 1 (a turn is reserved) or 0; the turn, or when to ask again; now; the factor in force
 local SECOND_US = 1000000
 local KEEP_MS = 60000 -- longer than the rate needs to come back from the lowest
 
@@ -37,7 +37,7 @@ local all_refused_since = tonumber(stored[10]) or 0
 
 local function interval_us(factor) return math.ceil(SECOND_US / (rules.rate_per_s * factor)) end
 
--- A clock that was set back must not hold everybody up until it has caught up.
+-- If the clock was set back, nobody must wait until it has caught up.
 local slowest_us = interval_us(pace.FACTOR_MIN)
 if next_at > now + rules.look_ahead_us + slowest_us then next_at = now + SECOND_US end
 slowed_at = math.min(slowed_at, now)
@@ -78,7 +78,7 @@ end
 
 local function reserve()
   local at = math.max(next_at, now - rules.catch_up_us, paused_until)
-  -- Bounded: what is reserved far ahead would be lost with its process, and deaf to a pause.
+  -- Not further ahead: a turn would be lost if its process dies, and a later pause would miss it.
   if at > now + rules.look_ahead_us then return 0, at - rules.look_ahead_us end
   next_at = at + interval_us(factor())
   return 1, math.max(at, now)

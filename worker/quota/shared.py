@@ -1,7 +1,7 @@
-"""The quota that several processes share, with their pace, in a Redis.
+"""The quota that several processes share, and its pace, in Redis.
 
-Every turn is one run of a script there, on Redis' own clock: no two clocks have to agree. While
-Redis is away each process goes on at its share of the quota, or waits.
+Every turn is one run of a script on Redis' own clock, so that no two clocks are compared. While
+Redis is away each process continues at its share of the quota, or waits.
 """
 
 import asyncio
@@ -22,17 +22,18 @@ from worker.rules import pace
 log = logger()
 
 STEADY_SHARE = 0.98
-"""Of the quota. With what a late caller may catch up it is 0.99: calls that leave up to 10 ms later
-than their turns, not all of them equally late, still keep every rolling second."""
+"""Of the quota. With what late callers may catch up it is 0.99. Calls that start up to 10 ms after
+their turns, some later than others, then still keep the quota in every rolling second."""
 CATCH_UP_S = 0.01
-"""A turn so long past may still be taken: timers and round trips are late by less."""
+"""A turn may be taken so long after its time; timers and round trips delay less."""
 LATE_MAX_S = 0.01
-"""A turn that was overslept by more is lost."""
+"""A process that wakes up later than this after its turn does not use it."""
 LOOK_AHEAD_S = 1.0
+"""How far ahead the script reserves turns; a caller who would wait longer asks again."""
 ASK_AGAIN_S = 1.0
 ANSWER_TIMEOUT_S = 1.0
 WINDOW_S = 1.0
-"""Closed for so long when turns begin to come from elsewhere: the second before counts too."""
+"""No turns for so long after turns begin to come from elsewhere: earlier calls still count."""
 TICK_S = 0.001
 US_PER_S = 1_000_000
 UNREACHABLE = (RedisError, OSError, TimeoutError)
@@ -40,15 +41,16 @@ PACE = (
     "ALL_REFUSED_RATE", "ALL_REFUSED_S", "ALL_REFUSED_WALL", "FACTOR_MIN", "FOR_OTHERS",
     "ONE_CALL_MAX", "PAUSE_INTERVALS", "PAUSE_MAX_S", "RETURN_S", "RISE_PER_S2",
 )  # fmt: skip
-"""The constants of the pace that the script is handed."""
+"""The constants of `rules.pace` that are passed to the script."""
 
 
 def script() -> str:
+    """Return the text of the Lua script."""
     return resources.files(__package__).joinpath("shared.lua").read_text()
 
 
 def rules(calls_per_second: float) -> bytes:
-    """Say by what rules the script gives turns: the same for all who share a quota."""
+    """Return the rules of the script as JSON; all who share a quota must pass the same."""
     return orjson.dumps(
         {
             "rate_per_s": calls_per_second * STEADY_SHARE,
@@ -60,6 +62,7 @@ def rules(calls_per_second: float) -> bytes:
 
 
 def key(app: str) -> str:
+    """Return the Redis key of an app's quota."""
     return f"topic-import:quota:{{{app}}}"
 
 
@@ -68,7 +71,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the script said, in seconds of Redis' clock."""
+    """A reply of the script; times in seconds of Redis' clock."""
 
     is_reserved: bool
     at_s: float
@@ -77,11 +80,12 @@ class _Answer:
 
 
 class SharedQuota:
-    """Turns that all who name the same Redis and app share; 0 `calls_per_second`: no quota.
+    """Gives turns that all processes with the same Redis and app share.
 
-    `redis` belongs to the caller, who gives it timeouts of about a second and no retries.
-    `fallback`: this process's share, for while Redis cannot be reached; without one it waits.
-    One that cannot reach a Redis which others still reach adds its share to theirs.
+    `redis`: a client with timeouts of about a second and without retries; the caller closes it.
+    `calls_per_second`: the quota of all together; 0: none. `clock`: seconds of a monotonic clock.
+    `fallback`: the share of this process, used while it cannot reach Redis; None: it waits. If
+    only this process cannot reach Redis, its share comes on top of what the others use.
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class SharedQuota:
         self._steady_per_s = calls_per_second * STEADY_SHARE
         self._clock = clock
         self._fallback = fallback
-        # Turns come from here while it is set.
+        # While this is set, turns come from it and not from Redis.
         self._substitute = None if calls_per_second else LocalQuota(0, clock)
         self._is_reachable = True
         self._reached_again = asyncio.Event()
@@ -116,48 +120,48 @@ class SharedQuota:
 
     @property
     def is_reachable(self) -> bool:
-        """Whether Redis answers."""
+        """Return whether Redis answered the last request."""
         return self._is_reachable
 
     @property
     def rate_per_s(self) -> float:
-        """Calls a second that go out now, of all who share; 0: no quota is kept."""
+        """The rate in force for all who share, in calls a second; 0: no quota is kept."""
         if self._substitute:
             return self._substitute.rate_per_s
         return self._steady_per_s * self._factor
 
     async def acquire(self) -> float:
-        """Wait for one turn; the time of it on Redis' clock."""
+        """Wait for one turn; return its time on Redis' clock."""
         while True:
             if self._clock() < self._closed_until_s:
                 await self._sleep_until(self._closed_until_s)
                 continue
             switches = self._switches
             turn = await self._next_turn()
-            # A turn that was waited for across a switch is lost: its quota is not in force.
+            # A turn that was given before a switch is not used: another quota is in force now.
             if turn is not None and switches == self._switches:
                 return turn
 
     def throttled(self, turn: float) -> None:
-        """Slow all down: the call that had this turn was refused for its frequency."""
+        """Slow down all who share, because the call that had this turn was throttled."""
         if self._substitute:
             self._substitute.throttled(turn - self._ahead_s)
         elif self._is_reachable:
-            self._in_background(self._tell_throttled(turn))
+            self._in_background(self._report_throttled(turn))
 
     def not_throttled(self) -> None:
-        """Note a call that was not refused; Redis hears of it with the next turn."""
+        """Note a call that was answered and not throttled; the next request reports it."""
         if self._substitute:
             self._substitute.not_throttled()
         else:
             self._not_refused += 1
 
     async def close(self) -> None:
-        """End what runs in the background."""
+        """Cancel the requests that run in the background, and wait for their end."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            # Bounded: redis-py swallows most cancellations that come during a call.
+            # With a timeout: redis-py ignores most cancellations during a call.
             await asyncio.wait(self._tasks, timeout=2 * ANSWER_TIMEOUT_S)
 
     async def _next_turn(self) -> float | None:
@@ -174,14 +178,14 @@ class SharedQuota:
         except UNREACHABLE as error:
             self._lose(error)
             return None
-        # From when the answer is here: a turn is used late by half a round trip, never early.
+        # Waiting begins when the reply is here: a turn is used half a round trip late, never early.
         due_s = self._clock() + answer.at_s - answer.now_s
         await self._sleep_until(due_s)
-        # After a stall of this process the turns of the others have come close: 201 of 200 seen.
+        # After a stall of this process late turns would crowd those of others (201 of 200 seen).
         is_in_time = self._clock() <= due_s + LATE_MAX_S
         return answer.at_s if answer.is_reserved and is_in_time else None
 
-    async def _tell_throttled(self, turn: float) -> None:
+    async def _report_throttled(self, turn: float) -> None:
         try:
             await self._ask("throttled", round(turn * US_PER_S))
         except UNREACHABLE as error:
@@ -189,8 +193,8 @@ class SharedQuota:
 
     async def _ask(self, mode: str, turn_us: int | str = "") -> _Answer:
         not_refused, self._not_refused = self._not_refused, 0
-        # In a task of its own: redis-py 8.1 swallows most cancellations that come during a call
-        # (76 of 100 measured), so that who waits for a turn would not stop.
+        # In a task of its own, because redis-py 8.1 ignores most cancellations during a call (76 of
+        # 100 measured): a caller that waits for a turn could not be stopped.
         asking = self._in_background(self._run(mode, not_refused, turn_us))
         answer = await asyncio.shield(asking)
         self._factor = answer.factor
@@ -220,10 +224,10 @@ class SharedQuota:
         ask_at_s = self._clock() + ASK_AGAIN_S
         while not self._is_reachable:
             await self._sleep_until(ask_at_s)
-            # From start to start: within a second of its return all have left their fallbacks.
+            # From start to start: all processes leave their fallbacks within a second.
             ask_at_s = self._clock() + ASK_AGAIN_S
             try:
-                # The turn is lost, but it shows that one can be reserved: PING would not.
+                # The turn is not used, but it proves that turns can be reserved; PING would not.
                 await self._ask("reserve")
             except UNREACHABLE:
                 continue
@@ -238,7 +242,7 @@ class SharedQuota:
         self._closed_until_s = self._clock() + WINDOW_S
 
     async def _sleep_until(self, due_s: float) -> None:
-        # uvloop's timers keep whole milliseconds and may fire a little early.
+        # uvloop's timers have whole milliseconds and may fire a little early.
         while (wait_s := due_s - self._clock()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(max(TICK_S, wait_s))
 
@@ -250,6 +254,6 @@ class SharedQuota:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        # The failure of a call whose caller was cancelled interests nobody.
+        # Nobody awaits a request whose caller was cancelled: its expected failures are dropped.
         if not task.cancelled() and not isinstance(task.exception(), UNREACHABLE):
             task.result()

@@ -1,8 +1,8 @@
 """The pace: which share of the quota to use, found from the calls that the service refuses.
 
 The service counts its own seconds, and other clients may use the same quota, so only refusals show
-which rate it accepts. Each refusal lowers the rate by about one call a second. Then the rate returns to
-the level at which calls were refused, fast at first, and later rises beyond it.
+which rate it accepts. Each refusal lowers the rate by about one call a second. Then the rate
+returns to the level at which calls were refused, fast at first, and later rises beyond it.
 
 `worker/quota/shared.lua` computes the same for a shared quota; a test compares the two.
 """
@@ -28,8 +28,8 @@ ALL_REFUSED_WALL = 0.97
 RETURN_S = 3.0
 """In so long the gap to the rate at which calls were last refused closes by about two thirds."""
 RISE_PER_S2 = 0.0006
-"""Beyond that rate the share rises by 0.01 in 4 s, so that trying costs few refusals, and by 0.24 in
-20 s, so that a quota that others no longer use is soon used again."""
+"""Beyond that rate the share rises by 0.01 in 4 s, so that trying costs few refusals, and by 0.24
+in 20 s, so that a quota that others no longer use is soon used again."""
 
 
 @dataclass(frozen=True, slots=True)

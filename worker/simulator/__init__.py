@@ -1,1 +1,1 @@
-"""A local stand-in of the service, as documented and strict; shares no code with what it judges."""
+"""A strict simulation of the service as documented; it shares no code with the worker."""

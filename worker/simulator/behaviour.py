@@ -1,8 +1,10 @@
-"""The answer to one call: a pure function of the call, the time and a source of chance.
+"""What the simulated service answers to a call, given the time and a source of chance.
 
-Conventions, so that any refusal can be asked for by data: a community whose ID holds `missing`
-does not exist (10010), `forbidden` may not be written to (10007), `notopics` has no topics
-(11000); a TopicName that holds `forbidden` fails the content check (80001). All others exist.
+Records choose their refusal: a community whose ID contains `missing` does not exist (10010), one
+with `forbidden` may not be written to (10007), one with `notopics` has no topics (11000); a
+TopicName that contains `forbidden` fails the content check (80001). All other communities exist.
+
+Source: REST overview (access), REST page of import_topic (fields, codes), group system page (IDs).
 """
 
 import base64
@@ -25,7 +27,7 @@ PATHS = frozenset(
 TRANSPORT_FAULTS = frozenset(
     {"502", "html", "empty", "truncated", "reset-before", "reset-after", "hang"}
 )
-# Faults after which the topic may exist: here it does, half the time.
+# Faults after which the topic may exist; in this simulation half of the topics do.
 MAY_TAKE_EFFECT = frozenset(
     {"10002", "60008", "60013", "70169", "70202", "70500", "502", "html", "empty", "truncated",
      "hang"}
@@ -43,7 +45,11 @@ WINDOW_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the stand-in allows and how it misbehaves. `faults`: kind -> probability."""
+    """What the simulated service allows, and its faults.
+
+    `quota_per_s`: calls in any rolling second; 0: no limit. `faults`: kind -> probability; a kind
+    is an error code or one of TRANSPORT_FAULTS.
+    """
 
     sdk_app_id: int
     admin: str
@@ -64,7 +70,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to send back: a JSON body, or a fault of transport by its kind."""
+    """What to send back: a JSON body. `fault`: the transport fault to commit with it, if any."""
 
     body: Mapping[str, Any]
     fault: str | None = None
@@ -72,7 +78,11 @@ class Answer:
 
 @dataclass(slots=True)
 class Ledger:
-    """What was created and what was answered, for the audit of a run."""
+    """What was created and answered, for comparison with what a run reports.
+
+    `topics`: TopicId -> fields. `answers`: error code or fault -> count. Times are seconds of the
+    clock that `Service.answer` is given.
+    """
 
     topics: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: int = 0
@@ -84,10 +94,11 @@ class Ledger:
 
     @property
     def seconds(self) -> float:
-        """From the first call to the last."""
+        """Seconds from the first call to the last."""
         return 0.0 if self.first_call_s is None else self.last_call_s - self.first_call_s
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the ledger as `GET /ledger` shows it."""
         return {
             "calls": self.calls,
             "created": len(self.topics),
@@ -100,7 +111,7 @@ class Ledger:
 
 
 class Service:
-    """The service's state; `now_s` of any monotonic clock, `wall_s` Unix seconds."""
+    """The simulated service and its state."""
 
     def __init__(self, rules: Rules, chance: random.Random) -> None:
         self._rules = rules
@@ -110,7 +121,11 @@ class Service:
         self.ledger = Ledger()
 
     def answer(self, call: Call, now_s: float, wall_s: float) -> Answer:
-        """Answer one call; what it creates is in the ledger when this returns."""
+        """Return the answer to one call; what it creates is in the ledger then.
+
+        `now_s`: seconds of a monotonic clock, for the quota. `wall_s`: Unix seconds, for the
+        signature.
+        """
         ledger = self.ledger
         ledger.calls += 1
         self._measure(now_s)

@@ -1,4 +1,4 @@
-"""The stand-in on a socket: aiohttp's server around `behaviour`."""
+"""The simulated service on a socket: an aiohttp server around `behaviour`."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,10 @@ HANG_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen and how slowly to answer; port 0: a free one; times in seconds."""
+    """Where to listen and how slowly to answer. `port` 0: a free one. Times in seconds.
+
+    `jitter_s`: the longest random delay before a call counts; `latency_s`: the delay of its answer.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -27,7 +30,10 @@ class Address:
 
 
 class Simulator:
-    """The stand-in as a server. `GET /ledger` returns what it created."""
+    """The simulated service as a server. `GET /ledger` returns what it created.
+
+    `seed`: makes faults and jitter repeatable; None: random.
+    """
 
     def __init__(self, rules: Rules, address: Address, seed: int | None = None) -> None:
         self._address = address
@@ -35,7 +41,7 @@ class Simulator:
         self.service = Service(rules, self._chance)
 
     async def serve(self, announce: Callable[[str], Awaitable[None] | None]) -> None:
-        """Serve until cancelled; `announce` is told the URL once it can be called."""
+        """Serve until cancelled; calls `announce` with the URL once the server accepts calls."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_get("/ledger", self._ledger)
         app.router.add_route("*", "/{path:.*}", self._call)
@@ -91,7 +97,7 @@ async def _send(request: web.Request, answer: Answer) -> web.StreamResponse:
 
 async def _truncated(request: web.Request, content: bytes) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Length": str(len(content))})
-    with contextlib.suppress(ConnectionError):  # the caller may be gone
+    with contextlib.suppress(ConnectionError):  # the client may have closed the connection
         await response.prepare(request)
         await response.write(content[: len(content) // 2])
     return _reset(request)
@@ -106,7 +112,7 @@ def _reset(request: web.Request) -> web.Response:
 async def serve(
     rules: Rules, address: Address, announce: Callable[[str], Awaitable[None] | None]
 ) -> Mapping[str, int]:
-    """Serve until cancelled; what was answered how often."""
+    """Serve until cancelled; return how often each code or fault was answered."""
     simulator = Simulator(rules, address)
     with contextlib.suppress(asyncio.CancelledError):
         await simulator.serve(announce)

@@ -48,6 +48,16 @@ class Outage:
     from_s: float
     to_s: float
     kind: str
+    share: float = 1.0
+    every_community: int = 1
+    from_community: int = 0
+
+    def hits(self, body: bytes, chance: random.Random) -> bool:
+        """Return whether it hits a call: a share of those for every so many communities."""
+        community = int(body.split(b"@TGS#_g")[1].split(b'"')[0].split(b"@")[0])
+        if community < self.from_community or community % self.every_community:
+            return False
+        return self.share >= 1.0 or chance.random() < self.share
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,16 @@ class Job:
     max_attempts: int = 8
     stop_after_s: float = float("inf")
     seed: int = 1
+    communities: int = 7
+    sorted: bool = False
+
+    def record(self, number: int) -> dict[str, Any]:
+        """Return a record; sorted as exports are, or one community after the other."""
+        if self.sorted:
+            community = number * self.communities // self.records
+        else:
+            community = number % self.communities
+        return {"GroupId": f"@TGS#_g{community}", "TopicName": f"topic {number}"}
 
 
 class CountingService(Service):
@@ -147,7 +167,14 @@ class Network:
 
     async def _answer(self, body: bytes, signature: Signature, now_s: float) -> Reply:
         described = self._described
-        outage = next((o for o in described.outages if o.from_s <= now_s < o.to_s), None)
+        outage = next(
+            (
+                o
+                for o in described.outages
+                if o.from_s <= now_s < o.to_s and o.hits(body, self._chance)
+            ),
+            None,
+        )
         if outage:
             self.open_at_outage.setdefault(outage, self.in_flight - 1)
             self.called_in_outage[outage] += 1
@@ -245,6 +272,8 @@ class Result:
             "most_in_a_second": _most_in_a_second(self.network.starts),
             "duration_over_least": self.seconds / least_s,
             "quota_used": self._used(0.0, self.seconds, 0.0),
+            "quota_used_50": self._used(1.0, 50.0, 0.0),
+            "first_import_s": self.network.accepted[0] if self.network.accepted else self.seconds,
             "rest_used": self._used(20.0, self.seconds, self.service.other_per_s),
             "others_lost": others["refused"] / max(1, others.total()),
             "halted": self.halted if isinstance(self.halted, int) else int(self.halted is not None),
@@ -294,8 +323,7 @@ def play(service: Description, job: Job) -> Result:
     chance = random.Random(job.seed)
     network, queue, counters = Network(service, chance), MemoryQueue(), Counters()
     for number in range(job.records):
-        record = {"GroupId": f"@TGS#_g{number % 7}", "TopicName": f"topic {number}"}
-        queue.put(to_topic(record, RecordRules()))
+        queue.put(to_topic(job.record(number), RecordRules()))
     credentials = SigningCredentials(
         APP, ADMIN, KEY, wall_clock=lambda: WALL_S + loop.time(), clock=loop.time
     )

@@ -144,7 +144,7 @@ def test_tables_that_could_not_all_be_made_are_none(
 ) -> None:
     path = tmp_path / "queue.sqlite3"
     with monkeypatch.context() as broken:
-        broken.setattr("worker.queues.sqlite.store.SCHEMA", f"{SCHEMA}; SELECT fails()")
+        broken.setattr("worker.queues.sqlite.file.SCHEMA", f"{SCHEMA}; SELECT fails()")
         with pytest.raises(QueueError, match="no such function"):
             SqliteStore(path)
     store = SqliteStore(path)

@@ -20,7 +20,7 @@ from tests.support.processes import Job, Simulator, audit, environment, simulato
 from tests.support.topics import group, record, records
 from tests.support.waiting import wait_until
 from worker.outputs.files import write_whole
-from worker.queues.sqlite.store import FIRST_PAGE_BYTES
+from worker.queues.sqlite.file import FIRST_PAGE_BYTES
 
 HOSTILE = [
     b"\xef\xbb\xbf" + orjson.dumps(record(1)) + b"\r",

@@ -49,9 +49,6 @@ class Queue(Protocol):
 class SqliteUnderTest(SqliteQueue):
     """The embedded engine."""
 
-    async def unfinished_inputs(self) -> list[str]:
-        return await self.run(self.store.unfinished_inputs)
-
     async def dead_letters(self) -> Letters:
         assert await self.counts() == self.store.counts_by_counting()
         return [orjson.loads(line) for _, line in self.store.lines("dead", 0, 100)]

@@ -10,8 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.rules.record import STANDARD_INPUT
+
 CHUNK_BYTES = 1 << 18
-STANDARD_INPUT = "-"
 GZIP_MAGIC = b"\x1f\x8b"
 DEAD_LETTER_BEGINNING = b'{"source":'
 _NOT_YET = {".csv": "CSV", ".zst": "zstandard"}

@@ -18,8 +18,9 @@ from tests.support.queues import RULES, imported, read_record
 from tests.support.redis_server import RedisServer
 from tests.support.strategies import GROUP
 from worker.queues.contract import JobIdentity, JobMismatchError, QueueError
+from worker.queues.redis.connection import ANSWER_TIMEOUT_S
 from worker.queues.redis.queue import RedisQueue, Taking
-from worker.queues.redis.streams import ANSWER_TIMEOUT_S, StreamUrl
+from worker.queues.redis.streams import StreamUrl
 from worker.rules.counts import Counts
 from worker.rules.outcome import DeadLetter, Delivery, History, Reason, Released
 
@@ -1205,7 +1206,7 @@ def test_a_password_in_the_url_is_in_no_error_trouble_or_log(
 
     async def story(server: RedisServer) -> None:
         url = StreamUrl.parse(f"redis://:{given}@127.0.0.1:{server.port}/0?stream=topics")
-        queue = RedisQueue(url, Taking("one", 60.0, 100, RULES, 1 << 20))
+        queue = RedisUnderTest(url, Taking("one", 60.0, 100, RULES, 1 << 20))
         try:
             await queue.open(OURS)
         except QueueError as error:

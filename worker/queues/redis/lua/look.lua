@@ -1,5 +1,6 @@
--- Looks at everything at one moment; not as a transaction, which a Redis that is full refuses.
--- Answers the counts as a flat list, how many are lost, and the lengths of the streams.
+-- Reads the counts and the lengths of the streams at one moment. Not a transaction, because a Redis
+-- that is full refuses those. Returns the counts as a flat list, the number of lost entries, and the
+-- lengths.
 --
 -- KEYS: counts, lost, streams...
 local lengths = {}

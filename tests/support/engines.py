@@ -87,7 +87,7 @@ class RedisUnderTest(RedisQueue):
         return await self._reader.consumers()
 
     async def look(self) -> tuple[Counts, dict[str, int]]:
-        return await self._reader.look()
+        return await self._reader.counts_and_lengths()
 
     def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
         return self._reader.letters()

@@ -1,4 +1,4 @@
-"""Dead letters that every engine writes: their texts, their hints, and what they are about."""
+"""Dead letters as every engine writes them: texts, hints, and the records they describe."""
 
 import orjson
 
@@ -33,7 +33,7 @@ def conflict_letter(record_id: int, holder_source: str, history: History) -> Dea
 
 
 def subject_of_topic(source: str, raw: bytes, topic: Topic) -> Subject:
-    """Return what a result line says of a valid record."""
+    """Return the fields of a result line that describe a valid record."""
     return Subject(
         source=source,
         key=json_key(topic.key),
@@ -46,7 +46,7 @@ def subject_of_topic(source: str, raw: bytes, topic: Topic) -> Subject:
 
 
 def subject_of_invalid(source: str, raw: bytes, problem: InvalidRecordError) -> Subject:
-    """Return what a result line says of a record that cannot be sent."""
+    """Return the fields of a result line that describe a record that cannot be sent."""
     return Subject(
         source=source,
         key=json_key(problem.key),

@@ -1,4 +1,4 @@
-"""Entries of the stream: what is in them, and how they are held until they have an outcome."""
+"""Entries of the stream: reading them, and holding them until they have an outcome."""
 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated
@@ -159,7 +159,7 @@ def _metadata(source: str, written: bytes | None) -> EntryMetadata:
     try:
         return METADATA.validate_json(written)
     except ValidationError:
-        # Perhaps another version wrote it. What is not known of a record is in doubt.
+        # Perhaps another version wrote it. A record with an unknown history is in doubt (R14).
         return EntryMetadata(source, history=KnownHistory(may_exist=True))
 
 

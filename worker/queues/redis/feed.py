@@ -136,9 +136,9 @@ class RedisFeed:
         """Return how many records are in which state."""
         return await self._reader.counts()
 
-    async def look(self) -> tuple[Counts, dict[str, int]]:
-        """Return the counts and the lengths of the streams, as `StreamReader.look`."""
-        return await self._reader.look()
+    async def counts_and_lengths(self) -> tuple[Counts, dict[str, int]]:
+        """Return the counts and the lengths of the streams, as StreamReader does."""
+        return await self._reader.counts_and_lengths()
 
     async def consumers(self) -> dict[str, int]:
         """Return how many entries each consumer holds, by name."""

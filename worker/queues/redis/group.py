@@ -12,7 +12,7 @@ log = logger()
 
 
 class Group:
-    """Makes the group, also again after Redis lost it, and compares the queue's job with ours."""
+    """Makes the group, also after Redis lost it, and checks that the queue is this job's."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -57,13 +57,13 @@ class Group:
         if self._identity is None:
             return
         url, redis = self._connection.url, self._connection.redis
-        ours = {
+        given = {
             "app": self._identity.app,
             "key_field": self._identity.key_field,
             "topic_ids": self._identity.topic_ids,
             "group": url.group,
         }
-        for name, value in ours.items():
+        for name, value in given.items():
             await self._connection.once(redis.hsetnx(url.key("job"), name, value))
             known = text(await self._connection.once(redis.hget(url.key("job"), name)))
             if known != value:

@@ -1,4 +1,4 @@
-"""What a consumer holds, and the lease on it, which is renewed for as long as the process lives."""
+"""The entries that a consumer holds, and the renewal of their lease while the process lives."""
 
 import asyncio
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ class Hold:
         return {held.entry_id for held in self.entries.values()}
 
     def note_delivered(self, entry_ids: Iterable[bytes]) -> None:
-        """Remember the last of these entries as delivered."""
+        """Remember that these entries were delivered."""
         self.last_delivered = max([self.last_delivered, *entry_ids], key=order)
 
     def start(self) -> None:

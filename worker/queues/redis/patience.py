@@ -76,7 +76,7 @@ class Patience:
                 return result
 
     async def failed(self, kind: str, error: Exception) -> None:
-        """Note that one kind of call fails, and pause; other kinds may still succeed.
+        """Remember that one kind of call fails, and pause; other kinds may still succeed.
 
         A Redis that is full, for example, refuses to put and still settles.
         """
@@ -92,7 +92,7 @@ class Patience:
                 await self._group.make()
 
     def succeeded(self, kind: str) -> None:
-        """Note that one kind of call succeeds again."""
+        """Remember that one kind of call succeeds again."""
         if self._troubles.pop(kind, None) and not self._troubles:
             log.info("the queue can be used again")
             if self._listener:

@@ -106,7 +106,7 @@ class RedisQueue:
         return self._patience.trouble or self._copy.trouble
 
     async def open(self, identity: JobIdentity) -> None:
-        """Join the group, and begin to renew the lease on what is held. Raises as `Group.open`."""
+        """Join the group, and begin to renew the lease on held entries. Raises as `Group.open`."""
         await self._group.open(identity)
         try:
             await self._forget_consumers(idle_s=self._taking.lease_s + FORGET_S)

@@ -1,4 +1,4 @@
-"""What the streams of a queue in Redis hold, read without taking anything."""
+"""Reading the streams of a queue in Redis, without taking anything."""
 
 import time
 from collections.abc import AsyncIterator
@@ -21,13 +21,13 @@ class StreamReader:
         self._connection = connection
         self._url = connection.url
         self._redis = connection.redis
-        self._look = connection.redis.register_script(script("look"))
+        self._counts = connection.redis.register_script(script("counts"))
 
     async def counts(self) -> Counts:
         """Return how many records are in which state."""
-        return (await self.look())[0]
+        return (await self.counts_and_lengths())[0]
 
-    async def look(self) -> tuple[Counts, dict[str, int]]:
+    async def counts_and_lengths(self) -> tuple[Counts, dict[str, int]]:
         """Return the counts, and the lengths of the streams at the same moment.
 
         The lengths by name: `queued`, `imported`, `dead`.
@@ -35,7 +35,7 @@ class StreamReader:
         url = self._url
         names = {"queued": url.stream, "imported": url.key("imported"), "dead": url.key("dead")}
         keys = [url.key("counts"), url.key("lost"), *names.values()]
-        kept, lost, found = await self._connection.read(self._look(keys=keys))
+        kept, lost, found = await self._connection.read(self._counts(keys=keys))
         lengths = dict(zip(names, found, strict=True))
         n = {text(k): int(v) for k, v in zip(kept[::2], kept[1::2], strict=True)}
         imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))

@@ -1,4 +1,4 @@
-"""Taking from the embedded queue, and settling what was taken. Inside the caller's transaction."""
+"""Taking from the embedded queue and settling, inside the caller's transaction."""
 
 import sqlite3
 from collections import Counter

@@ -124,15 +124,15 @@ class Putting:
         topic = record.topic
         content = content_of(topic)
         holder = self._holder(topic.topic_id)
-        if holder is None:
+        if holder is None:  # R2
             return self._put_queued(record, topic, content)
-        if holder.state == State.DEAD and not holder.may_exist:
+        if holder.state == State.DEAD and not holder.may_exist:  # R5
             return self._take_over(holder, record, topic, content)
-        if holder.content == content:
+        if holder.content == content:  # R3
             pass_doubt_on(self._db, record, holder.id, holder.state)
             self._counting["duplicate"] += 1
             return self._insert(record, State.DUPLICATE, holder=holder.id)
-        return self._put_conflict(record, topic, holder.source)
+        return self._put_conflict(record, topic, holder.source)  # R4
 
     def _holder(self, topic_id: str | None) -> _Holder | None:
         if topic_id is None:

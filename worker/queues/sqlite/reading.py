@@ -1,4 +1,4 @@
-"""What the tables of the embedded queue hold, read without changing anything."""
+"""Reading the tables of the embedded queue, without changing anything."""
 
 import sqlite3
 from dataclasses import fields
@@ -39,7 +39,7 @@ def _with_prefix(rows: dict[str, int], prefix: str) -> dict[str, int]:
 def counted_rows(db: sqlite3.Connection) -> Counts:
     """Count the rows themselves, to compare them with the kept counts.
 
-    What no row says (the kinds of `already`) is taken from the kept counts.
+    The kinds of `already`, which no row holds, are copied from the kept counts.
     """
     kept = kept_counts(db)
     states = dict(db.execute("SELECT state, count(*) FROM records GROUP BY state"))
@@ -94,7 +94,7 @@ def lines(
 def crowded_communities(db: sqlite3.Connection, topics_max: int) -> list[tuple[str, int]]:
     """Return the communities with more than `topics_max` topics, the largest first, with counts.
 
-    Topics without a TopicId of their own or ours are not counted.
+    Topics whose TopicId the service makes are not counted.
     """
     given = {"infix": TOPIC_ID_INFIX, "topics_max": topics_max}
     return db.execute(_CROWDED, given).fetchall()

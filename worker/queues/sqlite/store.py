@@ -28,8 +28,8 @@ _REPLACED = "replaced"
 class SqliteStore:
     """The queue in one file. Every method raises QueueError for all that the disk may do.
 
-    `read_only`: for a look beside a taker. `synchronous`: SQLite's pragma; tests and benchmarks
-    alone set another one than FULL.
+    `read_only`: reads beside a taker and changes nothing. `synchronous`: SQLite's pragma; only
+    tests and benchmarks set another one than FULL.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> None:
@@ -46,21 +46,21 @@ class SqliteStore:
 
         Raises JobMismatchError if the queue belongs to another job.
         """
-        ours = {item.name: getattr(identity, item.name) for item in fields(identity)}
+        given = {item.name: getattr(identity, item.name) for item in fields(identity)}
         with self._file.transaction() as db:
             known = _identity(db)
             if db.execute(_HAS_IDENTIFIED_TOPICS).fetchone() is None:
                 # No topic was ever identified by the old settings, so they may change.
                 known = {}
                 db.execute("DELETE FROM job")
-            for name, value in ours.items():
+            for name, value in given.items():
                 if name in known and known[name] != value:
                     raise JobMismatchError(
                         f"{self._path} belongs to a job with {_IDENTITY_NAMES[name]} "
                         f"{known[name] or 'unset'}, this run has {value or 'unset'}: "
                         "give it the same, or another --out"
                     )
-            db.executemany("INSERT OR IGNORE INTO job VALUES (?, ?)", list(ours.items()))
+            db.executemany("INSERT OR IGNORE INTO job VALUES (?, ?)", list(given.items()))
         return bool(known)
 
     def identity(self) -> dict[str, str]:

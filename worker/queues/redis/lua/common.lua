@@ -94,7 +94,7 @@ local function remove_dead_letter(dead, counts, topics, letter)
   return true
 end
 
--- Adds a record to the stream, with what is known of it; returns the ID of its entry.
+-- Adds a record to the stream with its metadata; returns the ID of its entry.
 local function enqueue(stream, record, metadata)
   return redis.call('XADD', stream, '*', 'record', record,
                     'topic-import', cjson.encode(metadata))

@@ -15,8 +15,8 @@ for at = 4, #ARGV do
     if #redis.call('XRANGE', stream, id, id) > 0 then
       redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
     else
-      -- Somebody trimmed it away. If it were claimed, Redis 7 would forget whose it was; the time of
-      -- the renewal is kept in `held` instead, until the entry is settled.
+      -- Somebody trimmed it away. If it were claimed, Redis 7 would forget whose it was; the time
+      -- of the renewal is kept in `held` instead, until the entry is settled.
       redis.call('HSET', held, id, now_ms())
     end
   end

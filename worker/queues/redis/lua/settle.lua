@@ -14,7 +14,7 @@ for _, id in ipairs(cjson.decode(redis.call('HGET', batches, consumer) or '[]'))
   last_batch[id] = true
 end
 
--- Returns what is answered for an outcome, before anything is changed.
+-- Returns the answer for an outcome (see above), before anything is changed.
 local function answer_for(outcome)
   local id = outcome.id
   local pending = redis.call('XPENDING', stream, group, id, id, 1)

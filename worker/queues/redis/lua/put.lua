@@ -92,7 +92,7 @@ local function is_known(record, old)
     end
     local holder = holder_of(topics, record.topic_id)
     local is_held_already = holder and not holder.letter and holder.source == record.source
-                       and holder.content == record.content
+                            and holder.content == record.content
     return old == record.hash or is_held_already
   end
   if old ~= record.hash then return false end

@@ -289,3 +289,37 @@ async def test_a_conflict_is_resolved_by_another_key(queue: Queue) -> None:
     await queue.put([read("dead.jsonl", Line(1, content, content_hash(content)), rules)])
     counts = await queue.counts()
     assert (counts.queued, counts.dead, counts.read) == (2, 0, 2)
+
+
+async def test_untried_records_are_taken_first_where_that_is_asked_for(queue: Queue) -> None:
+    await queue.put([read_record(1), read_record(2)])
+    (called,) = await queue.take(1)
+    await queue.settle([Released(called.id, History(attempts=1))])
+    await queue.put([read_record(3)])
+    taken = await queue.take(5, untried_first=True)
+    names = [delivery.topic.name for delivery in taken]
+    assert names == ["topic 2", "topic 3", "topic 1"]
+    assert [delivery.history.attempts for delivery in taken] == [0, 0, 1]
+
+
+async def test_a_dead_letter_put_back_keeps_its_topic_id_and_doubt(queue: Queue) -> None:
+    await exhaust(queue, read_record(1))
+    (letter,) = await queue.dead_letters()
+    assert await queue.requeue_all() == 1
+    counts = await queue.counts()
+    assert (counts.read, counts.queued, counts.dead, counts.by_reason) == (1, 1, 0, {})
+    (taken,) = await queue.take(5)
+    assert (taken.topic.topic_id, taken.history.may_exist) == (letter["topic_id"], True)
+    assert await queue.requeue_all() == 0
+
+
+async def test_a_queue_is_empty_once_nothing_is_ready_or_taken(queue: Queue) -> None:
+    assert await queue.is_empty()
+    assert await queue.oldest_age_s() == 0
+    await queue.put([read_record(1)])
+    (taken,) = await queue.take(5)
+    assert not await queue.is_empty()
+    assert await queue.oldest_age_s() >= 0
+    assert await queue.settle([imported(taken.id)]) == [imported(taken.id)]
+    assert await queue.is_empty()
+    assert (queue.trouble, sum(queue.found.values())) == (None, 0)

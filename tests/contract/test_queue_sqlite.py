@@ -120,7 +120,7 @@ def test_a_failed_schema_leaves_no_tables_behind(
 ) -> None:
     path = tmp_path / "queue.sqlite3"
     with monkeypatch.context() as broken:
-        broken.setattr("worker.queues.sqlite.store.SCHEMA", f"{SCHEMA}; SELECT fails()")
+        broken.setattr("worker.queues.sqlite.file.SCHEMA", f"{SCHEMA}; SELECT fails()")
         with pytest.raises(QueueError, match="no such function"):
             SqliteStore(path)
     store = SqliteStore(path)

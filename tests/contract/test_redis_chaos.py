@@ -17,7 +17,8 @@ import redis
 from tests.support.engines import RedisUnderTest, open_redis
 from tests.support.queues import DEAD, imported, read_record
 from tests.support.redis_server import RedisServer
-from worker.queues.redis.patience import SCRIPTS, PatientStreams
+from worker.queues.redis.connection import SCRIPTS
+from worker.queues.redis.patience import Patience
 from worker.rules.outcome import Delivery, Outcome, Released
 
 TOPICS = 300
@@ -106,10 +107,10 @@ async def forget_groups(server: RedisServer, world: World) -> None:
 async def test_chaos_loses_nothing_and_hides_no_doubt(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    async def short_pause(queue: PatientStreams) -> None:
+    async def short_pause(patience: Patience) -> None:
         await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(PatientStreams, "_pause", short_pause)
+    monkeypatch.setattr(Patience, "pause", short_pause)
     world = World(random.Random(seed))
     feeder = await open_unreliable(server, "", world)
     jobs = [consume(server, f"consumer {n}", world) for n in range(CONSUMERS)]

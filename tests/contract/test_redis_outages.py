@@ -18,7 +18,7 @@ from tests.support.redis_streams import (
     topic,
 )
 from worker.queues.contract import QueueError
-from worker.queues.redis.streams import ANSWER_TIMEOUT_S
+from worker.queues.redis.connection import ANSWER_TIMEOUT_S
 from worker.rules.counts import Counts
 from worker.rules.outcome import History, Released
 

@@ -33,7 +33,7 @@ async def test_a_password_in_the_url_appears_in_no_error_or_log(
 async def texts_of_a_run_that_fails(server: RedisServer, password: str) -> list[str]:
     """Open a queue with a password, then stop the server. Returns all texts that came of it."""
     url = StreamUrl.parse(f"redis://:{password}@127.0.0.1:{server.port}/0?stream=topics")
-    queue = RedisQueue(url, Taking("one", 60.0, 100, RULES, 1 << 20))
+    queue = RedisUnderTest(url, Taking("one", 60.0, 100, RULES, 1 << 20))
     texts: list[str] = []
     try:
         await queue.open(OURS)

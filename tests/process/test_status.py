@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.processes import Job, Simulator, audit, simulator
 from tests.support.topics import records
-from worker.queues.sqlite.store import FIRST_PAGE_BYTES
+from worker.queues.sqlite.file import FIRST_PAGE_BYTES
 
 
 def test_status_without_a_job_and_during_a_run(tmp_path: Path) -> None:

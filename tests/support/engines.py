@@ -1,6 +1,6 @@
 """The engines of the queue's contract with one face, for one suite of tests."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,13 +10,17 @@ import redis
 
 from tests.support.queues import RULES
 from tests.support.redis_server import RedisServer
+from worker.intake.formats.json_lines import Line
+from worker.intake.reader import read
+from worker.queues import contract
 from worker.queues.contract import JobIdentity
+from worker.queues.redis.entries import HeldEntry
+from worker.queues.redis.feed import StreamWriter
 from worker.queues.redis.queue import Copy, RedisQueue, Taking
 from worker.queues.redis.streams import StreamUrl
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.rules.counts import Counts
-from worker.rules.outcome import Delivery, Outcome
-from worker.rules.record import Record
+from worker.rules.record import Record, content_hash
 from worker.rules.topic.topic import RecordRules
 
 OURS = JobIdentity("1400000000", "", "derive")
@@ -24,23 +28,21 @@ LEASE_S = 60.0
 Letters = list[dict[str, Any]]
 
 
-class Queue(Protocol):
-    """The contract, and what a test looks at beside it."""
+class Queue(contract.Queue, Protocol):
+    """Both halves of the contract in one object, and what a test reads beside it."""
 
     async def put(self, records: list[Record]) -> int: ...
-
-    async def take(self, count: int) -> list[Delivery]: ...
-
-    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]: ...
-
-    async def counts(self) -> Counts: ...
 
     async def mark_input(self, path: str, *, unfinished: bool) -> None: ...
 
     async def unfinished_inputs(self) -> list[str]: ...
 
+    async def requeue_all(self) -> int:
+        """Put all dead letters back; return how many were."""
+        ...
+
     async def dead_letters(self) -> Letters:
-        """Read them, and see that the counts are those of what is there."""
+        """Return them, after a check that the counts are those of what is there."""
         ...
 
     async def end(self) -> None: ...
@@ -49,19 +51,46 @@ class Queue(Protocol):
 class SqliteUnderTest(SqliteQueue):
     """The embedded engine."""
 
-    async def unfinished_inputs(self) -> list[str]:
-        return await self.run(self.store.unfinished_inputs)
-
     async def dead_letters(self) -> Letters:
         assert await self.counts() == self.store.counts_by_counting()
         return [orjson.loads(line) for _, line in self.store.lines("dead", 0, 100)]
+
+    async def requeue_all(self) -> int:
+        lines = [line.rstrip() for _, line in self.store.lines("dead", 0, 100)]
+        letters = [Line(1, line, content_hash(line)) for line in lines]
+        return await self.requeue([read("dead-letter.jsonl", line, RULES) for line in letters])
 
     async def end(self) -> None:
         self.close()
 
 
 class RedisUnderTest(RedisQueue):
-    """The distributed engine on a real server."""
+    """The distributed engine on a real server: a consumer that puts, too."""
+
+    def __init__(self, url: StreamUrl, taking: Taking, *, copy: Copy | None = None) -> None:
+        super().__init__(url, taking, copy=copy)
+        self._writer = StreamWriter(self._connection, self._patience)
+
+    async def put(self, records: list[Record]) -> int:
+        return await self._writer.put(records)
+
+    async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
+        return await self._writer.requeue(letters)
+
+    async def mark_input(self, path: str, *, unfinished: bool) -> None:
+        await self._writer.mark_input(path, unfinished=unfinished)
+
+    async def unfinished_inputs(self) -> list[str]:
+        return await self._reader.unfinished_inputs()
+
+    async def consumers(self) -> dict[str, int]:
+        return await self._reader.consumers()
+
+    async def look(self) -> tuple[Counts, dict[str, int]]:
+        return await self._reader.counts_and_lengths()
+
+    def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        return self._reader.letters()
 
     async def dead_letters(self) -> Letters:
         found = [orjson.loads(line) async for page in self.letters() for _, line in page]
@@ -70,15 +99,40 @@ class RedisUnderTest(RedisQueue):
         assert sum(counts.by_reason.values()) == counts.dead == len(found)
         return found
 
+    async def requeue_all(self) -> int:
+        return sum([await self.requeue(page) async for page in self.letters()])
+
     async def fall_silent(self) -> None:
-        """Refresh nothing any more, as a process that is stopped, while it holds what it took."""
-        self._is_closing = True
-        self._hold_now.set()
-        assert self._holding is not None
-        await self._holding
+        """Renew no lease any more, as a process that is stopped, but keep what it took."""
+        await self._hold.stop()
 
     async def end(self) -> None:
         await self.close()
+
+    # ---- the inside, where a test simulates a crash or a lost reply
+
+    @property
+    def _scripts(self) -> dict[str, Any]:
+        return self._connection.scripts
+
+    @property
+    def _held(self) -> dict[int, HeldEntry]:
+        return self._hold.entries
+
+    @_held.setter
+    def _held(self, entries: dict[int, HeldEntry]) -> None:
+        self._hold.entries = entries
+
+    @property
+    def _own_unread_after(self) -> bytes | None:
+        return self._finder.own_unread_after
+
+    @_own_unread_after.setter
+    def _own_unread_after(self, entry_id: bytes | None) -> None:
+        self._finder.own_unread_after = entry_id
+
+    async def _extend(self, entry_ids: list[bytes]) -> None:
+        await self._hold.renew(entry_ids)
 
 
 def redis_queue(

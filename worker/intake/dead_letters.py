@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from worker.intake.formats.json_lines import Line
+from worker.rules.outcome import keeps_topic_id
 from worker.rules.record import Record, content_hash, on_one_line
 from worker.rules.result_lines import record_in_dead_letter
 from worker.rules.topic.json_record import parse_record
@@ -52,8 +53,8 @@ def from_dead_letter(path: str, line: Line, letter: dict[str, Any], rules: Recor
     """
     topic_id = letter["topic_id"] if isinstance(letter["topic_id"], str) else None
     may_exist = letter["may_exist"] is True
-    # After a conflict without doubt the TopicId is another record's: a mended record gets its own.
-    fixed = None if letter["reason"] == "conflict" and not may_exist else topic_id
+    # A record that was mended may name a TopicId of its own.
+    fixed = topic_id if keeps_topic_id(letter["reason"], may_exist=may_exist) else None
     raw, topic = _record_in(letter, line.content, rules, fixed)
     number = line.number
     source = _SOURCE.fullmatch(str(letter["source"]))

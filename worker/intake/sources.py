@@ -15,9 +15,9 @@ from worker.intake.compression import (
     by_suffix,
     unpacked,
 )
+from worker.rules.record import STANDARD_INPUT
 
 CHUNK_BYTES = 1 << 18
-STANDARD_INPUT = "-"
 STANDARD_INPUT_FD = 0
 DEAD_LETTER_BEGINNING = b'{"source":'
 _NOT_YET = {".csv": "CSV", ".zst": "zstandard"}

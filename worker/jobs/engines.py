@@ -2,17 +2,17 @@
 
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME, QUEUE_NAME
 from worker.jobs import UsageError, parts
 from worker.logs import logger
 from worker.outputs.copied_file import CopiedFile
+from worker.queues.contract import Queue
 from worker.queues.directory_lock import DirectoryLock
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.rules.counts import Counts
@@ -29,66 +29,27 @@ GiveUp = Callable[[], None]
 """Ends all waiting for a queue's server."""
 
 
-class Engine(Protocol):
-    """A queue, and what a service tells of it."""
-
-    untried_first: bool
-    """Whether records that were released after a call are taken behind the others."""
-
-    @property
-    def name(self) -> str:
-        """Which queue it is, for people."""
-        ...
-
-    async def take(self, count: int) -> list[Delivery]: ...
-
-    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Settle or release; which were settled, and not passed over."""
-        ...
-
-    async def counts(self) -> Counts: ...
-
-    async def is_empty(self) -> bool:
-        """Whether nothing waits and nobody holds anything."""
-        ...
-
-    async def oldest_age_s(self) -> float: ...
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the queue cannot be used now."""
-        ...
-
-    @property
-    def is_drained(self) -> bool:
-        """Whether the last take found all that was there."""
-        ...
-
-    @property
-    def found(self) -> Mapping[str, int]:
-        """What became of records as they were taken: `duplicate`, `dead`, `lost`."""
-        ...
+Engine = Queue
+"""What a service needs of a queue: the half of the contract that is taken from."""
 
 
 class EmbeddedEngine:
     """The embedded queue and the files that follow it."""
 
-    trouble = None
+    trouble: str | None = None
     found: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, name: str, queue: SqliteQueue, files: parts.ResultFiles) -> None:
         self.name = name
         self._queue = queue
         self._files = files
-        self.untried_first = False
-        self._oldest: tuple[int | None, float] = (None, 0.0)
 
     @property
     def is_drained(self) -> bool:
         return self._queue.is_drained
 
-    async def take(self, count: int) -> list[Delivery]:
-        return await self._queue.take(count, untried_first=self.untried_first)
+    async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
+        return await self._queue.take(count, untried_first=untried_first)
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         await self._queue.settle(outcomes)
@@ -104,11 +65,7 @@ class EmbeddedEngine:
         return (await self.counts()).queued == 0
 
     async def oldest_age_s(self) -> float:
-        """Seconds for which this process has seen the same record as the oldest."""
-        oldest, now_s = await self._queue.run(self._queue.store.oldest_queued), time.monotonic()
-        if oldest != self._oldest[0]:
-            self._oldest = (oldest, now_s)
-        return 0.0 if oldest is None else now_s - self._oldest[1]
+        return await self._queue.oldest_age_s()
 
 
 class Copies:

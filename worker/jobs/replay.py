@@ -19,7 +19,6 @@ from worker.queues.directory_lock import DirectoryLock
 from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import Counts
 from worker.rules.record import Record, content_hash
-from worker.rules.topic.problems import InvalidRecordError
 from worker.settings.model import Settings
 
 PAGE = 500
@@ -97,14 +96,10 @@ def _replay_embedded(settings: Settings, choice: Choice, out: Path) -> tuple[int
         matched = replayed = 0
         for records in _chosen(store, settings, choice, out):
             matched += len(records)
-            replayed += store.put(records) - sum(map(_is_invalid, records))
+            replayed += store.requeue(records)
         if files:
             files.finish()
-        return matched, max(0, replayed), store.counts()
-
-
-def _is_invalid(record: Record) -> bool:
-    return isinstance(record.topic, InvalidRecordError)
+        return matched, replayed, store.counts()
 
 
 def _chosen(

@@ -90,8 +90,16 @@ async def serve(settings: Settings, options: Options) -> Exit:
 class _Counted:
     """The queue, with its outcomes told to the metrics."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, on_imported: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        on_imported: Callable[[], None],
+        *,
+        untried_first: bool,
+    ) -> None:
         self._engine = engine
+        self._untried_first = untried_first
         self._metrics = metrics
         self._on_imported = on_imported
         self._told = Counter(engine.found)
@@ -102,7 +110,7 @@ class _Counted:
         return self._engine.is_drained
 
     async def take(self, count: int) -> list[Delivery]:
-        taken = await self._engine.take(count)
+        taken = await self._engine.take(count, untried_first=self._untried_first)
         new = Counter(self._engine.found) - self._told
         self._metrics.settled("duplicate", new["duplicate"])
         self._metrics.settled("dead", new["dead"])
@@ -319,8 +327,9 @@ class _Service:
                 observe=self.metrics.called,
             )
             bounds = assembly.bounds(self._settings, take_max=take_max)
-            engine.untried_first = take_max is not None
-            counted = _Counted(engine, self.metrics, self._end_halt)
+            counted = _Counted(
+                engine, self.metrics, self._end_halt, untried_first=take_max is not None
+            )
             pipeline = Pipeline(counted, machinery.carrier, machinery.traffic, bounds)
             limits = machinery.limits
             self._machinery, self._pipeline = machinery, pipeline

@@ -29,7 +29,7 @@ async def _distributed(url: str, *, as_json: bool) -> Exit:
     """Tell of the streams: what waits, who holds how much, what came of the rest."""
     queue = redis_feed(url)
     try:
-        counts, lengths = await queue.look()
+        counts, lengths = await queue.counts_and_lengths()
         consumers, unfinished = await queue.consumers(), await queue.unfinished_inputs()
         oldest_s = await queue.oldest_age_s()
     finally:

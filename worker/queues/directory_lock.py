@@ -8,18 +8,15 @@ from pathlib import Path
 from worker.queues.contract import QueueError, QueueTakenError
 
 LOCK_NAME = "queue.lock"
-
-
 LOCK_ATTEMPTS = 5
-
-
 LOCK_PAUSE_S = 0.05
+HOLDER_BYTES_MAX = 100
 
 
 class DirectoryLock:
-    """Held from its making to `release`, or to the end of the process.
+    """A lock that is held from its construction to `release`, or to the end of the process.
 
-    Raises QueueTakenError while another process holds it, QueueError where it cannot be made.
+    Raises QueueTakenError while another process holds it, QueueError if it cannot be made.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -27,7 +24,7 @@ class DirectoryLock:
         self._file = _lock(self._path)
 
     def check(self) -> None:
-        """See that the directory is still there. Raises QueueError where it is not, or another."""
+        """Raise QueueError if the directory was removed, or replaced by another."""
         try:
             is_ours = os.path.samestat(self._path.stat(), os.fstat(self._file))
         except OSError:
@@ -39,11 +36,12 @@ class DirectoryLock:
             )
 
     def release(self) -> None:
+        """Let another process take the lock."""
         os.close(self._file)
 
 
 def taker_of(directory: Path) -> str | None:
-    """Tell who takes from a job's queue now; None where nobody does."""
+    """Return the process that takes from a job's queue now, as text; None if there is none."""
     try:
         lock_file = os.open(directory / LOCK_NAME, os.O_RDONLY)
     except OSError:
@@ -51,7 +49,7 @@ def taker_of(directory: Path) -> str | None:
     try:
         fcntl.flock(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return os.read(lock_file, 100).decode(errors="replace").strip() or "unknown process"
+        return _holder(lock_file)
     finally:
         os.close(lock_file)
     return None
@@ -63,23 +61,28 @@ def _lock(path: Path) -> int:
     except OSError as error:
         raise QueueError(f"{path}: {error.strerror}") from None
     if not _locked(lock_file):
-        holder = os.read(lock_file, 100).decode(errors="replace").strip()
+        holder = _holder(lock_file)
         os.close(lock_file)
         raise QueueTakenError(
-            f"another topic-import ({holder or 'unknown process'}) takes from the queue in "
+            f"another topic-import ({holder}) takes from the queue in "
             f"{path.parent}: wait until it ends or stop it, or give another --out"
         )
     try:
         os.ftruncate(lock_file, 0)
         os.write(lock_file, f"process {os.getpid()}\n".encode())
     except OSError:
-        # A full disk: the name in the message is all that is lost.
+        # The disk is full. Only the holder's name in the message above is missing then.
         pass
     return lock_file
 
 
+def _holder(lock_file: int) -> str:
+    written = os.read(lock_file, HOLDER_BYTES_MAX).decode(errors="replace").strip()
+    return written or "unknown process"
+
+
 def _locked(lock_file: int) -> bool:
-    """Try for a moment: `status` holds the lock for the time of a look."""
+    """Lock the file, trying several times: `status` holds the lock for a moment."""
     for attempt in range(LOCK_ATTEMPTS):
         try:
             fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)

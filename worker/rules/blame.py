@@ -6,7 +6,6 @@ from worker.rules.breaker import Breaker
 from worker.rules.retry import RetryPolicy
 from worker.rules.verdict import Halt
 
-
 NOT_ITS_FAULT_SHARE = 0.25
 """How far a failure that does not speak against the record lengthens its back-off."""
 

@@ -24,6 +24,15 @@ class Reason(StrEnum):
     CONFLICT = "conflict"
 
 
+def keeps_topic_id(reason: str, *, may_exist: bool) -> bool:
+    """Return whether a dead letter that is tried again keeps its TopicId (rule R4 of the queue).
+
+    The TopicId of a conflict belongs to another record, unless this one may exist under it.
+    `reason`: the value of a `Reason`.
+    """
+    return reason != Reason.CONFLICT.value or may_exist
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """What is known of a record from its attempts so far, in this process and earlier ones.

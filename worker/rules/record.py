@@ -7,6 +7,8 @@ from worker.rules.topic.problems import InvalidRecordError
 from worker.rules.topic.topic import Topic
 
 HASH_BYTES = 16
+STANDARD_INPUT = "-"
+"""The path of standard input, of which no line can be read a second time."""
 
 
 @dataclass(frozen=True, slots=True)

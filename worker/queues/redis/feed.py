@@ -1,136 +1,163 @@
-"""Putting into the distributed queue: records with their positions, dead letters once more."""
+"""Putting into the distributed queue: records with their positions, and dead letters again."""
 
 from collections import defaultdict
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from redis.exceptions import RedisError, ResponseError
 
-from worker.logs import logger
-from worker.queues.contract import JobIdentity, JobMismatchError
-from worker.queues.redis.entries import letter_to_requeue, positions_key, put_content
-from worker.queues.redis.patience import PatientStreams, in_parts
-from worker.queues.redis.streams import StreamUrl, queue_error, text
+from worker.queues.contract import JobIdentity
+from worker.queues.redis.arguments import letter_to_requeue, positions_key, put_content
+from worker.queues.redis.connection import Connection, in_parts, text
+from worker.queues.redis.group import Group
+from worker.queues.redis.patience import Patience
+from worker.queues.redis.reader import StreamReader
+from worker.queues.redis.streams import StreamUrl
+from worker.rules.counts import Counts
 from worker.rules.record import Record
 from worker.rules.topic.problems import InvalidRecordError
 
-log = logger()
+if TYPE_CHECKING:
+    from worker.queues.contract import Feed
+
+NEW = 1
+"""Answer of the script that puts; a text is the source of the record in conflict with this one."""
 
 
-class RedisFeed(PatientStreams):
-    """A producer's view of the queue. Use `open` first, `close` last.
+class StreamWriter:
+    """Puts records and dead letters into the stream, with the patience that it is given."""
 
-    Putting waits for a Redis that is away. `is_patient` False: it raises QueueError at once.
-    """
-
-    def __init__(self, url: StreamUrl, *, is_patient: bool = True) -> None:
-        super().__init__(url, is_patient=is_patient)
-        self._identity = JobIdentity("", "", "")
-
-    # ---- the job
-
-    async def open(self, identity: JobIdentity) -> None:
-        """Make the group, and see that the queue is of the same job.
-
-        Raises QueueAwayError where Redis cannot be reached, QueueError where it cannot be used,
-        JobMismatchError for another job.
-        """
-        self._identity = identity
-        try:
-            # First, so that a run of another job leaves no group behind.
-            await self._identify()
-            await self._make_group()
-            await self._warn_of_what_may_be_lost()
-        except (RedisError, OSError) as error:
-            raise queue_error(error) from None
-        self._was_opened = True
-
-    async def _made_anew(self) -> None:
-        await self._identify()
-
-    async def _identify(self) -> None:
-        identity = self._identity
-        ours = {
-            "app": identity.app,
-            "key_field": identity.key_field,
-            "topic_ids": identity.topic_ids,
-            "group": self._url.group,
-        }
-        for name, value in ours.items():
-            await self._once(self._redis.hsetnx(self._key("job"), name, value))
-            known = text(await self._once(self._redis.hget(self._key("job"), name)))
-            if known != value:
-                raise JobMismatchError(
-                    f"the queue {self._url.stream} belongs to a job with {name} "
-                    f"{known or 'unset'}, this run has {value or 'unset'}: "
-                    "give it the same, or another stream"
-                )
-
-    async def _warn_of_what_may_be_lost(self) -> None:
-        with suppress(ResponseError):  # not everybody may ask
-            asked = ("appendonly", "save", "maxmemory", "maxmemory-policy")
-            # One at a time: Redis 6.2 knows no more.
-            config = {name: await self._configured(name) for name in asked}
-            if config["maxmemory"] != "0" and config["maxmemory-policy"] != "noeviction":
-                log.warning(
-                    "Redis throws away what it has no room for, this queue too: "
-                    "set maxmemory-policy noeviction"
-                )
-            if config["appendonly"] == "no" and not config["save"]:
-                log.warning(
-                    "Redis keeps nothing on disk: what it holds is lost when it stops "
-                    "(set appendonly yes, and appendfsync always to lose nothing)"
-                )
-
-    async def _configured(self, name: str) -> str:
-        found = await self._once(self._redis.config_get(name))
-        return str(found.get(name, ""))
-
-    # ---- putting
+    def __init__(self, connection: Connection, patience: Patience) -> None:
+        self._url = connection.url
+        self._redis = connection.redis
+        self._patience = patience
 
     async def mark_input(self, path: str, *, unfinished: bool) -> None:
-        """Note that an input is being read, or was read to its end."""
-        await self._patiently(
-            "put", lambda: self._redis.hset(self._key("inputs"), path, str(int(unfinished)))
+        """Remember that an input is being read, or was read to its end."""
+        await self._patience.insist(
+            "put", lambda: self._redis.hset(self._url.key("inputs"), path, str(int(unfinished)))
         )
 
     async def put(self, records: list[Record]) -> int:
-        """Put a batch with its positions; how many records were not read before."""
-        by_chunk: defaultdict[str, list[Record]] = defaultdict(list)
+        """Store a batch, in atomic steps of a bounded size. Returns how many records were new."""
+        by_positions: defaultdict[str, list[Record]] = defaultdict(list)
         for record in records:
-            if not _is_broken_letter(record):
-                by_chunk[positions_key(record)].append(record)
-        return sum([await self._put_of(key, batch) for key, batch in by_chunk.items()])
+            if not _is_only_a_beginning(record):
+                by_positions[positions_key(record)].append(record)
+        return sum([await self._put_of(key, batch) for key, batch in by_positions.items()])
 
     async def _put_of(self, positions: str, records: list[Record]) -> int:
         answers = await self._put(positions, [put_content(record) for record in records])
-        new = answers.count(1)
-        # One at a time with its holder, so that the letter can name it.
+        new = answers.count(NEW)
+        # R4: put again, each with the source of its holder, so that the dead letter can name it.
         in_conflict = [
             put_content(record, conflict_with=text(answer))
             for record, answer in zip(records, answers, strict=True)
             if isinstance(answer, bytes)
         ]
         if in_conflict:
-            new += (await self._put(positions, in_conflict)).count(1)
+            new += (await self._put(positions, in_conflict)).count(NEW)
         return new
 
     async def _put(self, positions: str, contents: list[dict[str, Any]]) -> list[Any]:
-        names = ("dead", "counts", "topics", "letters", "lost", positions)
+        keys = ("dead", "counts", "topics", "letters", "lost", positions)
         answers: list[Any] = []
         for part in in_parts([orjson.dumps(content) for content in contents]):
-            answers += await self._run("put", names, [self._url.group, *part])
+            answers += await self._patience.run("put", keys, [self._url.group, *part])
         return answers
 
     async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
-        """Put a page of dead letters back, with TopicIds and doubts; how many were there still."""
-        names = ("dead", "counts", "topics", "letters")
-        words = [orjson.dumps(letter_to_requeue(entry_id, line)) for entry_id, line in letters]
-        return sum([await self._run("requeue", names, part) for part in in_parts(words)])
+        """Put dead letters back, with their TopicIds and doubts. Returns how many were put back.
+
+        `letters`: as `StreamReader.letters` yields them. Those that another process put back
+        meanwhile are not counted.
+        """
+        keys = ("dead", "counts", "topics", "letters")
+        contents = [orjson.dumps(letter_to_requeue(entry_id, line)) for entry_id, line in letters]
+        return sum([await self._patience.run("requeue", keys, part) for part in in_parts(contents)])
 
 
-def _is_broken_letter(record: Record) -> bool:
-    """Whether a dead letter was handed in that holds perhaps only the beginning of its line."""
+class RedisFeed:
+    """A producer's view of the queue: the half of the contract that is fed, and what it holds.
+
+    Use `open` before putting, `close` last. Putting waits for a Redis that is away, until
+    `give_up`; with `is_patient` False it raises QueueError at once. Reading always does.
+    """
+
+    def __init__(self, url: StreamUrl, *, is_patient: bool = True) -> None:
+        self._connection = Connection(url)
+        self._group = Group(self._connection)
+        self._writer = StreamWriter(
+            self._connection, Patience(self._connection, self._group, is_patient=is_patient)
+        )
+        self._reader = StreamReader(self._connection)
+
+    @property
+    def name(self) -> str:
+        """The queue's name for people; no part of it is secret."""
+        return str(self._connection.url)
+
+    async def open(self, identity: JobIdentity) -> None:
+        """Make the group, and check that the queue belongs to the same job.
+
+        Raises QueueAwayError if Redis cannot be reached, QueueError if it cannot be used,
+        JobMismatchError if the queue belongs to another job.
+        """
+        await self._group.open(identity)
+
+    def give_up(self) -> None:
+        """End all waiting for Redis."""
+        self._connection.give_up()
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    # ---- putting
+
+    async def put(self, records: list[Record]) -> int:
+        """Store a batch. Returns how many of its records were new."""
+        return await self._writer.put(records)
+
+    async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
+        """Put dead letters back, as `letters` yields them. Returns how many were put back."""
+        return await self._writer.requeue(letters)
+
+    async def mark_input(self, path: str, *, unfinished: bool) -> None:
+        """Remember that an input is being read, or was read to its end."""
+        await self._writer.mark_input(path, unfinished=unfinished)
+
+    # ---- reading
+
+    async def unfinished_inputs(self) -> list[str]:
+        """Return the paths of the inputs that were never read to their end, sorted."""
+        return await self._reader.unfinished_inputs()
+
+    async def counts(self) -> Counts:
+        """Return how many records are in which state."""
+        return await self._reader.counts()
+
+    async def counts_and_lengths(self) -> tuple[Counts, dict[str, int]]:
+        """Return the counts and the lengths of the streams, as StreamReader does."""
+        return await self._reader.counts_and_lengths()
+
+    async def consumers(self) -> dict[str, int]:
+        """Return how many entries each consumer holds, by name."""
+        return await self._reader.consumers()
+
+    async def oldest_age_s(self) -> float:
+        """Return for how many seconds the oldest entry has been in the stream."""
+        return await self._reader.oldest_age_s()
+
+    def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Yield the dead letters of now in pages of (entry ID, line)."""
+        return self._reader.letters()
+
+
+def _is_only_a_beginning(record: Record) -> bool:
+    """Return whether a dead letter may hold only the beginning of its record (R11)."""
     topic = record.topic
     return record.asked_again and isinstance(topic, InvalidRecordError) and not topic.is_object
+
+
+if TYPE_CHECKING:
+    _FEED: type[Feed[tuple[bytes, bytes]]] = RedisFeed

@@ -1,10 +1,12 @@
 """The embedded queue (`queue.sqlite3`): one thread, group commit, one taker at a time."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
 from worker.job_directory import QUEUE_NAME
 from worker.queues.contract import JobIdentity
@@ -14,60 +16,90 @@ from worker.rules.counts import Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record
 
+if TYPE_CHECKING:
+    from worker.queues.contract import Feed, Queue
+
 Result = TypeVar("Result")
 
 
 class SqliteQueue:
-    """The queue of one job on one machine.
+    """The queue of one job on one machine: both halves of the contract.
 
     All SQL runs in one thread of its own. Commits are durable against power loss
     (`synchronous = FULL`): a taker must never forget that it may have called.
     """
 
+    trouble: str | None = None
+    """Always None: a disk that refuses raises QueueError at once."""
+    found: Mapping[str, int] = MappingProxyType({})
+    """Always empty: every record is checked when it is put."""
+
     def __init__(self, directory: Path) -> None:
         self._store = SqliteStore(directory / QUEUE_NAME)
         self._directory = directory
         self._lock: DirectoryLock | None = None
+        self._oldest: tuple[int | None, float] = (None, 0.0)
         self.is_drained = False
-        """Whether the last take found all that was there."""
+        """Whether the last `take` returned all that was ready."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="queue")
 
     def __repr__(self) -> str:
         return f"<SqliteQueue {self._directory / QUEUE_NAME}>"
 
     @property
+    def name(self) -> str:
+        """The path of the queue's file."""
+        return str(self._directory / QUEUE_NAME)
+
+    @property
     def store(self) -> SqliteStore:
-        """The store itself, for what runs inside `run`."""
+        """The store itself, for jobs that run inside `run`."""
         return self._store
 
     async def run(self, job: Callable[[], Result]) -> Result:
-        """Run a job in the queue's thread, after all that was asked for before it."""
+        """Run a job in the queue's thread, after all jobs that were given before it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
     async def become_taker(self, identity: JobIdentity) -> tuple[bool, int]:
-        """Become the one taker of this job, and take back what a dead one held.
+        """Become the one taker of this job, and make ready what a dead taker held (R14).
 
-        Whether the queue was used before, and how many were taken back. Raises QueueTakenError
-        while another process is the taker, JobMismatchError where the queue is another job's.
+        Returns whether the queue was used before, and how many records were made ready. Raises
+        QueueTakenError while another process is the taker, JobMismatchError if the queue belongs
+        to another job.
         """
         self._lock = DirectoryLock(self._directory)
         was_used = await self.run(lambda: self._store.identify(identity))
         return was_used, await self.run(self._store.recover)
 
-    async def mark_input(self, path: str, *, unfinished: bool) -> None:
-        """Note that an input is being read, or was read to its end."""
-        await self.run(lambda: self._store.mark_input(path, unfinished=unfinished))
+    # ---- the half that is fed
 
     async def put(self, records: list[Record]) -> int:
-        """Put a batch with its positions; how many records were not read before."""
+        """Store a batch in one transaction. Returns how many of its records were new."""
         return await self.run(lambda: self._store.put(records))
+
+    async def requeue(self, letters: list[Record]) -> int:
+        """Put dead letters back in one transaction. Returns how many were put back.
+
+        `letters`: the records in them, as the intake reads a dead letter (`asked_again`).
+        """
+        return await self.run(lambda: self._store.requeue(letters))
+
+    async def mark_input(self, path: str, *, unfinished: bool) -> None:
+        """Remember that an input is being read, or was read to its end."""
+        await self.run(lambda: self._store.mark_input(path, unfinished=unfinished))
+
+    async def unfinished_inputs(self) -> list[str]:
+        """Return the paths of the inputs that were never read to their end."""
+        return await self.run(self._store.unfinished_inputs)
+
+    # ---- the half that is taken from
 
     async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
         """Take up to `count` topics in the order in which they were put.
 
-        `untried_first`: those that were called before come last.
+        `untried_first`: records with attempts come last, of all that the queue holds.
 
-        Raises QueueError where the disk refuses, or where somebody removed the directory.
+        Raises QueueError if the disk refuses, or if somebody removed the directory.
         """
         if self._lock:
             self._lock.check()
@@ -76,15 +108,30 @@ class SqliteQueue:
         return taken
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Settle or release a batch, atomic with the counts; returns all of it."""
+        """Settle or release a batch in one transaction. Returns all of it.
+
+        Raises QueueError for a record that was settled before: no reply is ever lost here.
+        """
         await self.run(lambda: self._store.settle(outcomes))
         return outcomes
 
     async def counts(self) -> Counts:
+        """Return how many records are in which state."""
         return await self.run(self._store.counts)
 
+    async def is_empty(self) -> bool:
+        """Return whether no record is queued."""
+        return (await self.counts()).queued == 0
+
+    async def oldest_age_s(self) -> float:
+        """Return for how many seconds this process has seen the same record as the oldest."""
+        oldest, now_s = await self.run(self._store.oldest_queued), time.monotonic()
+        if oldest != self._oldest[0]:
+            self._oldest = (oldest, now_s)
+        return 0.0 if oldest is None else now_s - self._oldest[1]
+
     def close(self) -> None:
-        """Finish what was asked for, close the file, stop being the taker."""
+        """Finish the jobs that were given, close the file, stop being the taker."""
         self._thread.shutdown(wait=True)
         try:
             self._store.close()
@@ -92,3 +139,8 @@ class SqliteQueue:
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
+
+
+if TYPE_CHECKING:
+    _FEED: type[Feed[Record]] = SqliteQueue
+    _QUEUE: type[Queue] = SqliteQueue

@@ -73,16 +73,17 @@ class State(IntEnum):
 
 
 def add_to_counts(db: sqlite3.Connection, counting: Counter[str]) -> None:
+    """Add what changed to the kept counts, in the transaction of the change (R19)."""
     db.executemany(
         "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n",
         [(name, n) for name, n in counting.items() if n],
     )
 
 
-def bury(
+def add_dead_letter(
     db: sqlite3.Connection, subject: Subject, letter: DeadLetter, counting: Counter[str]
 ) -> None:
-    """Make a record a dead letter."""
+    """Make a stored record a dead letter, with its line, and add it to `counting`."""
     db.execute(
         "UPDATE records SET state = ?, may_exist = ? WHERE id = ?",
         (State.DEAD, letter.history.may_exist, letter.id),

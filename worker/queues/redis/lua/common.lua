@@ -1,4 +1,5 @@
--- What the scripts share; it stands before each of them.
+-- What the scripts share; it is put before each of them. R1, R2 ... are the rules of
+-- docs/queue-rules.md.
 
 local function count(counts, name, by) redis.call('HINCRBY', counts, name, by) end
 
@@ -13,7 +14,7 @@ local function field(entry, name)
   end
 end
 
--- As text: a number of 64 bits has no room in Lua's.
+-- Compares decimal texts: a number of Lua cannot hold 64 bits.
 local function is_greater(a, b)
   if #a ~= #b then return #a > #b end
   return a > b
@@ -26,11 +27,11 @@ local function is_after(a, b)
   return is_greater(a_number, b_number)
 end
 
--- The index of TopicIds. Who holds one: {content, source} and
---   id: its entry, as long as it is queued,
---   in_doubt: an earlier entry of the same topic was lost, after it was taken perhaps,
---   is_kept: it was imported, or refused but may exist,
---   letter: it was refused and cannot exist.
+-- The holder of a TopicId in the index (R2): {content, source}, and
+--   id: its entry, while it is queued,
+--   in_doubt: a call that this entry knows nothing of may have made the topic (R13, R16),
+--   is_kept: it was imported, or refused but may exist (R6),
+--   letter: it was refused and cannot exist (R5).
 local function holder_of(topics, topic_id)
   local text = topic_id ~= '' and redis.call('HGET', topics, topic_id)
   return text and cjson.decode(text) or nil
@@ -40,21 +41,21 @@ local function hold(topics, topic_id, holder)
   if topic_id ~= '' then redis.call('HSET', topics, topic_id, cjson.encode(holder)) end
 end
 
--- Whether the entry of a holder was thrown away by Redis, and nobody has it in hand.
+-- Returns whether Redis no longer has the entry of a queued holder, and no consumer holds it (R16).
 local function is_gone(stream, group, holder)
   if not holder or not holder.id or holder.is_kept or holder.letter then return false end
   return #redis.call('XRANGE', stream, holder.id, holder.id) == 0
          and #redis.call('XPENDING', stream, group, holder.id, holder.id, 1) == 0
 end
 
--- Notes a pending entry as lost that is gone from the stream, and takes it from its holder.
+-- Counts a pending entry as lost that is gone from the stream (R16).
 local function lose(stream, group, lost, held, id)
   redis.call('XACK', stream, group, id)
   redis.call('SADD', lost, id)
   redis.call('HDEL', held, id)
 end
 
--- The dead letters of a record, each {id, topic_id, reason, code, may_exist}.
+-- Returns the dead letters of a record, each {id, topic_id, reason, code, may_exist}.
 local function letters_of(letters, source)
   local text = redis.call('HGET', letters, source)
   return text and cjson.decode(text) or {}
@@ -68,14 +69,20 @@ local function keep_letters(letters, source, kept)
   end
 end
 
-local function add_letter(letters, source, letter)
+-- Adds a dead letter to its stream and to the letters of its record; returns its ID. `whole`: the
+-- record itself, if the line holds only the beginning of it.
+local function add_dead_letter(dead, letters, source, line, letter, whole)
+  local fields = {'line', line}
+  if whole then fields[3], fields[4] = 'record', whole end
+  letter.id = redis.call('XADD', dead, '*', unpack(fields))
   local kept = letters_of(letters, source)
   kept[#kept + 1] = letter
   keep_letters(letters, source, kept)
+  return letter.id
 end
 
--- Takes a dead letter out of its stream, the counts, and the index; whether it was there.
-local function take_back(dead, counts, topics, letter)
+-- Removes a dead letter from its stream, the counts and the index; returns whether it was there.
+local function remove_dead_letter(dead, counts, topics, letter)
   if redis.call('XDEL', dead, letter.id) == 0 then return false end
   count(counts, 'dead', -1)
   count(counts, 'reason:' .. letter.reason, -1)
@@ -87,8 +94,9 @@ local function take_back(dead, counts, topics, letter)
   return true
 end
 
--- Adds a record to the stream, with what is known of it; the ID of its entry.
-local function enqueue(stream, record, ours)
-  return redis.call('XADD', stream, '*', 'record', record, 'topic-import', cjson.encode(ours))
+-- Adds a record to the stream with its metadata; returns the ID of its entry.
+local function enqueue(stream, record, metadata)
+  return redis.call('XADD', stream, '*', 'record', record,
+                    'topic-import', cjson.encode(metadata))
 end
 

@@ -1,5 +1,5 @@
--- Refreshes the hold on entries that are still this consumer's, and says what it knows to have been
--- delivered: a Redis that lost its last second knows less.
+-- Renews the lease on entries that are still this consumer's, and stores the last entry that it
+-- knows to have been delivered: a Redis that lost its last second has forgotten that (R14).
 --
 -- KEYS: stream, delivered, held
 -- ARGV: group, consumer, the last entry that this consumer knows to have been delivered, ids...
@@ -15,8 +15,8 @@ for at = 4, #ARGV do
     if #redis.call('XRANGE', stream, id, id) > 0 then
       redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
     else
-      -- Somebody trimmed it away, and Redis 7 would forget at a claim whose it was: it is held by a
-      -- note until it is settled.
+      -- Somebody trimmed it away. If it were claimed, Redis 7 would forget whose it was; the time
+      -- of the renewal is kept in `held` instead, until the entry is settled.
       redis.call('HSET', held, id, now_ms())
     end
   end

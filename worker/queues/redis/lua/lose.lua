@@ -1,4 +1,4 @@
--- Notes own pending entries as lost that are gone from the stream.
+-- Counts own pending entries as lost that are gone from the stream (R16).
 --
 -- KEYS: stream, lost, held
 -- ARGV: group, ids...

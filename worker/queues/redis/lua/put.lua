@@ -1,19 +1,20 @@
--- Puts records of one input: what was read before is passed over, the rest is queued, counted as a
--- duplicate, or buried as a dead letter. Answers for each record: 0 known, 1 new, or the source of
--- the topic that it is in conflict with (nothing was changed then).
+-- Puts records of one input. Those that were read before are skipped; each other one is queued,
+-- counted as a duplicate, or made a dead letter. Returns for each record: 0 read before, 1 new, or
+-- the source of the record that holds its TopicId with other content (R4; nothing is changed then).
 --
 -- KEYS: stream, dead, counts, topics, letters, lost, read
--- ARGV: group, then records, each JSON {path, position, hash, source, raw, kind, topic_id, content,
---       dead, reason, may_exist, asked_again, letter_topic_id}
+-- ARGV: group, then records, each JSON {is_standard_input, position, hash, source, raw, kind,
+--       topic_id, content, dead, reason, may_exist, asked_again, letter_topic_id}
 local stream, dead, counts, topics, letters, lost, read = unpack(KEYS)
 local group = ARGV[1]
 local HASH_DIGITS = 12
 
-local function take_back_all(source, is_replaced)
+-- Removes the dead letters of a record that are replaced; returns how many, and their doubt (R13).
+local function remove_dead_letters(source, is_replaced)
   local kept, may_exist, n = {}, false, 0
   for _, letter in ipairs(letters_of(letters, source)) do
     if is_replaced(letter) then
-      take_back(dead, counts, topics, letter)
+      remove_dead_letter(dead, counts, topics, letter)
       may_exist = may_exist or letter.may_exist
       n = n + 1
     else
@@ -24,11 +25,10 @@ local function take_back_all(source, is_replaced)
   return n, may_exist
 end
 
-local function bury(record)
-  local id = redis.call('XADD', dead, '*', 'line', record.dead)
-  add_letter(letters, record.source,
-             {id = id, topic_id = record.topic_id, reason = record.reason, code = '',
-              may_exist = record.may_exist})
+local function put_dead_letter(record)
+  add_dead_letter(dead, letters, record.source, record.dead,
+                  {topic_id = record.topic_id, reason = record.reason, code = '',
+                   may_exist = record.may_exist})
   count(counts, 'dead', 1)
   count(counts, 'reason:' .. record.reason, 1)
 end
@@ -39,8 +39,8 @@ local function add(record)
   hold(topics, record.topic_id, {content = record.content, source = record.source, id = id})
 end
 
--- Puts the queued entry that stands for a record in doubt, where the record is: a dead letter of
--- another queue may be handed in beside the records that it came from.
+-- Puts the queued entry that stands for a record in doubt if the record is (R13): a dead letter of
+-- another queue may be handed in beside the records of its inputs.
 local function pass_doubt_on(record, holder)
   local is_queued = holder and holder.id and not holder.letter and not holder.is_kept
   if record.may_exist and is_queued and holder.content == record.content then
@@ -49,7 +49,7 @@ local function pass_doubt_on(record, holder)
   end
 end
 
--- The source of the topic that holds the ID with other content, if one does.
+-- Returns the source of the record that holds the TopicId with other content, if one does (R4).
 local function conflict(record)
   if record.kind ~= 'topic' then return nil end
   local holder = holder_of(topics, record.topic_id)
@@ -59,40 +59,41 @@ local function conflict(record)
 end
 
 local function place(record, replaced)
-  if record.kind == 'dead' then return bury(record) end
+  if record.kind == 'dead' then return put_dead_letter(record) end
   local holder = holder_of(topics, record.topic_id)
   if not holder then return add(record) end
   if is_gone(stream, group, holder) then
     if holder.content == record.content then
-      -- It is found again, and may have been called.
+      -- The lost record is found again, and a consumer may have called for it (R16).
       redis.call('SREM', lost, holder.id)
       record.may_exist = true
     end
     return add(record)
   end
   if not holder.letter then
-    -- What was in doubt kept its ID, also from itself.
+    -- The dead letter that this record replaces was in doubt, and kept its TopicId until now (R6).
     if replaced > 0 and holder.source == record.source then return add(record) end
     pass_doubt_on(record, holder)
-    return count(counts, 'duplicate', 1)
+    return count(counts, 'duplicate', 1)  -- R3
   end
   if holder.content == record.content then
-    -- It was refused and is tried again as this record, of which it is a duplicate now.
-    take_back_all(holder.source, function(letter) return letter.id == holder.letter end)
+    -- The refused record is tried again as this one, and becomes its duplicate (R5).
+    remove_dead_letters(holder.source, function(letter) return letter.id == holder.letter end)
     count(counts, 'duplicate', 1)
   end
   add(record)
 end
 
+-- Returns whether a record was read before (R1, R8, R9). `old`: the hash read at its position.
 local function is_known(record, old)
   if record.asked_again then
     for _, letter in ipairs(letters_of(letters, record.source)) do
       if letter.topic_id == record.letter_topic_id then return false end
     end
     local holder = holder_of(topics, record.topic_id)
-    local is_in_hand = holder and not holder.letter and holder.source == record.source
-                       and holder.content == record.content
-    return old == record.hash or is_in_hand
+    local is_held_already = holder and not holder.letter and holder.source == record.source
+                            and holder.content == record.content
+    return old == record.hash or is_held_already
   end
   if old ~= record.hash then return false end
   if record.kind == 'dead' then return true end
@@ -106,12 +107,13 @@ local function is_known(record, old)
   return true
 end
 
+-- Returns which dead letters of its position a record replaces (R7, R9), as a function of a letter.
 local function is_replaced_by(record, old)
   if record.asked_again then
     return function(letter) return letter.topic_id == record.letter_topic_id end
   end
   return function(letter)
-    return record.path ~= '-' and (not letter.may_exist or old == record.hash)
+    return not record.is_standard_input and (not letter.may_exist or old == record.hash)
   end
 end
 
@@ -129,9 +131,10 @@ for index = 1, #ARGV - 1 do
     if other then
       answers[index] = other
     else
-      local replaced, may_exist = take_back_all(record.source, is_replaced_by(record, old))
+      local replaced, may_exist = remove_dead_letters(record.source, is_replaced_by(record, old))
       record.may_exist = record.may_exist or may_exist
       place(record, replaced)
+      -- A corrected dead letter leaves the hash of its line as it is (R10).
       if not record.asked_again or old == '' then
         redis.call('SETRANGE', read, from, record.hash)
       end

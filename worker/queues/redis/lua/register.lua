@@ -1,7 +1,7 @@
--- Gives the topics of delivered entries their place in the index of TopicIds. Answers for each: 0 it
--- is the topic's first, 1 a duplicate (acknowledged and counted here), 2 it is in doubt (an earlier
--- entry of the topic was lost, or what was put says so), or the source of the topic that it is in
--- conflict with.
+-- Gives the topics of delivered entries their place in the index of TopicIds (R18). Returns for
+-- each: 0 it holds its TopicId, 1 a duplicate (R3; acknowledged and counted here), 2 it holds its TopicId
+-- and is in doubt (an earlier entry of the topic was lost, R16, or a doubt was passed on, R13), or
+-- the source of the record that holds its TopicId with other content (R4).
 --
 -- KEYS: stream, counts, topics, lost
 -- ARGV: group, then for each entry: id, topic_id, content, source

@@ -1,4 +1,4 @@
--- Puts dead letters back into the stream, each with its TopicId and its doubt; answers how many.
+-- Puts dead letters back into the stream, each with its TopicId and its doubt; returns how many.
 --
 -- KEYS: stream, dead, counts, topics, letters
 -- ARGV: letters, each JSON {id, source, topic_id, record, reason, code, may_exist}
@@ -13,7 +13,7 @@ local n = 0
 for _, argument in ipairs(ARGV) do
   local letter = cjson.decode(argument)
   local record = whole_record(letter)
-  if take_back(dead, counts, topics, letter) then
+  if remove_dead_letter(dead, counts, topics, letter) then
     local kept = {}
     for _, known in ipairs(letters_of(letters, letter.source)) do
       if known.id ~= letter.id then kept[#kept + 1] = known end
@@ -23,7 +23,7 @@ for _, argument in ipairs(ARGV) do
                                         history = {may_exist = letter.may_exist}})
     local holder = holder_of(topics, letter.topic_id)
     if holder and holder.source == letter.source then
-      -- What was in doubt kept its ID.
+      -- A dead letter in doubt kept its TopicId (R6).
       hold(topics, letter.topic_id, {content = holder.content, source = holder.source, id = id})
     end
     n = n + 1

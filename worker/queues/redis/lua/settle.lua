@@ -1,10 +1,10 @@
--- Settles outcomes atomically with the acknowledgement and the counts. Answers for each: 1 settled,
--- 2 settled before, by a batch whose answer was lost, 0 passed over, for another consumer holds the
--- entry, -1 passed over, for the queue knows nothing of it.
+-- Settles outcomes atomically with the acknowledgement and the counts (R19). Returns for each:
+-- 1 settled; 2 settled before, by a batch whose reply was lost (R17); 0 skipped, because another
+-- consumer holds the entry (R15); -1 skipped, because the queue does not know the entry.
 --
 -- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held
 -- ARGV: group, consumer, keep_results, then outcomes, each JSON {id, kind, source, topic_id,
---       content, line, reason, code, may_exist, counts, record, ours, is_cut}
+--       content, line, reason, code, may_exist, counts, record, metadata, is_cut}
 local stream, imported, dead, counts, topics, letters, lost, batches, held = unpack(KEYS)
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local FORGOTTEN_AT_ONCE = 1000
@@ -14,24 +14,25 @@ for _, id in ipairs(cjson.decode(redis.call('HGET', batches, consumer) or '[]'))
   last_batch[id] = true
 end
 
-local function standing(outcome)
+-- Returns the answer for an outcome (see above), before anything is changed.
+local function answer_for(outcome)
   local id = outcome.id
   local pending = redis.call('XPENDING', stream, group, id, id, 1)
   if #pending > 0 then return pending[1][2] == consumer and 1 or 0 end
-  -- Redis may have forgotten, in a crash, to whom it gave the entry.
+  -- A crash of Redis may have lost to whom it delivered the entry.
   if #redis.call('XRANGE', stream, id, id) > 0 then return 1 end
   if last_batch[id] then return 2 end
-  -- Trimmed away, and noted as lost by who looked for it; but it was in hand here.
+  -- Trimmed away, and counted as lost by another consumer; but this consumer holds it (R16).
   local was_lost = redis.call('SREM', lost, id) == 1
   local holder = holder_of(topics, outcome.topic_id)
   local is_holder = holder and holder.id == id and not holder.is_kept
   return (was_lost or is_holder) and 1 or -1
 end
 
--- Written from the consumer's hand: the entry itself may have been trimmed away.
+-- Adds the record again from what the consumer sent: the entry itself may have been trimmed away.
 local function release(outcome)
   local id = redis.call('XADD', stream, '*', 'record', outcome.record, 'topic-import',
-                        outcome.ours)
+                        outcome.metadata)
   local holder = holder_of(topics, outcome.topic_id)
   if holder and holder.id == outcome.id then
     holder.id = id
@@ -47,22 +48,20 @@ local function import(outcome)
   end
 end
 
--- Whether nobody holds the ID, or this record does: one that is invalid may name another's.
+-- Returns whether this record holds its TopicId or may take it: an invalid record may name the
+-- TopicId of another.
 local function may_hold(outcome)
   local holder = holder_of(topics, outcome.topic_id)
   return not holder or holder.letter or holder.source == outcome.source
          or is_gone(stream, group, holder)
 end
 
-local function bury(outcome, whole)
-  local fields = {'line', outcome.line}
-  if whole then fields[3], fields[4] = 'record', whole end
-  local id = redis.call('XADD', dead, '*', unpack(fields))
-  add_letter(letters, outcome.source,
-             {id = id, topic_id = outcome.topic_id, reason = outcome.reason, code = outcome.code,
-              may_exist = outcome.may_exist})
+local function settle_dead_letter(outcome, whole)
+  local letter = {topic_id = outcome.topic_id, reason = outcome.reason, code = outcome.code,
+                  may_exist = outcome.may_exist}
+  local id = add_dead_letter(dead, letters, outcome.source, outcome.line, letter, whole)
   if outcome.reason == 'conflict' or not may_hold(outcome) then return end
-  -- One that cannot exist holds its ID from nobody.
+  -- R6 if it may exist, else R5.
   local holder = {content = outcome.content, source = outcome.source}
   if outcome.may_exist then holder.is_kept = true else holder.letter = id end
   hold(topics, outcome.topic_id, holder)
@@ -70,20 +69,21 @@ end
 
 local function settle(outcome)
   local entry = outcome.is_cut and redis.call('XRANGE', stream, outcome.id, outcome.id)[1]
-  -- First what makes room: a Redis that is full refuses a script's first write if it takes some.
+  -- Deleting comes first: a Redis that is full refuses a script whose first write needs memory.
   redis.call('XACK', stream, group, outcome.id)
   redis.call('XDEL', stream, outcome.id)
   redis.call('HDEL', held, outcome.id)
   if outcome.kind == 'imported' then
     import(outcome)
   elseif outcome.kind == 'dead' then
-    bury(outcome, entry and field(entry, 'record'))
+    settle_dead_letter(outcome, entry and field(entry, 'record'))
   else
     release(outcome)
   end
   for _, name in ipairs(outcome.counts) do count(counts, name, 1) end
 end
 
+-- Forgets the oldest imported lines and their TopicIds (R20).
 local function forget_the_oldest()
   local length = redis.call('XLEN', imported)
   local surplus = math.min(length - keep, FORGOTTEN_AT_ONCE)
@@ -98,7 +98,7 @@ end
 local answers, settled = {}, {}
 for at = 4, #ARGV do
   local outcome = cjson.decode(ARGV[at])
-  local answer = standing(outcome)
+  local answer = answer_for(outcome)
   if answer == 1 then settle(outcome) end
   if answer > 0 then settled[#settled + 1] = outcome.id end
   answers[#answers + 1] = answer

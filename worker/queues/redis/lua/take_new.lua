@@ -1,5 +1,6 @@
--- Delivers new entries to a consumer. Answers {id, fields, whether one had it before} for each: a
--- group that was made anew, or that lost its last second in a crash, delivers entries again.
+-- Delivers new entries to a consumer. Returns {id, fields, 1 if a consumer had it before, else 0}
+-- for each: a group that was made anew, or that lost its last second in a crash, delivers entries
+-- again (R14).
 --
 -- KEYS: stream, delivered, taken
 -- ARGV: group, consumer, its process, count, the last entry that it knows to have been delivered
@@ -26,6 +27,6 @@ for _, entry in ipairs(answer[1][2]) do
   end
 end
 redis.call('SET', delivered, newest)
--- If this answer is lost, or those before were, nobody has called for these.
+-- Nobody has called for these if this reply, or the replies before it, never arrive (R14).
 redis.call('HSET', taken, consumer, cjson.encode({process = process, new = new}))
 return found

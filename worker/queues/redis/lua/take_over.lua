@@ -1,13 +1,13 @@
--- Takes over what consumers held that fell silent; what is no longer in the stream is noted as lost,
--- in the same step, for who has it in hand settles it after all. Answers the ID to go on behind, the
--- entries {id, fields}, and the IDs of the lost ones.
+-- Takes over entries of silent consumers (R15). Those that are no longer in the stream are counted
+-- as lost in the same step (R16); a consumer that holds one after all can still settle it. Returns
+-- the ID to continue after, the entries {id, fields}, and the IDs of the lost ones.
 --
 -- KEYS: stream, lost, held, taken
--- ARGV: group, consumer, silent for milliseconds, ID to begin behind or '-', count
+-- ARGV: group, consumer, silent for milliseconds, ID to begin after or '-', count
 local stream, lost, held, taken = unpack(KEYS)
 local group, consumer, silent_ms, after, at_most = unpack(ARGV)
 
--- Not XAUTOCLAIM: that of Redis 7 forgets what is gone also where its holder is not silent.
+-- Not XAUTOCLAIM: in Redis 7 it forgets trimmed entries even of consumers that are not silent.
 local begin = after == '-' and '-' or '(' .. after
 local silent = redis.call('XPENDING', stream, group, 'IDLE', silent_ms, begin, '+', at_most)
 local found, gone = {}, {}
@@ -15,7 +15,7 @@ for _, pending in ipairs(silent) do
   local id = pending[1]
   local entry = redis.call('XRANGE', stream, id, id)[1]
   if entry then
-    -- Whoever has it next may call: what its holder took last is no longer called for by nobody.
+    -- The next consumer may call for it, so `taken` may no longer promise that nobody called.
     redis.call('HDEL', taken, pending[2])
     redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
     found[#found + 1] = entry

@@ -1,4 +1,4 @@
--- Takes consumers that hold nothing out of the group: the one of a name, or all that are idle.
+-- Removes consumers that hold nothing from the group: the one of a name, or all that are idle.
 --
 -- KEYS: stream, batches, taken
 -- ARGV: group, name or '', idle for milliseconds

@@ -1,0 +1,67 @@
+"""Dead letters as every engine writes them: texts, hints, and the records they describe."""
+
+import orjson
+
+from worker.rules.outcome import DeadLetter, History, Reason
+from worker.rules.record import content_hash
+from worker.rules.result_lines import Subject
+from worker.rules.topic.problems import InvalidRecordError
+from worker.rules.topic.topic import Topic
+
+MEND_THE_LINE = "mend this line, or the settings, and run the same command again"
+"""For a record that was read from an input."""
+MEND_AND_ADD = "add it again, mended; or mend the settings and give it to `replay`"
+"""For a record that a producer added to the queue itself."""
+ANOTHER_ID = "give one of them another TopicId (or key) and run again"
+UNREADABLE = "the record cannot be read, by a defect of the program: please report it"
+
+
+def invalid_letter(
+    record_id: int, problem: InvalidRecordError, history: History, *, hint: str
+) -> DeadLetter:
+    """Return the outcome of a record that cannot be sent."""
+    return DeadLetter(record_id, Reason.INVALID, None, str(problem), hint, history)
+
+
+def conflict_letter(record_id: int, holder_source: str, history: History) -> DeadLetter:
+    """Return the outcome of a record whose TopicId another record holds with other content (R4).
+
+    `holder_source`: where the holder was read, as `path:line`.
+    """
+    message = f"{holder_source} has the same TopicId with other content"
+    return DeadLetter(record_id, Reason.CONFLICT, None, message, ANOTHER_ID, history)
+
+
+def subject_of_topic(source: str, raw: bytes, topic: Topic) -> Subject:
+    """Return the fields of a result line that describe a valid record."""
+    return Subject(
+        source=source,
+        key=json_key(topic.key),
+        group_id=topic.group_id,
+        topic_id=topic.topic_id,
+        topic_name=topic.name,
+        truncated=tuple(topic.truncated),
+        raw=raw,
+    )
+
+
+def subject_of_invalid(source: str, raw: bytes, problem: InvalidRecordError) -> Subject:
+    """Return the fields of a result line that describe a record that cannot be sent."""
+    return Subject(
+        source=source,
+        key=json_key(problem.key),
+        group_id=problem.group_id,
+        topic_id=problem.topic_id,
+        raw=raw,
+        is_object=problem.is_object,
+    )
+
+
+def content_of(topic: Topic) -> bytes:
+    """Return the 16 bytes by which two records of one TopicId are the same or not (R3, R4)."""
+    return content_hash(topic.body)
+
+
+def json_key(key: str | int | None) -> bytes | None:
+    """Return a record's key as JSON, None without one."""
+    return None if key is None else orjson.dumps(key)

@@ -1,0 +1,137 @@
+"""What the scripts are given: records, outcomes and dead letters as they read them."""
+
+from typing import Any
+
+import orjson
+
+from worker.queues.letters import (
+    MEND_THE_LINE,
+    conflict_letter,
+    content_of,
+    invalid_letter,
+    subject_of_invalid,
+    subject_of_topic,
+)
+from worker.queues.redis.entries import HeldEntry
+from worker.rules.counts import dead_letter_counts, imported_counts
+from worker.rules.outcome import (
+    DeadLetter,
+    History,
+    Imported,
+    Outcome,
+    Released,
+    keeps_topic_id,
+)
+from worker.rules.record import STANDARD_INPUT, Record
+from worker.rules.result_lines import dead_letter_line, imported_line, record_in_dead_letter
+from worker.rules.topic.problems import InvalidRecordError
+
+HASH_DIGITS = 12
+POSITIONS_LINES = 1_000_000
+"""Lines of an input whose hashes share one string: a string of Redis holds at most 512 MB."""
+
+
+def positions_key(record: Record) -> str:
+    """Return the name of the string with the hashes of the lines read around this one (R1)."""
+    return f"read:{(record.line - 1) // POSITIONS_LINES}:{record.path}"
+
+
+def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str, Any]:
+    """Return a record for `put.lua`.
+
+    `conflict_with`: the source of the record that holds its TopicId with other content.
+    """
+    topic = record.topic
+    content: dict[str, Any] = {
+        "is_standard_input": record.path == STANDARD_INPUT,
+        "position": (record.line - 1) % POSITIONS_LINES,
+        "hash": record.content_hash.hex()[:HASH_DIGITS],
+        "source": record.source,
+        "raw": "",
+        "kind": "dead",
+        "topic_id": topic.topic_id or "",
+        "content": "",
+        "dead": "",
+        "reason": "",
+        "may_exist": record.may_exist,
+        "asked_again": record.asked_again,
+        "letter_topic_id": record.dead_letter_topic_id or "",
+    }
+    history = History(may_exist=record.may_exist)
+    if isinstance(topic, InvalidRecordError):
+        letter = invalid_letter(0, topic, history, hint=MEND_THE_LINE)
+        subject = subject_of_invalid(record.source, record.raw, topic)
+    elif conflict_with is not None:
+        letter = conflict_letter(0, conflict_with, history)
+        subject = subject_of_topic(record.source, record.raw, topic)
+    else:
+        queued = {
+            "kind": "topic",
+            "raw": record.raw.decode(),
+            "content": content_of(topic).hex(),
+        }
+        return content | queued
+    line = _line(dead_letter_line(subject, letter))
+    return content | {"reason": letter.reason.value, "dead": line}
+
+
+def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome for `settle.lua`."""
+    content: dict[str, Any] = {
+        "id": held.entry_id.decode(),
+        "source": held.subject.source,
+        "topic_id": held.subject.topic_id or "",
+        "content": held.content,
+        "may_exist": outcome.history.may_exist,
+        "is_cut": held.is_cut,
+        "counts": [],
+    }
+    match outcome:
+        case Imported():
+            return content | {
+                "kind": "imported",
+                "line": _line(imported_line(held.subject, outcome)),
+                "counts": imported_counts(outcome, held.origin),
+                "topic_id": held.subject.topic_id or outcome.made_id or "",
+            }
+        case DeadLetter():
+            return content | {
+                "kind": "dead",
+                "line": _line(dead_letter_line(held.subject, outcome)),
+                "reason": outcome.reason.value,
+                "code": "" if outcome.code is None else str(outcome.code),
+                "counts": dead_letter_counts(outcome.reason.value, outcome.code),
+            }
+        case Released():
+            return content | {
+                "kind": "released",
+                "record": held.subject.raw.decode(),
+                "metadata": _metadata(held, outcome),
+            }
+
+
+def _metadata(held: HeldEntry, outcome: Released) -> str:
+    """Return what the field beside the record holds: an `EntryMetadata` as JSON."""
+    source, topic_id = held.subject.source, held.subject.topic_id or ""
+    metadata = {"source": source, "topic_id": topic_id, "history": outcome.history}
+    return orjson.dumps(metadata).decode()
+
+
+def letter_to_requeue(entry_id: bytes, line: bytes) -> dict[str, Any]:
+    """Return a dead letter for `requeue.lua`."""
+    letter = orjson.loads(line)
+    record = record_in_dead_letter(line).decode() if "record" in letter else letter["raw"]
+    keeps_id = keeps_topic_id(letter["reason"], may_exist=letter["may_exist"])
+    return {
+        "id": entry_id.decode(),
+        "source": letter["source"],
+        "topic_id": (letter["topic_id"] or "") if keeps_id else "",
+        "record": record,
+        "reason": letter["reason"],
+        "code": "" if letter["code"] is None else str(letter["code"]),
+        "may_exist": letter["may_exist"],
+    }
+
+
+def _line(line: bytes) -> str:
+    return line.decode().rstrip("\n")

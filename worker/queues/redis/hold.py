@@ -1,0 +1,99 @@
+"""The entries that a consumer holds, and the renewal of their lease while the process lives."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from worker.queues.redis.connection import Connection
+from worker.queues.redis.consumer import Taking
+from worker.queues.redis.entries import Entry, HeldEntry
+from worker.queues.redis.patience import RETRY_S
+
+RENEWED_AT_ONCE = 100
+RENEWALS_PER_LEASE = 3
+
+
+class Hold:
+    """The entries that were taken and have no outcome yet, by the number of each."""
+
+    def __init__(self, connection: Connection, taking: Taking) -> None:
+        self._connection = connection
+        self._taking = taking
+        self.entries: dict[int, HeldEntry] = {}
+        self.last_delivered = b"0-0"
+        """The ID of the last entry that this process knows to have been delivered to anybody."""
+        self._next_number = 1
+        self._renew_now = asyncio.Event()
+        self._is_stopped = False
+        self._renewing: asyncio.Task[None] | None = None
+
+    def add(self, entry: Entry) -> HeldEntry:
+        """Hold an entry under the next number."""
+        held = HeldEntry.of(entry, self._next_number)
+        self.entries[held.id] = held
+        self._next_number += 1
+        return held
+
+    def entry_ids(self) -> set[bytes]:
+        """Return the IDs of all entries that are held now."""
+        return {held.entry_id for held in self.entries.values()}
+
+    def note_delivered(self, entry_ids: Iterable[bytes]) -> None:
+        """Remember that these entries were delivered."""
+        self.last_delivered = max([self.last_delivered, *entry_ids], key=order)
+
+    def start(self) -> None:
+        """Begin to renew the lease."""
+        self._renewing = asyncio.create_task(self._renew_again_and_again())
+
+    async def stop(self) -> None:
+        """Renew no longer; entries that are still held stay pending."""
+        # Ended by a flag: redis-py swallows most cancellations that come during a call.
+        self._is_stopped = True
+        self._renew_now.set()
+        if self._renewing:
+            await self._renewing
+
+    @property
+    def was_started(self) -> bool:
+        return self._renewing is not None
+
+    def renew_soon(self) -> None:
+        """Renew now, not only when the pause is over."""
+        self._renew_now.set()
+
+    async def _renew_again_and_again(self) -> None:
+        """Renew the lease every third of its length, and after an outage."""
+        usual_s = self._taking.lease_s / RENEWALS_PER_LEASE
+        pause_s = usual_s
+        while not self._is_stopped:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._renew_now.wait()
+            self._renew_now.clear()
+            try:
+                await self._renew_all()
+                pause_s = usual_s
+            except (RedisError, OSError):
+                pause_s = RETRY_S
+
+    async def _renew_all(self) -> None:
+        ids = [held.entry_id for held in self.entries.values()]
+        for at in range(0, len(ids), RENEWED_AT_ONCE):
+            if not self._is_stopped:
+                await self.renew(ids[at : at + RENEWED_AT_ONCE])
+
+    async def renew(self, entry_ids: list[bytes]) -> None:
+        """Renew the lease on entries that are still this consumer's. Raises RedisError, OSError."""
+        url, taking = self._connection.url, self._taking
+        arguments: list[Any] = [url.group, taking.consumer, self.last_delivered, *entry_ids]
+        await self._connection.run("extend", ("delivered", "held"), arguments)
+
+
+def order(entry_id: bytes) -> tuple[int, int]:
+    """Return where an entry stands in its stream, for comparisons."""
+    milliseconds, _, number = entry_id.partition(b"-")
+    return int(milliseconds), int(number)

@@ -1,0 +1,110 @@
+"""Settling: outcomes go to Redis in one step with the acknowledgement, and then to a copy."""
+
+import asyncio
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, Protocol
+
+import orjson
+
+from worker.logs import logger
+from worker.queues.redis.arguments import outcome_content
+from worker.queues.redis.connection import Connection, in_parts
+from worker.queues.redis.consumer import Taking
+from worker.queues.redis.hold import Hold
+from worker.queues.redis.patience import Patience
+from worker.rules.outcome import Outcome
+
+log = logger()
+
+KEYS = ("imported", "dead", "counts", "topics", "letters", "lost", "batches", "held")
+HELD_BY_ANOTHER, UNKNOWN = 0, -1
+"""Answers of the script that settles for outcomes that it skips; answers above 0: settled."""
+
+
+class Copy(Protocol):
+    """Where the lines of settled outcomes are written beside the streams.
+
+    `trouble`: why it cannot be written now; the lines wait in memory then.
+    """
+
+    trouble: str | None
+
+    def append(self, lines: Mapping[str, list[bytes]]) -> None:
+        """Add lines, by the kind of their outcome: `imported`, `dead`."""
+        ...
+
+    def flush(self) -> None:
+        """Try again to write the lines that wait."""
+        ...
+
+
+class NoCopy:
+    """No copy at all."""
+
+    trouble: str | None = None
+
+    def append(self, lines: Mapping[str, list[bytes]]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class Settler:
+    """Settles what a consumer holds, one batch at a time."""
+
+    def __init__(
+        self, connection: Connection, patience: Patience, taking: Taking, hold: Hold, copy: Copy
+    ) -> None:
+        self._group = connection.url.group
+        self._patience = patience
+        self._taking = taking
+        self._hold = hold
+        self._copy = copy
+        self._one_at_a_time = asyncio.Lock()
+
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Settle or release a batch. Returns those that were settled, now or by an earlier try.
+
+        Waits while Redis is away. Raises QueueError once it is given up.
+        """
+        # Redis remembers the last batch of each consumer, to accept it again (R17).
+        async with self._one_at_a_time:
+            # On a retry, skip the outcomes that an earlier, partly completed try already settled.
+            outcomes = [outcome for outcome in outcomes if outcome.id in self._hold.entries]
+            contents = [
+                outcome_content(self._hold.entries[outcome.id], outcome) for outcome in outcomes
+            ]
+            rest = iter(zip(outcomes, contents, strict=True))
+            settled: list[Outcome] = []
+            for part in in_parts([orjson.dumps(content) for content in contents]):
+                settled += await self._settle(list(islice(rest, len(part))), part)
+            return settled
+
+    async def _settle(
+        self, batch: list[tuple[Outcome, dict[str, Any]]], arguments: list[bytes]
+    ) -> list[Outcome]:
+        beginning = [self._group, self._taking.consumer, self._taking.keep_results]
+        answers = await self._patience.run("settle", KEYS, [*beginning, *arguments])
+        for outcome, _ in batch:
+            del self._hold.entries[outcome.id]
+        settled = [both for both, answer in zip(batch, answers, strict=True) if answer > 0]
+        self._copy.append(
+            {
+                kind: [c["line"].encode() + b"\n" for _, c in settled if c["kind"] == kind]
+                for kind in ("imported", "dead")
+            }
+        )
+        _report_skipped(answers)
+        return [outcome for outcome, _ in settled]
+
+
+def _report_skipped(answers: list[int]) -> None:
+    """Log outcomes of entries that are no longer this consumer's (R15)."""
+    if others := answers.count(HELD_BY_ANOTHER):
+        log.warning("outcomes skipped: other consumers took the records over", records=others)
+    if unknown := answers.count(UNKNOWN):
+        log.error(
+            "outcomes skipped: the queue no longer holds the records; other consumers took them "
+            "over and settled them, or Redis lost them",
+            records=unknown,
+        )

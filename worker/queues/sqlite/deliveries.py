@@ -1,0 +1,124 @@
+"""Taking from the embedded queue and settling, inside the caller's transaction."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import orjson
+
+from worker.queues.contract import QueueError
+from worker.queues.sqlite.schema import State, add_dead_letter, add_to_counts
+from worker.rules.counts import imported_counts
+from worker.rules.outcome import DeadLetter, Delivery, History, Imported, Outcome, Released
+from worker.rules.result_lines import Subject, imported_line
+from worker.rules.topic.identity import Origin
+from worker.rules.topic.topic import Topic
+
+_READY = (
+    "SELECT id, origin, key, body, attempts, may_exist, first_attempt, last_attempt "
+    "FROM queued WHERE taken = 0 ORDER BY id LIMIT ?"
+)
+_READY_UNTRIED_FIRST = _READY.replace("ORDER BY id", "ORDER BY attempts > 0, id")
+
+
+def recover(db: sqlite3.Connection) -> int:
+    """Make ready what a dead taker held, in doubt (R14). Returns how many records that were."""
+    return db.execute("UPDATE queued SET taken = 0, may_exist = 1 WHERE taken = 1").rowcount
+
+
+def take(db: sqlite3.Connection, count: int, *, untried_first: bool) -> list[Delivery]:
+    """Take the first `count` ready records (R21)."""
+    rows = db.execute(_READY_UNTRIED_FIRST if untried_first else _READY, (count,)).fetchall()
+    db.executemany("UPDATE queued SET taken = 1 WHERE id = ?", [(row[0],) for row in rows])
+    return [_delivery(*row) for row in rows]
+
+
+def settle(db: sqlite3.Connection, outcomes: Iterable[Outcome]) -> None:
+    """Settle and release a batch. Raises QueueError for a record that is not queued."""
+    counting: Counter[str] = Counter()
+    for outcome in outcomes:
+        if isinstance(outcome, Released):
+            _release(db, outcome)
+        else:
+            _settle(db, outcome, counting)
+    add_to_counts(db, counting)
+
+
+def _delivery(  # noqa: PLR0917
+    record_id: int,
+    origin: int,
+    key: bytes | None,
+    body: bytes,
+    attempts: int,
+    may_exist: int,
+    first_attempt: float | None,
+    last_attempt: float | None,
+) -> Delivery:
+    named = orjson.loads(body)
+    topic = Topic(
+        topic_id=named.get("TopicId"),
+        origin=Origin(origin),
+        group_id=named["GroupId"],
+        name=named["TopicName"],
+        key=None if key is None else orjson.loads(key),
+        has_account="From_Account" in named,
+        body=body,
+    )
+    history = History(
+        attempts=attempts,
+        may_exist=bool(may_exist),
+        first_attempt=first_attempt,
+        last_attempt=last_attempt,
+    )
+    return Delivery(record_id, topic, history)
+
+
+def _release(db: sqlite3.Connection, released: Released) -> None:
+    history = released.history
+    db.execute(
+        "UPDATE queued SET taken = 0, attempts = ?, may_exist = may_exist OR ?, "
+        "first_attempt = ?, last_attempt = ? WHERE id = ?",
+        (
+            history.attempts,
+            history.may_exist,
+            history.first_attempt,
+            history.last_attempt,
+            released.id,
+        ),
+    )
+
+
+def _settle(db: sqlite3.Connection, outcome: Imported | DeadLetter, counting: Counter[str]) -> None:
+    row = db.execute(
+        "SELECT path, line, key, origin, body, truncated, raw, queued.may_exist FROM queued "
+        "JOIN records USING (id) JOIN inputs ON inputs.id = input WHERE queued.id = ?",
+        (outcome.id,),
+    ).fetchone()
+    if row is None:
+        raise QueueError(f"record {outcome.id} was settled before: a defect, nothing was written")
+    path, line, key, origin, body, truncated, raw, in_doubt = row
+    named = orjson.loads(body)
+    subject = Subject(
+        source=f"{path}:{line}",
+        key=key,
+        group_id=named["GroupId"],
+        topic_id=named.get("TopicId"),
+        topic_name=named["TopicName"],
+        truncated=tuple(orjson.loads(truncated)),
+        raw=raw,
+    )
+    db.execute("DELETE FROM queued WHERE id = ?", (outcome.id,))
+    counting["queued"] -= 1
+    if isinstance(outcome, DeadLetter):
+        if in_doubt:
+            # The doubt may have come while the record was taken, which its taker cannot know: R13.
+            outcome = replace(outcome, history=outcome.history.cut_off())
+        add_dead_letter(db, subject, outcome, counting)
+        return
+    db.execute("UPDATE records SET state = ? WHERE id = ?", (State.IMPORTED, outcome.id))
+    db.execute(
+        "INSERT INTO imported (id, line) VALUES (?, ?)",
+        (outcome.id, imported_line(subject, outcome)),
+    )
+    counting.update(imported_counts(outcome, Origin(origin)))

@@ -1,0 +1,114 @@
+"""What was read before from a position of an input: the rules R1 and R7 to R11 in SQL."""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from worker.queues.sqlite.schema import State
+from worker.rules.outcome import Reason
+from worker.rules.record import STANDARD_INPUT, Record
+from worker.rules.topic.problems import InvalidRecordError
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A row that was read from the same position before."""
+
+    id: int
+    hash: bytes
+    state: int
+    may_exist: bool
+
+
+class Positions:
+    """The rows of the lines read before, inside the caller's transaction.
+
+    `inputs`: the row IDs of the inputs, by path.
+    """
+
+    def __init__(self, db: sqlite3.Connection, inputs: dict[str, int]) -> None:
+        self._db = db
+        self._inputs = inputs
+
+    def replaced_by(self, record: Record) -> list[Known] | None:
+        """Return the dead letters that a record replaces, or None if it was read before (R1)."""
+        rows = self._db.execute(
+            "SELECT id, hash, state, may_exist FROM records WHERE input = ? AND line = ?",
+            (self._inputs[record.path], record.line),
+        )
+        here = [Known(*row) for row in rows]
+        same = next((k for k in here if self._is_same(record, k)), None)
+        if same and not self._is_worth_another_try(record, same):
+            pass_doubt_on(self._db, record, same.id, same.state)
+            return None
+        if same:
+            return [same]
+        # A mended line has a row at its position. Without one, as in every first reading, the
+        # query can be saved.
+        if here and self._was_mended(record):
+            return None
+        if record.asked_again:
+            return self._replaced_by_dead_letter(record, here)
+        if record.path == STANDARD_INPUT:
+            return []
+        # R7: the line was mended.
+        return [k for k in here if k.state == State.DEAD and not k.may_exist]
+
+    def _is_same(self, record: Record, known: Known) -> bool:
+        if known.hash != record.content_hash:
+            return False
+        # R9: two dead letters of one line may have been corrected to the same text, but are two
+        # topics.
+        is_letter = record.asked_again and known.state == State.DEAD
+        return not is_letter or self._letter(known)["topic_id"] == record.dead_letter_topic_id
+
+    def _replaced_by_dead_letter(self, record: Record, here: list[Known]) -> list[Known] | None:
+        """Return the dead letter that was edited (R9), found by its line and its TopicId."""
+        dead = [k for k in here if k.state == State.DEAD]
+        if dead and isinstance(record.topic, InvalidRecordError) and not record.topic.is_object:
+            # R11: not mended, and perhaps only the beginning of a line that was too long.
+            return None
+        own = [k for k in dead if self._letter(k)["topic_id"] == record.dead_letter_topic_id]
+        if len(own) == 1:
+            self._remember_as_mended(record, own[0])
+        return own if len(own) == 1 else []
+
+    def _letter(self, dead: Known) -> dict[str, Any]:
+        (line,) = self._db.execute("SELECT line FROM dead WHERE id = ?", (dead.id,)).fetchone()
+        letter: dict[str, Any] = orjson.loads(line)
+        return letter
+
+    def _is_worth_another_try(self, record: Record, same: Known) -> bool:
+        """Return whether an unchanged record is tried again: handed in (R9), or valid now (R8)."""
+        if same.state != State.DEAD:
+            return False
+        if record.asked_again:
+            return True
+        if isinstance(record.topic, InvalidRecordError):
+            return False
+        return bool(self._letter(same)["reason"] == Reason.INVALID.value)
+
+    def _remember_as_mended(self, record: Record, old: Known) -> None:
+        """Remember the hash of the line, which its corrected record does not have (R10)."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO mended VALUES (?, ?, ?)",
+            (self._inputs[record.path], record.line, old.hash),
+        )
+
+    def _was_mended(self, record: Record) -> bool:
+        row = self._db.execute(
+            "SELECT 1 FROM mended WHERE input = ? AND line = ? AND hash = ?",
+            (self._inputs[record.path], record.line, record.content_hash),
+        ).fetchone()
+        return row is not None
+
+
+def pass_doubt_on(db: sqlite3.Connection, record: Record, row_id: int, state: int) -> None:
+    """Put the queued row that stands for a record in doubt if the record is (R13).
+
+    This happens if a dead letter of another job is handed in beside the records of its inputs.
+    """
+    if record.may_exist and state == State.QUEUED:
+        db.execute("UPDATE queued SET may_exist = 1 WHERE id = ?", (row_id,))

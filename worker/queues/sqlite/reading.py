@@ -1,0 +1,112 @@
+"""Reading the tables of the embedded queue, without changing anything."""
+
+import sqlite3
+from dataclasses import fields
+from typing import Any, Literal
+
+from worker.queues.sqlite.schema import State
+from worker.rules.counts import Counts
+from worker.rules.topic.identity import TOPIC_ID_INFIX
+
+PAGE_BYTES = 4 << 20
+
+ResultKind = Literal["imported", "dead"]
+
+_COUNT_NAMES = {item.name for item in fields(Counts)} - {"by_reason", "by_code"}
+_CROWDED = """
+SELECT substr(topic_id, 1, instr(topic_id, :infix) - 1) AS community, count(*) AS topics
+FROM records WHERE topic_id IS NOT NULL
+GROUP BY community HAVING topics > :topics_max ORDER BY topics DESC, community
+"""
+
+
+def kept_counts(db: sqlite3.Connection) -> Counts:
+    """Return the counts that every change keeps up to date (R19)."""
+    rows: dict[str, int] = dict(db.execute("SELECT name, n FROM counts"))
+    plain: dict[str, Any] = {name: rows.get(name, 0) for name in _COUNT_NAMES}
+    by_reason, by_code = _with_prefix(rows, "reason:"), _with_prefix(rows, "code:")
+    return Counts(**plain, by_reason=by_reason, by_code=by_code)
+
+
+def _with_prefix(rows: dict[str, int], prefix: str) -> dict[str, int]:
+    return {
+        name.removeprefix(prefix): n
+        for name, n in sorted(rows.items())
+        if name.startswith(prefix) and n
+    }
+
+
+def counted_rows(db: sqlite3.Connection) -> Counts:
+    """Count the rows themselves, to compare them with the kept counts.
+
+    The kinds of `already`, which no row holds, are copied from the kept counts.
+    """
+    kept = kept_counts(db)
+    states = dict(db.execute("SELECT state, count(*) FROM records GROUP BY state"))
+    queued = db.execute("SELECT count(*) FROM queued").fetchone()[0]
+    reasons = dict(db.execute("SELECT reason, count(*) FROM dead GROUP BY reason"))
+    codes = db.execute(
+        "SELECT code, count(*) FROM dead WHERE code IS NOT NULL GROUP BY code"
+    ).fetchall()
+    return Counts(
+        read=sum(states.values()),
+        queued=queued,
+        imported=states.get(State.IMPORTED, 0),
+        dead=states.get(State.DEAD, 0),
+        duplicate=states.get(State.DUPLICATE, 0),
+        already_own=kept.already_own,
+        already_before=kept.already_before,
+        already_before_derived=kept.already_before_derived,
+        may_exist_twice=kept.may_exist_twice,
+        by_reason=reasons,
+        by_code={str(code): n for code, n in codes},
+    )
+
+
+def last_seq(db: sqlite3.Connection, kind: ResultKind) -> int:
+    """Return the sequence number of the last outcome of a kind, 0 if there is none."""
+    row = db.execute(f"SELECT coalesce(max(seq), 0) FROM {kind}").fetchone()  # noqa: S608
+    return int(row[0])
+
+
+def lines(
+    db: sqlite3.Connection, kind: ResultKind, after_seq: int, count: int
+) -> list[tuple[int, bytes]]:
+    """Return result lines in the order of their outcomes: (seq, line), seq above `after_seq`.
+
+    At most `count`, and fewer if they are long: a page ends at PAGE_BYTES.
+    """
+    page: list[tuple[int, bytes]] = []
+    page_bytes = 0
+    rows = db.execute(
+        f"SELECT seq, line FROM {kind} WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (after_seq, count),
+    )
+    for row in rows:
+        page.append(row)
+        page_bytes += len(row[1])
+        if page_bytes >= PAGE_BYTES:
+            rows.close()
+            break
+    return page
+
+
+def crowded_communities(db: sqlite3.Connection, topics_max: int) -> list[tuple[str, int]]:
+    """Return the communities with more than `topics_max` topics, the largest first, with counts.
+
+    Topics whose TopicId the service makes are not counted.
+    """
+    given = {"infix": TOPIC_ID_INFIX, "topics_max": topics_max}
+    return db.execute(_CROWDED, given).fetchall()
+
+
+def oldest_queued(db: sqlite3.Connection) -> int | None:
+    """Return the ID of the record that has been queued longest, None if none is."""
+    oldest: tuple[int | None] = db.execute("SELECT min(id) FROM queued").fetchone()
+    return oldest[0]
+
+
+def kept_number(db: sqlite3.Connection, name: str) -> int:
+    """Return one number of the table of counts, 0 if it was never kept."""
+    row = db.execute("SELECT n FROM counts WHERE name = ?", (name,)).fetchone()
+    return int(row[0]) if row else 0

@@ -39,7 +39,7 @@ def test_the_same_topic_from_another_line_is_a_duplicate(queue: Queue, run: Run)
         await queue.put([read_record(1), read_record(7, name="topic 1")])
         counts = await queue.counts()
         assert (counts.read, counts.queued, counts.duplicate) == (2, 1, 1)
-        assert counts.add_up
+        assert counts.is_balanced
 
     run(story())
 
@@ -103,7 +103,7 @@ def test_a_refused_record_makes_way_only_if_its_topic_cannot_exist(
         await queue.put([read_record(1, own_id="x", name="mended")])
         counts = await queue.counts()
         assert (counts.queued, counts.dead) == ((0, 2) if may_exist else (1, 0))
-        assert counts.add_up
+        assert counts.is_balanced
 
     run(story())
 

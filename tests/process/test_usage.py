@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.processes import ROOT, Job
 from tests.support.topics import record
+from worker import __version__
 
 
 def refused(job: Job, *words: str | Path, **settings: Any) -> str:
@@ -80,6 +81,12 @@ def test_an_option_of_redis_that_there_is_not_is_said(lonely_job: Job) -> None:
         assert "queue.url: " in said
         assert "foo" in said
         assert "hunter2" not in said
+
+
+def test_the_version_is_printed(lonely_job: Job) -> None:
+    done = lonely_job.run("--version")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == f"topic-import {__version__}\n"
 
 
 def test_no_host_is_said(lonely_job: Job) -> None:

@@ -21,7 +21,7 @@ from worker.limits import Limits, Quota
 from worker.logs import RepeatedEvents, logger
 from worker.monitoring.admin import AdminError, AdminServer, Status
 from worker.monitoring.metrics import Gauges, Metrics
-from worker.monitoring.progress import tell
+from worker.monitoring.progress import log_progress
 from worker.outputs.files import write_whole
 from worker.outputs.report import Report, summary, sums
 from worker.pipeline import Pipeline
@@ -356,7 +356,7 @@ class _Service:
                     self._oldest_age_s = await engine.oldest_age_s()
             if self._clock() - told_at_s >= TELL_EVERY_S and self._counters.calls > calls:
                 told_at_s, calls = self._clock(), self._counters.calls
-                tell(self._counts, self._counters, limits)
+                log_progress(self._counts, self._counters, limits)
             pipeline.queue_was_fed()
             await _pause(POLL_S, ended)
 

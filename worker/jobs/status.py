@@ -80,7 +80,7 @@ def _embedded(out: Path, *, as_json: bool) -> Exit:
     finally:
         store.close()
     # Beside a taker the counts move between two looks, and the files follow a moment later.
-    counts_agree = counted.add_up and (taker is not None or kept == counted)
+    counts_agree = counted.is_balanced and (taker is not None or kept == counted)
     files_agree = all(_is_fine(agreement, taker) for agreement in files.values())
     agree = counts_agree and files_agree
     if as_json:

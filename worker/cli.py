@@ -172,7 +172,7 @@ def replay(
 ) -> None:
     """Put dead letters back into the queue after a fix."""
     settings = _settings(config, log_format, log_level)
-    from worker.jobs.replay import Choice
+    from worker.jobs.engine import Choice
     from worker.jobs.replay import replay as run
 
     _exit(_run(run(settings, Choice(reason, code, group), out)))

@@ -120,8 +120,6 @@ class RedisQueue(RedisFeed):
         self._is_closing = False
         self._holding: asyncio.Task[None] | None = None
         self._settling = asyncio.Lock()
-        self.untried_first = True
-        """What is released goes to the end of the stream."""
         self.is_drained = False
         """Whether the last take found all that was there."""
         self.found: Counter[str] = Counter()
@@ -166,7 +164,7 @@ class RedisQueue(RedisFeed):
 
     # ---- taking
 
-    async def take(self, count: int) -> list[Delivery]:
+    async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:  # noqa: ARG002 - released entries go to the end of the stream
         """Take up to `count`: what this consumer held before, what silent ones hold, then new.
 
         Nothing while Redis is away, or while the copy cannot be written.

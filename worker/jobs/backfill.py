@@ -87,18 +87,16 @@ class _Backfill:
             return Exit.HALTED
 
     async def _run_job(self, job: OpenJob) -> Exit:
-        async with job.result_files() as files:
-            with self._run.stopping.at_signals() as request:
-                try:
-                    await self._import_between(job, files)
-                except (QueueError, OSError) as error:
-                    self._halt = Halt(HaltCode.STORAGE, storage_sentence(error))
-                    log.error("halted", code=self._halt.code, reason=self._halt.message)
-                finally:
-                    files.close()
-                return await self._report(job, request)
+        with self._run.stopping.at_signals() as request:
+            try:
+                with job.result_files() as files:
+                    await self._import_to_files(job, files)
+            except (QueueError, OSError) as error:
+                self._halt = Halt(HaltCode.STORAGE, storage_sentence(error))
+                log.error("halted", code=self._halt.code, reason=self._halt.message)
+            return await self._report(job, request)
 
-    async def _import_between(self, job: OpenJob, files: ResultFiles) -> None:
+    async def _import_to_files(self, job: OpenJob, files: ResultFiles) -> None:
         """Reconcile the result files, import, and complete the result files."""
         paths = [source.path for source in self._sources]
         paths = await job.queue.run(lambda: files.reconcile(paths))

@@ -12,14 +12,7 @@ from worker.intake.reader import read
 from worker.job_directory import DEAD_LETTER_NAME, QUEUE_NAME
 from worker.jobs import UsageError
 from worker.jobs.embedded_standing import read_standing
-from worker.jobs.engine import (
-    Choice,
-    GiveUp,
-    OpenFeed,
-    OpenTaker,
-    Replayed,
-    Standing,
-)
+from worker.jobs.engine import Choice, GiveUp, OpenFeed, OpenTaker, Replayed, Standing
 from worker.jobs.from_settings import job_identity, record_rules
 from worker.jobs.running import prepare_directory
 from worker.outputs.result_files import ResultFiles
@@ -147,10 +140,9 @@ class OpenJob:
         self.was_used = was_used
         self.recovered = recovered
         self._out = out
-        self._files: ResultFiles | None = None
 
-    @asynccontextmanager
-    async def result_files(self) -> AsyncIterator[ResultFiles]:
+    @contextmanager
+    def result_files(self) -> Iterator[ResultFiles]:
         """Open the result files; their methods run in the thread of the queue (`queue.run`)."""
         files = ResultFiles(self._out, self.queue.store)
         try:

@@ -87,7 +87,7 @@ class Stopping:
     @contextmanager
     def at_signals(self) -> Iterator[StopRequest]:
         """Stop at SIGINT and SIGTERM."""
-        with stop_signals(self._drain, self._abandon) as request:
+        with stop_signals(self.drain, self.abandon) as request:
             yield request
 
     @contextmanager
@@ -108,14 +108,16 @@ class Stopping:
         """Wait for so many seconds, or until a stop is asked for."""
         await pause(seconds, self.requested)
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Start nothing new; abandon what is left after the time for draining."""
         self._drain_ends_s = self._clock() + self._drain_timeout_s
         self.requested.set()
         for work in self._works:
             work.drain()
-        asyncio.get_running_loop().call_later(self._drain_timeout_s, self._abandon)
+        asyncio.get_running_loop().call_later(self._drain_timeout_s, self.abandon)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Wait for nothing any longer."""
         self._is_abandoned = True
         for work in self._works:
             work.abandon()

@@ -80,7 +80,9 @@ class Metrics:
             "look at the limits of the stream and its producers.",
             registry=self._registry,
         )
-        self._add_gauges(gauges)
+        self._add_gauges_of_records(gauges)
+        self._add_gauges_of_calls(gauges)
+        self._add_health(gauges)
 
     def called(self, verdict: str, code: int | None, seconds: float) -> None:
         """Count a reply, and how long its call took; `verdict` in lower case."""
@@ -100,9 +102,8 @@ class Metrics:
         """Return all metrics in the text format of Prometheus, see `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
-    def _add_gauges(self, gauges: Gauges) -> None:
+    def _add_gauges_of_records(self, gauges: Gauges) -> None:
         add = self._add_gauge
-        add("topic_import_in_flight", "Calls open now.", gauges.in_flight)
         add(
             "topic_import_waiting_for_retry",
             "Records that failed and wait for their next attempt; they hold no slot.",
@@ -123,6 +124,10 @@ class Metrics:
             "Records in the queue, those on their way included.",
             gauges.queued,
         )
+
+    def _add_gauges_of_calls(self, gauges: Gauges) -> None:
+        add = self._add_gauge
+        add("topic_import_in_flight", "Calls open now.", gauges.in_flight)
         add(
             "topic_import_rate_in_force",
             "Calls per second that the worker allows itself now, at most the quota; 0: no quota "
@@ -140,7 +145,9 @@ class Metrics:
             "Seconds since the signature in use was made.",
             gauges.signature_age_s,
         )
-        add("topic_import_ready", "1 while records are imported, else 0.", gauges.ready)
+
+    def _add_health(self, gauges: Gauges) -> None:
+        self._add_gauge("topic_import_ready", "1 while records are imported, else 0.", gauges.ready)
         health = Gauge(
             "topic_import_health",
             "1 for the state of the service, 0 for the others: run, probe (outage, single calls "

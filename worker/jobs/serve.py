@@ -93,7 +93,7 @@ class _Service:
                 while not self.state.is_done:
                     await self._import_while_open(quota)
         self._report()
-        if self._importer.left_unsettled and self.state.counts is not None:
+        if self._importer.left_unsettled:
             return Exit.HALTED
         return (request.exit if request.is_now else None) or Exit.DONE
 

@@ -14,7 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.queues.contract import QueueAwayError, QueueError
 from worker.redis_client import redis_client, sentence
-from worker.rules.counts import Counts
+from worker.rules.counts import PLACES, Counts
 
 ANSWER_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 2.0
@@ -112,21 +112,9 @@ class Streams:
         kept, lost, found = await self._asked(self._look(keys=keys))
         lengths = dict(zip(names, found, strict=True))
         n = {text(k): int(v) for k, v in zip(kept[::2], kept[1::2], strict=True)}
-        imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
-        counts = Counts(
-            read=lengths["queued"] + imported + dead + duplicate + lost,
-            queued=lengths["queued"],
-            imported=imported,
-            dead=dead,
-            duplicate=duplicate,
-            lost=lost,
-            already_own=n.get("already_own", 0),
-            already_before=n.get("already_before", 0),
-            already_before_derived=n.get("already_before_derived", 0),
-            may_exist_twice=n.get("may_exist_twice", 0),
-            by_reason=_with_prefix(n, "reason:"),
-            by_code=_with_prefix(n, "code:"),
-        )
+        kept = n | {"queued": lengths["queued"], "lost": lost}
+        read = sum(kept.get(name, 0) for name in PLACES)
+        counts = Counts.from_kept(kept | {"read": read})
         return counts, lengths
 
     async def consumers(self) -> dict[str, int]:
@@ -199,7 +187,3 @@ def _failed_for_nobody(call: asyncio.Future[Any]) -> None:
     """Let a call that nobody awaits any more fail in silence."""
     if not call.cancelled():
         call.exception()
-
-
-def _with_prefix(counts: dict[str, int], prefix: str) -> dict[str, int]:
-    return {k.removeprefix(prefix): n for k, n in counts.items() if k.startswith(prefix) and n}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
@@ -187,7 +187,7 @@ class SqliteStore:
 
     def counts(self) -> Counts:
         with self._errors():
-            return _counts_of(dict(self._db.execute("SELECT name, n FROM counts")))
+            return Counts.from_kept(dict(self._db.execute("SELECT name, n FROM counts")))
 
     def counts_by_counting(self) -> Counts:
         """Count the rows themselves, to hold the kept counts against."""
@@ -199,16 +199,13 @@ class SqliteStore:
             codes = self._db.execute(
                 "SELECT code, count(*) FROM dead WHERE code IS NOT NULL GROUP BY code"
             ).fetchall()
-        return Counts(
+        return replace(
+            kept,
             read=sum(states.values()),
             queued=waiting,
             imported=states.get(State.IMPORTED, 0),
             dead=states.get(State.DEAD, 0),
             duplicate=states.get(State.DUPLICATE, 0),
-            already_own=kept.already_own,
-            already_before=kept.already_before,
-            already_before_derived=kept.already_before_derived,
-            may_exist_twice=kept.may_exist_twice,
             by_reason=reasons,
             by_code={str(code): n for code, n in codes},
         )
@@ -410,7 +407,6 @@ _IDENTITY_NAMES = {
     "key_field": "records.key_field",
     "topic_ids": "records.topic_ids",
 }
-_COUNT_NAMES = {item.name for item in fields(Counts)} - {"by_reason", "by_code"}
 
 
 def _taken(  # noqa: PLR0917
@@ -440,15 +436,3 @@ def _taken(  # noqa: PLR0917
         last_attempt=last_attempt,
     )
     return Delivery(record_id, topic, history)
-
-
-def _counts_of(rows: dict[str, int]) -> Counts:
-    def family(prefix: str) -> dict[str, int]:
-        return {
-            name.removeprefix(prefix): n
-            for name, n in sorted(rows.items())
-            if name.startswith(prefix) and n
-        }
-
-    plain: dict[str, Any] = {name: rows.get(name, 0) for name in _COUNT_NAMES}
-    return Counts(**plain, by_reason=family("reason:"), by_code=family("code:"))

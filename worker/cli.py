@@ -1,4 +1,4 @@
-"""Commands, options, exit codes; nothing else. Each command pays for its own imports only."""
+"""Commands, options, exit codes; nothing else. Each command imports only what it needs."""
 
 import sys
 from collections.abc import Callable, Coroutine
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
+
+from worker import __version__
 
 if TYPE_CHECKING:
     from worker.settings.model import Settings
@@ -36,13 +38,13 @@ Config = Annotated[
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="How logs are written.")]
-Level = Annotated[LogLevel, typer.Option("--log-level", help="The least level that is logged.")]
+Level = Annotated[LogLevel, typer.Option("--log-level", help="The lowest level that is logged.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory of the job.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> NoReturn:
-    """Run the command line; every mistake of a user ends in a sentence and exit 2."""
+    """Run the command line. A mistake of the user ends with a sentence and exit code 2."""
     if isinstance(sys.stdout, TextIOWrapper):
         # A path may hold what the terminal's encoding cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -68,6 +70,24 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"topic-import {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_the_program(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Declare the options that stand before a command."""
 
 
 @app.command()
@@ -152,7 +172,7 @@ def replay(
 ) -> None:
     """Put dead letters back into the queue after a fix."""
     settings = _settings(config, log_format, log_level)
-    from worker.jobs.replay import Choice
+    from worker.jobs.engine import Choice
     from worker.jobs.replay import replay as run
 
     _exit(_run(run(settings, Choice(reason, code, group), out)))
@@ -181,7 +201,7 @@ def status(
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
-    """Tell what a job or queue holds, and whether its queue and files agree."""
+    """Show what a job or queue holds, and whether its queue and files agree."""
     settings = _settings(config, log_format, log_level)
     from worker.jobs.status import status as run
 
@@ -196,7 +216,7 @@ def explain(
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
-    """Tell what an error code means and what is done about it."""
+    """Show what an error code means and what is done about it."""
     _settings(config, log_format, log_level)
     from worker.jobs.explain import explain as run
 
@@ -209,10 +229,10 @@ def simulate(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8200,
     quota: Annotated[int, typer.Option("--quota", min=0, help="Calls a second; 0: none.")] = 200,
     latency: Annotated[
-        float, typer.Option("--latency", min=0, help="Seconds until the answer.")
+        float, typer.Option("--latency", min=0, help="Seconds until the reply.")
     ] = 0.0,
     jitter: Annotated[
-        float, typer.Option("--jitter", min=0, help="Up to so many seconds until the arrival.")
+        float, typer.Option("--jitter", min=0, help="Delay of the arrival, at most, in seconds.")
     ] = 0.0,
     fault: Annotated[
         list[str] | None,
@@ -226,7 +246,7 @@ def simulate(
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
-    """Serve a local stand-in of the service, strict and with faults as asked for."""
+    """Serve a local stand-in of the service, strict, with the faults that are asked for."""
     settings = _settings(config, log_format, log_level)
     from worker.jobs.simulate import Options
     from worker.jobs.simulate import simulate as run

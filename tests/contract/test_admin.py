@@ -206,12 +206,12 @@ async def test_a_failing_status_is_500_and_logged_once_until_it_recovers(
     answers = await get("/readyz", "/", "/readyz", "/readyz", "/healthz", "/metrics", status=status)
     assert [answer.status for answer in answers] == [500, 500, 500, 200, 200, 200]
     for answer in answers[:3]:
-        assert answer.text == "the status cannot be told; the log says why"
+        assert answer.text == "the status cannot be shown; the log says why"
     logged = "".join(capsys.readouterr())
-    assert logged.count("the admin endpoint cannot tell") == 1
+    assert logged.count("the admin endpoint failed") == 1
     assert logged.count("RuntimeError: the inner trouble") == 1
     await get("/readyz", status=status)
-    assert "the admin endpoint cannot tell" in "".join(capsys.readouterr())
+    assert "the admin endpoint failed" in "".join(capsys.readouterr())
 
 
 def machine_has_ipv6() -> bool:

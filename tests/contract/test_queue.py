@@ -37,7 +37,7 @@ async def test_the_same_topic_from_another_line_is_a_duplicate(queue: Queue) -> 
     await queue.put([read_record(1), read_record(7, name="topic 1")])
     counts = await queue.counts()
     assert (counts.read, counts.queued, counts.duplicate) == (2, 1, 1)
-    assert counts.add_up
+    assert counts.is_balanced
 
 
 async def test_other_content_for_a_topic_id_is_a_conflict(queue: Queue) -> None:
@@ -89,7 +89,7 @@ async def test_only_a_rejected_record_without_doubt_can_be_replaced(
     await queue.put([read_record(1, own_id="x", name="mended")])
     counts = await queue.counts()
     assert (counts.queued, counts.dead) == ((0, 2) if may_exist else (1, 0))
-    assert counts.add_up
+    assert counts.is_balanced
 
 
 async def test_a_changed_line_that_was_imported_is_a_conflict(queue: Queue) -> None:

@@ -143,7 +143,7 @@ class QueueMachine(RuleBasedStateMachine):
     def the_queue_holds_what_the_model_holds(self) -> None:
         counts = self.store.counts()
         states = Counter(self.model.states.values())
-        assert counts.add_up
+        assert counts.is_balanced
         assert counts == self.store.counts_by_counting()
         assert counts.read == len(self.model.states)
         for state in ("queued", "imported", "dead", "duplicate"):
@@ -209,7 +209,7 @@ class LettersMachine(RuleBasedStateMachine):
     @invariant()
     def the_sums_hold(self) -> None:
         counts = self.store.counts()
-        assert counts.add_up
+        assert counts.is_balanced
         assert counts == self.store.counts_by_counting()
         assert len(self.store.lines("dead", 0, 1000)) == counts.dead
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support.engines import OURS, running
+from tests.support.engines import OURS, RedisUnderTest, running
 from tests.support.queues import RULES, read_record
 from tests.support.redis_server import RedisServer, binaries
 from worker.queues.contract import QueueError
-from worker.queues.redis.queue import RedisQueue, Taking
+from worker.queues.redis.queue import Taking
 from worker.queues.redis.streams import StreamUrl
 
 PASSWORD = "s3cret-and-long"

@@ -193,6 +193,25 @@ def test_a_full_disk_pauses_a_replica_until_there_is_room(
         assert Counter(copied) == Counter(line["topic_id"] for line in results(durable_server))
 
 
+def test_a_full_disk_under_an_embedded_service_stops_it_until_there_is_room(
+    tmp_path: Path, start: Start
+) -> None:
+    with simulator("--latency", "0.05") as service:
+        job = Job(tmp_path, service.url)
+        job.out.mkdir()
+        (job.out / "imported.jsonl").symlink_to("/dev/full")
+        job.run("enqueue", job.write(records(400)))
+        replica = start(job, "--until-empty")
+        wait_until(lambda: "halted (storage)" in replica.get("readyz")[1])
+        assert "No space left on device" in replica.get("readyz")[1]
+        (job.out / "imported.jsonl").unlink()
+        said, logged = replica.process.communicate(timeout=PATIENCE_S)
+        assert replica.process.returncode == 0, logged
+        assert "a defect" not in logged
+        assert "imported 400 + dead 0" in said
+        assert len(job.imported()) == service.ledger()["created"] == 400
+
+
 def test_a_second_signal_ends_a_replica_while_redis_hangs(
     tmp_path: Path, start: Start, durable_server: RedisServer
 ) -> None:

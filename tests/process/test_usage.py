@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.processes import ROOT, Job
 from tests.support.topics import record
+from worker import __version__
 
 
 def refused(job: Job, *words: str | Path, **settings: Any) -> str:
@@ -81,6 +82,12 @@ def test_an_unknown_redis_option_is_named(offline_job: Job) -> None:
         assert "queue.url: " in output
         assert "foo" in output
         assert "hunter2" not in output
+
+
+def test_the_version_is_printed(offline_job: Job) -> None:
+    done = offline_job.run("--version")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == f"topic-import {__version__}\n"
 
 
 def test_a_missing_host_is_reported(offline_job: Job) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.rules.counts import Counts, dead_letter_counts, imported_counts
+from worker.rules.counts import Counts, balance, dead_letter_counts, imported_counts
 from worker.rules.outcome import Already, DeadLetter, History, Imported, Reason, Released
 from worker.rules.record import Record, content_hash
 from worker.rules.result_lines import (
@@ -59,8 +59,26 @@ def test_times_are_rfc_3339_in_utc() -> None:
 
 
 def test_counts_detect_a_wrong_total() -> None:
-    assert Counts(read=10, queued=1, imported=2, dead=3, duplicate=4).add_up
-    assert not Counts(read=9, queued=1, imported=2, dead=3, duplicate=4).add_up
+    assert Counts(read=10, queued=1, imported=2, dead=3, duplicate=4).is_balanced
+    assert not Counts(read=9, queued=1, imported=2, dead=3, duplicate=4).is_balanced
+
+
+def test_counts_are_read_from_what_a_queue_keeps_and_listed_by_name() -> None:
+    kept = {"read": 4, "imported": 1, "dead": 2, "lost": 1, "reason:invalid": 2, "code:10010": 0}
+    counts = Counts.from_kept(kept | {"rotated:dead": 7})
+    assert counts == Counts(read=4, imported=1, dead=2, lost=1, by_reason={"invalid": 2})
+    assert Counts(**counts.as_dict()) == counts
+    assert counts.is_balanced
+    assert counts.places() == {"queued": 0, "imported": 1, "dead": 2, "duplicate": 0, "lost": 1}
+    assert "lost" not in Counts().places()
+    assert counts.as_dict().keys() - counts.numbers().keys() == {"by_reason", "by_code"}
+
+
+def test_the_balance_shows_whether_the_sum_holds() -> None:
+    line = "queued 1,000 + imported 0 + dead 0 + duplicate 0"
+    assert balance(Counts(read=1000, queued=1000)) == f"read 1,000 = {line}"
+    assert balance(Counts(read=999, queued=1000)) == f"read 999 IS NOT {line}"
+    assert balance(Counts(read=1, lost=1)).endswith(" + LOST 1")
 
 
 def test_a_record_has_a_source_and_a_content_hash() -> None:

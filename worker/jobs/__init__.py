@@ -1,4 +1,4 @@
-"""The jobs: each command's work, composed from the parts. Only here all of them are known."""
+"""The jobs: what each command does. Only this package knows all the parts and composes them."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes (a contract)."""
+    """Exit codes of the commands; they never change."""
 
     DONE = 0
     SOME_DEAD = 1
@@ -18,19 +18,19 @@ class Exit(IntEnum):
 
 
 class UsageError(Exception):
-    """Nothing was started: what is wrong, where, and what to do."""
+    """Nothing was started. The message says what is wrong, where, and what to do."""
 
 
-def say(*lines: str) -> None:
-    """Print the result of a command.
+def print_result(*lines: str) -> None:
+    """Print what a command found, a line for each argument, on standard output.
 
-    A reader who went away (`| head`) ends the printing and not the command. Raises UsageError
-    where standard output cannot be written for another reason.
+    If the reader went away (`| head`), the rest is dropped and the command goes on. Raises
+    UsageError if standard output cannot be written for another reason.
     """
     try:
         print(*lines, sep="\n", flush=True)
     except BrokenPipeError:
-        # What is still buffered must not be tried again at the exit.
+        # Python would write the rest of its buffer at the exit, and fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

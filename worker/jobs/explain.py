@@ -1,4 +1,4 @@
-"""What an error code means and what the worker does with it."""
+"""Show what an error code means and what the worker does about it."""
 
 import sys
 from dataclasses import asdict
@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 
-from worker.jobs import Exit, say
+from worker.jobs import Exit, print_result
 from worker.rules.codes import CODES, Action, Code, lookup
 
 _WHAT_HAPPENS = {
     Action.IMPORTED: "the record is settled as imported",
     Action.EXISTS: "imported, if only we can have made it (a derived TopicId, or an earlier "
-    "attempt whose answer was lost); else a conflict, or what records.on_existing says",
+    "call whose reply never arrived); else a conflict, or what records.on_existing says",
     Action.RETRY: "the record waits (exponential back-off, full jitter) and is tried again",
     Action.THROTTLED: "the whole worker slows down; the record is tried again, no attempt counted",
     Action.RENEW: "a new signature for all in flight; tried again, no attempt counted",
@@ -28,11 +28,11 @@ def explain(code: int | None, *, as_json: bool) -> Exit:
     if as_json:
         content: Any = [_as_dict(entry) for entry in entries]
         shown = content if code is None else content[0]
-        say(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+        print_result(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
     elif code is None:
         _print_table(entries)
     else:
-        say("\n".join(_lines(entries[0])))
+        print_result("\n".join(_lines(entries[0])))
     return Exit.DONE
 
 
@@ -78,7 +78,7 @@ def _print_table(entries: list[Code]) -> None:
             (e.code, e.action.value, "ambiguous" if e.ambiguous else "", e.meaning, e.hint)
             for e in sorted(entries, key=lambda e: e.code)
         )
-        say(*("\t".join(map(str, row)) for row in columns))
+        print_result(*("\t".join(map(str, row)) for row in columns))
         return
     from rich.console import Console  # noqa: PLC0415 - paid only where there is a terminal
     from rich.table import Table  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Feeding: the inputs are read in a thread of their own and put into the queue."""
+"""Feeding: a thread of its own reads the inputs, and puts their records into the queue."""
 
 import asyncio
 import threading
@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from worker.intake.reader import batches
-from worker.intake.sources import Source
+from worker.intake.sources import InputError, Source, resolve
+from worker.jobs import UsageError
 from worker.rules.record import Record
 from worker.rules.topic.topic import RecordRules
 
@@ -15,17 +16,31 @@ Result = TypeVar("Result")
 
 
 class PutQueue(Protocol):
-    """The half of the queue that is fed."""
+    """The half of a queue that is fed; the promises stand in `worker.queues.contract`."""
 
     async def put(self, records: list[Record]) -> int: ...
 
     async def mark_input(self, path: str, *, unfinished: bool) -> None: ...
 
 
-class Feeder:
-    """Puts all records of the sources into the queue, a batch at a time, `limit` new ones at most.
+def resolve_inputs(paths: list[str]) -> list[Source]:
+    """Return the sources of all inputs. Raises UsageError that names each unreadable one."""
+    sources, problems = [], []
+    for path in paths:
+        try:
+            sources.append(resolve(path))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("\n".join(problems))
+    return sources
 
-    The thread is a daemon: one that waits for standard input cannot be stopped otherwise.
+
+class Feeder:
+    """Puts all records of the sources into the queue in batches, up to `limit` new ones.
+
+    `on_change` is called in the event loop after new records were put, and at the end. The thread
+    is a daemon, because a thread that waits for standard input cannot be stopped.
     """
 
     def __init__(
@@ -47,10 +62,12 @@ class Feeder:
         self._stopped = threading.Event()
         self._loop = asyncio.get_running_loop()
         self.feeding = bool(sources)
+        """Whether more records may come."""
         self.failure: Exception | None = None
-        """Why the reading ended early; whatever it was, the job must not wait for more."""
+        """Why the reading ended early, a defect included: the job must not wait for more."""
 
     def start(self) -> None:
+        """Start to read, if there is an input."""
         if self.feeding:
             threading.Thread(target=self._read_all, name="intake", daemon=True).start()
 
@@ -64,9 +81,9 @@ class Feeder:
         try:
             for source in self._sources:
                 self._read(source)
-        except Exception as error:  # noqa: BLE001 - handed to the job, which waits for it
+        except Exception as error:  # noqa: BLE001 - passed to the job, which waits for the end
             failure = error
-        with suppress(RuntimeError):  # the loop is gone, and nobody waits for this
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits for the end
             self._loop.call_soon_threadsafe(self._ended, failure)
 
     def _ended(self, failure: Exception | None) -> None:
@@ -89,7 +106,7 @@ class Feeder:
         self._await(self._queue.mark_input(source.name, unfinished=False))
 
     def _await(self, job: Coroutine[Any, Any, Result]) -> Result:
-        """Run a job in the loop from the thread of the intake."""
+        """Run a coroutine in the event loop, from the thread of the intake."""
         return asyncio.run_coroutine_threadsafe(job, self._loop).result()
 
     def _is_done(self) -> bool:

@@ -1,4 +1,4 @@
-"""Signals as a context: the first asks to stop, the second to stop now."""
+"""SIGINT and SIGTERM: the first asks to stop, the second to stop at once."""
 
 import asyncio
 import signal
@@ -14,9 +14,10 @@ _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 
 
 class StopRequest:
-    """Whether somebody asked to stop, and with which exit code the process then ends.
+    """Whether a stop was asked for.
 
-    `is_now`: asked a second time, and so to wait for nothing.
+    `exit`: the exit code of the first signal, None before it came. `is_now`: a second signal came,
+    so nothing is waited for.
     """
 
     def __init__(self) -> None:
@@ -28,14 +29,14 @@ class StopRequest:
 def stop_signals(
     on_first: Callable[[], None], on_second: Callable[[], None]
 ) -> Iterator[StopRequest]:
-    """Route SIGINT and SIGTERM to the two callbacks."""
+    """Call `on_first` at the first SIGINT or SIGTERM, and `on_second` at each one after it."""
     loop = asyncio.get_running_loop()
     request = StopRequest()
 
     def stop(number: signal.Signals) -> None:
         if request.exit is None:
             request.exit = _EXITS[number]
-            log.info("stopping: what is under way may finish; once more to stop now")
+            log.info("stopping: calls in flight may finish; a second signal stops at once")
             on_first()
         else:
             log.warning("stopping now")
@@ -50,5 +51,5 @@ def stop_signals(
         for number in _EXITS:
             loop.remove_signal_handler(number)
             if request.exit is not None:
-                # The process ends: one more must not end it in the middle of its last words.
+                # Ignore further signals: the final report is being written.
                 signal.signal(number, signal.SIG_IGN)

@@ -1,10 +1,10 @@
-"""The stand-in of the service as a command."""
+"""Serve the stand-in of the service until a signal."""
 
 import asyncio
 import signal
 from dataclasses import dataclass, field
 
-from worker.jobs import Exit, UsageError, say
+from worker.jobs import Exit, UsageError, print_result
 from worker.settings.model import Settings, SettingsError
 from worker.settings.secret_key import secret_key
 from worker.simulator.behaviour import TRANSPORT_FAULTS, Rules
@@ -17,7 +17,7 @@ DEMO_KEY = "5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5e"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command's options."""
+    """The options of the command."""
 
     host: str
     port: int
@@ -28,7 +28,10 @@ class Options:
 
 
 async def simulate(settings: Settings, options: Options) -> Exit:
-    """Serve until SIGINT or SIGTERM. Raises UsageError for a fault that it does not know."""
+    """Serve until SIGINT or SIGTERM.
+
+    Raises UsageError for a fault that does not exist, or an address that cannot be listened on.
+    """
     rules = _rules(settings, options)
     address = Address(options.host, options.port, options.latency_s, options.jitter_s)
     serving = asyncio.ensure_future(serve(rules, address, lambda url: _announce(url, rules)))
@@ -41,12 +44,12 @@ async def simulate(settings: Settings, options: Options) -> Exit:
         reason = error.strerror or str(error)
         raise UsageError(f"--host {options.host} --port {options.port}: {reason}") from None
     counted = ", ".join(f"{name} {n:,}" for name, n in sorted(answers.items()))
-    say(f"answered: {counted or 'no call'}")
+    print_result(f"answered: {counted or 'no call'}")
     return Exit.DONE
 
 
 def parse_faults(faults: list[str]) -> dict[str, float]:
-    """Read KIND=PROBABILITY; raises UsageError for one that makes no sense."""
+    """Return the probabilities by kind. Raises UsageError for what is no KIND=PROBABILITY."""
     parsed: dict[str, float] = {}
     for fault in faults:
         kind, _, text = fault.partition("=")
@@ -81,9 +84,9 @@ def _rules(settings: Settings, options: Options) -> Rules:
 
 
 def _announce(url: str, rules: Rules) -> None:
-    say(f"listening on {url} (what was created: {url}/ledger)")
+    print_result(f"listening on {url} (what was created: {url}/ledger)")
     if rules.secret_key == DEMO_KEY:
-        say(
+        print_result(
             f"TOPIC_IMPORT_APP__SDK_APP_ID={rules.sdk_app_id} "
             f"TOPIC_IMPORT_APP__SECRET_KEY={DEMO_KEY} "
             f"topic-import backfill FILE --base-url {url}",

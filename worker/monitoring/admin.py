@@ -1,4 +1,4 @@
-"""What monitors and people ask a running service: is it alive, is it ready, what does it do."""
+"""The HTTP endpoint of a running service for monitors and people: alive, ready, status, metrics."""
 
 import asyncio
 import errno
@@ -21,13 +21,13 @@ from worker.settings.addresses import host_and_port
 log = logger()
 
 CONNECTIONS_MAX = 64
-"""They share the process's files with the calls: a monitor gone wild must not stop the import."""
+"""Connections use the open files that the calls need, so a monitor must not open too many."""
 KEEP_ALIVE_S = 75.0
 LINGER_S = 1.0
 SHUTDOWN_S = 0.1
 METHODS = ("GET", "HEAD")
 HEADERS = {
-    "Server": "topic-import",  # in place of the library's, which tells versions
+    "Server": "topic-import",  # in place of the header of the library, which shows versions
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
@@ -58,12 +58,12 @@ _silent.propagate = False
 
 
 class AdminError(Exception):
-    """The endpoint cannot listen; a sentence that says why and what to do."""
+    """The endpoint cannot listen. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the service does now: is it ready, why (not), and the facts as a person reads them."""
+    """Whether the service is ready, the reason if it is not, and facts for people by label."""
 
     ready: bool
     reason: str
@@ -71,7 +71,10 @@ class Status:
 
 
 class AdminServer:
-    """The admin endpoint on `host:port`; port 0: a free one. Use as an async context manager."""
+    """The admin endpoint on `host:port`; port 0 takes a free one. An async context manager.
+
+    Raises AdminError for an address that is wrong, or that cannot be listened on.
+    """
 
     def __init__(self, listen: str, status: Callable[[], Status], metrics: Metrics) -> None:
         self._listen = listen
@@ -119,16 +122,16 @@ class AdminServer:
             response = page()
         except Exception as error:
             if source not in self._failing:
-                # Once: a probe comes every few seconds, and a traceback each time helps nobody.
+                # Only once: a monitor that asks every few seconds would fill the log.
                 self._failing.add(source)
-                log.error("the admin endpoint cannot tell", what=source, exc_info=error)
-            return _plain(f"the {source} cannot be told; the log says why", 500)
+                log.error("the admin endpoint failed", what=source, exc_info=error)
+            return _plain(f"the {source} cannot be shown; the log says why", 500)
         self._failing.discard(source)
         return response
 
 
 class _Server(web.Server):
-    """Makes the connections, no more than `CONNECTIONS_MAX` at once."""
+    """Accepts connections, at most `CONNECTIONS_MAX` at once."""
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(
@@ -147,7 +150,7 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """Answers what is no HTTP as it answers all else: without versions, and unlogged."""
+    """Answers a broken request like any other: without versions, and without a log line."""
 
     def handle_error(
         self,
@@ -172,7 +175,7 @@ def _readiness(status: Status) -> web.Response:
 
 
 def _metrics(metrics: Metrics) -> web.Response:
-    """Write the metrics; their labels are the program's own words and numbers."""
+    """Answer with the metrics. Their labels hold no user data, so none needs redacting."""
     return web.Response(body=metrics.render(), headers=HEADERS | {"Content-Type": CONTENT_TYPE})
 
 
@@ -191,7 +194,7 @@ def _page(status: Status) -> web.Response:
 
 
 def _html(text: str) -> str:
-    # Redacted first: an escaped secret would not be found.
+    # Redacted before it is escaped: an escaped secret would not be recognised.
     return escape(_one_line(text))
 
 
@@ -200,7 +203,7 @@ def _one_line(text: str) -> str:
 
 
 def _sentence(listen: str, error: OSError | ValueError) -> str:
-    """Say why the address cannot be had, and what to do."""
+    """Return why the endpoint cannot listen on the address, and what to do."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, socket.gaierror | ValueError):
         trouble = "the host cannot be resolved: name an address of this machine"

@@ -1,4 +1,4 @@
-"""What monitors read of a service: every metric by name, kind and meaning, in one place."""
+"""The metrics of a service: the name, kind and meaning of each, in one place."""
 
 import math
 from collections import deque
@@ -9,15 +9,16 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
 from worker.logs import logger
+from worker.rules.service_status import State
 
 log = logger()
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OUTCOMES = ("imported", "dead", "duplicate")
-STATES = ("run", "probe", "halt", "drain")
+STATES = tuple(state.value for state in State)
 CALL_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CODES_MAX = 200
-"""A service that answers with a new code each time must not fill the memory with series."""
+"""Most codes that get a series of their own: new codes without end must not fill the memory."""
 OTHER_CODE = "other"
 QUOTA_USE_WINDOW_S = 10.0
 SAMPLE_EVERY_S = 1.0
@@ -25,10 +26,10 @@ SAMPLE_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What is read anew for every scrape; NaN: not known now, and left out.
+    """Functions that are called at every scrape; a gauge that returns NaN is left out.
 
-    `calls_started`: all calls of this process so far, of which the used share of the quota is
-    worked out.
+    `calls_started`: all calls of this process so far; the used share of the quota is computed from
+    it.
     """
 
     in_flight: Callable[[], float]
@@ -44,7 +45,7 @@ class Gauges:
 
 
 class Metrics:
-    """The metrics of one service; `quota_per_s` 0: no quota is kept."""
+    """The metrics of one service. `quota_per_s`: calls a second, 0 without a quota."""
 
     def __init__(self, gauges: Gauges, *, quota_per_s: float, clock: Callable[[], float]) -> None:
         self._registry = _Registry()
@@ -79,28 +80,30 @@ class Metrics:
             "look at the limits of the stream and its producers.",
             registry=self._registry,
         )
-        self._add_gauges(gauges)
+        self._add_gauges_of_records(gauges)
+        self._add_gauges_of_calls(gauges)
+        self._add_health(gauges)
 
     def called(self, verdict: str, code: int | None, seconds: float) -> None:
-        """Count a reply; `verdict` in lower case."""
-        self._quota_use.look()
+        """Count a reply, and how long its call took; `verdict` in lower case."""
+        self._quota_use.sample()
         self._calls.labels(verdict, self._code_label(code)).inc()
         self._seconds.observe(seconds)
 
     def settled(self, outcome: str, count: int) -> None:
-        """Count records that came to one of `OUTCOMES`."""
+        """Count records that were settled with one of `OUTCOMES`."""
         self._records[outcome].inc(count)
 
     def lost(self, count: int) -> None:
+        """Count records that Redis no longer held when they were due."""
         self._lost.inc(count)
 
     def render(self) -> bytes:
-        """Write all metrics in Prometheus' text format, for `CONTENT_TYPE`."""
+        """Return all metrics in the text format of Prometheus, see `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
-    def _add_gauges(self, gauges: Gauges) -> None:
+    def _add_gauges_of_records(self, gauges: Gauges) -> None:
         add = self._add_gauge
-        add("topic_import_in_flight", "Calls open now.", gauges.in_flight)
         add(
             "topic_import_waiting_for_retry",
             "Records that failed and wait for their next attempt; they hold no slot.",
@@ -121,6 +124,10 @@ class Metrics:
             "Records in the queue, those on their way included.",
             gauges.queued,
         )
+
+    def _add_gauges_of_calls(self, gauges: Gauges) -> None:
+        add = self._add_gauge
+        add("topic_import_in_flight", "Calls open now.", gauges.in_flight)
         add(
             "topic_import_rate_in_force",
             "Calls per second that the worker allows itself now, at most the quota; 0: no quota "
@@ -138,7 +145,9 @@ class Metrics:
             "Seconds since the signature in use was made.",
             gauges.signature_age_s,
         )
-        add("topic_import_ready", "1 while records are imported, else 0.", gauges.ready)
+
+    def _add_health(self, gauges: Gauges) -> None:
+        self._add_gauge("topic_import_ready", "1 while records are imported, else 0.", gauges.ready)
         health = Gauge(
             "topic_import_health",
             "1 for the state of the service, 0 for the others: run, probe (outage, single calls "
@@ -147,15 +156,15 @@ class Metrics:
             registry=self._registry,
         )
         for state in STATES:
-            is_it = partial(_is_state, gauges.state, state)
-            health.labels(state).set_function(self._safely("topic_import_health", is_it))
+            is_current = partial(_is_state, gauges.state, state)
+            health.labels(state).set_function(self._safely("topic_import_health", is_current))
 
     def _add_gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         gauge = Gauge(name, meaning, registry=self._registry)
         gauge.set_function(self._safely(name, read))
 
     def _safely(self, name: str, read: Callable[[], float]) -> Callable[[], float]:
-        """Leave out a gauge that fails: the others are wanted most when something is wrong."""
+        """Return NaN for a gauge that fails, so that the others can still be read."""
 
         def value() -> float:
             try:
@@ -184,7 +193,7 @@ def _is_state(read: Callable[[], str], state: str) -> float:
 
 
 class _Registry(CollectorRegistry):
-    """Without the library's `_created` series, which nobody asked for, and without unknowns."""
+    """Leaves out the `_created` series of the library, and values that are not known (NaN)."""
 
     def collect(self) -> Iterator[Metric]:
         for metric in super().collect():
@@ -197,10 +206,10 @@ class _Registry(CollectorRegistry):
 
 
 class _QuotaUse:
-    """The used share of the quota, of a count that only grows.
+    """The used share of the quota, computed from the number of calls so far.
 
-    Samples are taken with the replies, and the last one of each second is kept. That needs no
-    timer: where a second has none no reply came, and nearly all counted since was started later.
+    A sample is taken with each reply, and the last one of each second is kept. No timer is needed:
+    a second without a sample had no reply, so nearly all calls counted since started later.
     """
 
     def __init__(
@@ -211,7 +220,8 @@ class _QuotaUse:
         self._clock = clock
         self._samples = deque([(clock(), 0.0)])
 
-    def look(self) -> None:
+    def sample(self) -> None:
+        """Note how many calls there were until now."""
         now_s = self._clock()
         samples = self._samples
         if now_s // SAMPLE_EVERY_S == samples[-1][0] // SAMPLE_EVERY_S:
@@ -221,12 +231,12 @@ class _QuotaUse:
             samples.popleft()
 
     def ratio(self) -> float:
-        """Tell it between 0 and 1; NaN without a quota."""
-        self.look()
+        """Return the used share of the quota, 1 for all of it; NaN without a quota."""
+        self.sample()
         if not self._quota_per_s:
             return math.nan
         since_s, calls = self._samples[0]
-        # After a pause the oldest sample is older than the window, and what was counted is not.
+        # After a pause the oldest sample is older than the window, but the calls since are not.
         seconds = min(self._clock() - since_s, QUOTA_USE_WINDOW_S + SAMPLE_EVERY_S)
         seconds = max(seconds, SAMPLE_EVERY_S)
         return (self._calls() - calls) / seconds / self._quota_per_s

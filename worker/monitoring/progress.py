@@ -1,4 +1,4 @@
-"""What people see while it runs: one line on a terminal, a log line now and then elsewhere."""
+"""The progress of a run: a live line on a terminal, a log line every few seconds elsewhere."""
 
 import asyncio
 import sys
@@ -22,7 +22,7 @@ async def show(
     limits: Limits,
     is_feeding: Callable[[], bool],
 ) -> None:
-    """Show progress on standard error until cancelled."""
+    """Show the progress on standard error until cancelled."""
     if sys.stderr.isatty():
         await _on_terminal(read_counts, counters, limits, is_feeding)
     else:
@@ -72,7 +72,7 @@ async def _on_terminal(
 
 def _speed(calls_per_s: float, limits: Limits) -> str:
     if limits.is_probing:
-        return f"service unwell, asking now and then for {limits.probing_for_s:.0f} s"
+        return f"outage for {limits.probing_for_s:.0f} s, single calls only"
     allowed = f" of {limits.rate_per_s:.0f}" if limits.rate_per_s else ""
     return f"{calls_per_s:.0f}{allowed} calls/s"
 
@@ -80,18 +80,15 @@ def _speed(calls_per_s: float, limits: Limits) -> str:
 async def _in_log(read_counts: ReadCounts, counters: Counters, limits: Limits) -> None:
     while True:
         await asyncio.sleep(LOG_EVERY_S)
-        tell(await read_counts(), counters, limits)
+        log_progress(await read_counts(), counters, limits)
 
 
-def tell(counts: Counts, counters: Counters, limits: Limits) -> None:
-    """Log where all records are and how fast it goes."""
+def log_progress(counts: Counts, counters: Counters, limits: Limits) -> None:
+    """Log where all records are and how fast calls are made."""
     log.info(
         "progress",
         read=counts.read,
-        queued=counts.queued,
-        imported=counts.imported,
-        dead=counts.dead,
-        duplicate=counts.duplicate,
+        **counts.places(),
         calls=counters.calls,
         throttled=counters.throttled,
         rate_in_force=round(limits.rate_per_s, 1),

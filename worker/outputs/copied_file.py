@@ -1,4 +1,4 @@
-"""A file that only grows: the copy of what a stream holds."""
+"""A file to which lines are only appended: the copy of what a stream holds."""
 
 import os
 from contextlib import suppress
@@ -9,21 +9,21 @@ from worker.outputs.files import PAGE_BYTES, append_whole, open_private, rotated
 
 
 class CopiedFile:
-    """A file of lines that is only ever added to, and rotates by size. Raises OSError.
+    """A file of lines that is only appended to, and rotates by size. Raises OSError.
 
-    A line that a crash tore is cut off when it is opened again.
+    Opening it cuts off an incomplete last line, which a crash left.
     """
 
     def __init__(self, path: Path, *, rotate_at_bytes: int) -> None:
         self.path = path
         self._rotate_at_bytes = rotate_at_bytes
         self._file = open_private(path)
-        if path.is_file():  # and no device
+        if path.is_file():  # not a device
             self._file.truncate(_end_of_last_line(self._file))
             self._file.seek(0, os.SEEK_END)
 
     def append(self, lines: list[bytes]) -> None:
-        """Add all lines, or none where the disk refuses; to a new file if the old was removed."""
+        """Append all lines, or none if the disk refuses; to a new file if the old was removed."""
         if not self._is_in_place():
             fresh = open_private(self.path)
             self._file.close()
@@ -40,12 +40,12 @@ class CopiedFile:
             return False
 
     def _rotate(self) -> None:
-        """Go on in a new file, which is there before the old one is put aside."""
+        """Begin a new file, opened before the old one is renamed: a full disk changes nothing."""
         fresh_path = self.path.with_name(f"{self.path.name}.new")
         fresh = open_private(fresh_path, os.O_TRUNC)
         try:
             number = max(rotated_seqs(self.path), default=0) + 1
-            with suppress(FileNotFoundError):  # somebody took it away
+            with suppress(FileNotFoundError):  # somebody removed it
                 self.path.rename(rotated_path(self.path, number))
             fresh_path.rename(self.path)
         except OSError:

@@ -1,18 +1,18 @@
 """The sums of a job: `report.json` (a contract) and the summary that people read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
 
 from worker.redaction import redact
-from worker.rules.counts import Counters, Counts
+from worker.rules.counts import RARE, Counters, Counts, balance
 from worker.rules.result_lines import rfc3339
 from worker.rules.verdict import Halt
 
 COMMUNITY_TOPICS_MAX = 200
-"""What a community holds at most (page of usage limits)."""
+"""The most topics that a community holds (usage limits page of the service)."""
 CROWDED_SHOWN = 5
 CROWDED_LISTED = 1000
 
@@ -21,7 +21,8 @@ CROWDED_LISTED = 1000
 class Report:
     """Where a job stands and what this run did; `started`, `ended` in Unix seconds.
 
-    The records' counts are the job's, over all its runs; calls, seconds and rates are this run's.
+    The counts of records belong to the job, over all its runs; calls, seconds and rates belong to
+    this run.
     """
 
     counts: Counts
@@ -38,35 +39,24 @@ class Report:
         return self.counters.calls / self.seconds if self.seconds > 0 else 0.0
 
     def as_json(self) -> bytes:
-        """Write `report.json`."""
-        counts, counters = self.counts, self.counters
+        """Return the content of `report.json`."""
         quota_used = self.rate_per_s / self.quota_per_s if self.quota_per_s else None
+        numbers = self.counts.numbers()
+        rare = {name: numbers.pop(name) for name in RARE}
         content: dict[str, Any] = {
-            "read": counts.read,
-            "queued": counts.queued,
-            "imported": counts.imported,
-            "already_own": counts.already_own,
-            "already_before": counts.already_before,
-            "dead": counts.dead,
-            "duplicate": counts.duplicate,
-            "calls": counters.calls,
-            "retries": counters.retries,
-            "throttled": counters.throttled,
-            "renewals": counters.renewals,
+            **numbers,
+            **asdict(self.counters),
             "seconds": round(self.seconds, 3),
             "rate_per_s": round(self.rate_per_s, 3),
             "quota_per_s": self.quota_per_s,
             "quota_used": None if quota_used is None else round(quota_used, 4),
             "halted": self._halted(),
-            "by_reason": counts.by_reason,
-            "by_code": counts.by_code,
+            "by_reason": self.counts.by_reason,
+            "by_code": self.counts.by_code,
             "started": rfc3339(self.started),
             "ended": rfc3339(self.ended),
+            **{name: n for name, n in rare.items() if n},
         }
-        # What most jobs never have.
-        for name in ("lost", "already_before_derived", "may_exist_twice"):
-            if value := getattr(counts, name):
-                content[name] = value
         if self.crowded:
             content["crowded_communities"] = crowded_dict(self.crowded)
         return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
@@ -78,16 +68,12 @@ class Report:
 
 
 def sums(counts: Counts) -> list[str]:
-    """Say in lines where all records are, and that the sum holds."""
+    """Return lines for people: where all records are, and what is remarkable about them."""
     c = counts
-    verb = "=" if c.add_up else "IS NOT"
-    lines = [
-        f"read {c.read:,} {verb} queued {c.queued:,} + imported {c.imported:,} "
-        f"+ dead {c.dead:,} + duplicate {c.duplicate:,}" + (f" + LOST {c.lost:,}" if c.lost else "")
-    ]
+    lines = [balance(c)]
     if c.already_own or c.already_before:
         lines.append(
-            f"of the imported, {c.already_own:,} were made by an attempt whose answer was lost, "
+            f"of the imported, {c.already_own:,} were made by a call whose reply never arrived, "
             f"{c.already_before:,} existed before"
         )
     if c.already_before_derived:
@@ -109,7 +95,7 @@ def sums(counts: Counts) -> list[str]:
 
 
 def crowded_line(crowded: Sequence[tuple[str, int]]) -> str:
-    """Warn of communities with more topics than the service's documented limit."""
+    """Return a warning that names communities with more topics than the service allows."""
     shown = ", ".join(f"{community} {n:,}" for community, n in crowded[:CROWDED_SHOWN])
     more = f" and {len(crowded) - CROWDED_SHOWN:,} more" if len(crowded) > CROWDED_SHOWN else ""
     return (
@@ -119,7 +105,7 @@ def crowded_line(crowded: Sequence[tuple[str, int]]) -> str:
 
 
 def crowded_dict(crowded: Sequence[tuple[str, int]]) -> dict[str, Any]:
-    """Say the same for programs; the largest of them only, where they are very many."""
+    """Return the crowded communities for JSON: how many, and the largest `CROWDED_LISTED`."""
     return {
         "limit": COMMUNITY_TOPICS_MAX,
         "communities": len(crowded),
@@ -128,7 +114,7 @@ def crowded_dict(crowded: Sequence[tuple[str, int]]) -> dict[str, Any]:
 
 
 def summary(report: Report) -> list[str]:
-    """Say in lines what came of a run."""
+    """Return the summary of a run as lines for people."""
     counters = report.counters
     quota = f" of {report.quota_per_s:g} allowed" if report.quota_per_s else ""
     lines = [

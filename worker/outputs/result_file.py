@@ -1,4 +1,4 @@
-"""A result file: the projection of a queue, with each outcome in it exactly once."""
+"""A result file: a copy of the outcomes in a queue, with each of them exactly once."""
 
 import os
 import time
@@ -17,11 +17,11 @@ PAGE_LINES = 2000
 
 
 ReadLines = Callable[[int, int], list[tuple[int, bytes]]]
-"""(seq above, at most so many) -> (seq, line) in the order of the outcomes."""
+"""(seq, count) -> up to `count` pairs (seq, line) of the outcomes above `seq`, in order."""
 
 
 class Agreement(Enum):
-    """How a result file stands to the queue."""
+    """How a result file compares with the queue."""
 
     AGREES = "agrees"
     SHORTER = "shorter"
@@ -32,8 +32,8 @@ class Agreement(Enum):
 class ResultFile:
     """One result file that follows the queue. Raises OSError for what the disk refuses.
 
-    `rotated_seq`: the last outcome that was rotated away, as the queue remembers it; a rotated file
-    that it does not remember yet, after a crash, tells by its name.
+    `rotated_seq`: the last outcome that was rotated away, as the queue remembers it. After a crash
+    the name of a rotated file may hold a higher number, which counts.
     """
 
     def __init__(self, path: Path, read_lines: ReadLines, rotated_seq: int = 0) -> None:
@@ -45,10 +45,11 @@ class ResultFile:
 
     @property
     def size_bytes(self) -> int:
+        """Size of the open file; 0 for a device or a closed file."""
         return self._file.tell() if self._file and self._path.is_file() else 0
 
     def rotate(self) -> int:
-        """Put the file aside and begin a new one; the last outcome that went with it."""
+        """Rename the file and begin a new one; return the seq of the last line in the old one."""
         self.close()
         self._path.rename(rotated_path(self._path, self._written_seq))
         self._begin_seq = self._written_seq
@@ -59,11 +60,11 @@ class ResultFile:
         return f"<ResultFile {self._path} up to {self._written_seq}>"
 
     def reconcile(self, *, rewrite: bool = False, is_input: bool = False) -> Path | None:
-        """Make the file what the queue says; where it went, if it was set aside.
+        """Make the file hold what the queue holds; return its new path if it was set aside.
 
-        A longer one is cut, a shorter one completed, one that somebody edited set aside.
-        `rewrite`: the queue took lines back, so the old file is stale and no edit.
-        `is_input`: it is about to be read as an input too, so that nothing in it may change.
+        A longer file is cut, a shorter one completed, an edited one set aside and written anew.
+        `rewrite`: the queue removed lines, so a file that differs is stale and was not edited.
+        `is_input`: the file is also an input of this run, so its content must not change.
         """
         self.close()
         agreement, right_bytes, seq = compare(self._path, self._read_lines, self._begin_seq)
@@ -74,7 +75,7 @@ class ResultFile:
             self._write_anew()
             return aside
         if agreement is Agreement.LONGER and not rewrite:
-            log.warning("what a result file held beyond the queue is cut off", file=str(self._path))
+            log.warning("lines that the queue does not know are cut off", file=str(self._path))
         self._open()
         assert self._file is not None  # noqa: S101 - just opened
         if self._path.is_file():
@@ -85,7 +86,7 @@ class ResultFile:
         return None
 
     def follow(self) -> None:
-        """Append the lines of all outcomes that came since."""
+        """Append the lines of all outcomes since the last call."""
         if self._file is None:
             return
         for page, seq in _pages(self._read_lines, self._written_seq):
@@ -108,13 +109,11 @@ class ResultFile:
             number += 1
             aside = aside.with_name(f"{self._path.name}.edited-{stamp}-{number}")
         self._path.rename(aside)
-        log.warning(
-            "a result file is not what the queue says: set aside and written anew", file=str(aside)
-        )
+        log.warning("a result file was edited: set aside and written anew", file=str(aside))
         return aside
 
     def _write_anew(self) -> None:
-        """Write beside the old file and swap, so that a crash leaves one of the two."""
+        """Write a new file beside the old one, then rename it: a crash leaves one of the two."""
         fresh = self._path.with_name(f"{self._path.name}.new")
         self._file = open_private(fresh, os.O_TRUNC)
         self._written_seq = self._begin_seq
@@ -123,14 +122,14 @@ class ResultFile:
 
 
 def compare(path: Path, read_lines: ReadLines, begin_seq: int = 0) -> tuple[Agreement, int, int]:
-    """Hold a file against the queue: the agreement, the bytes that are right, their last seq.
+    """Compare a file with the queue: (agreement, right bytes at its beginning, their last seq).
 
-    `begin_seq`: the outcomes up to there were rotated away.
+    `begin_seq`: the last outcome that was rotated away.
     """
     right_bytes = 0
     right_seq = begin_seq
     if not path.is_file():
-        # None yet, or a device, which holds nothing to compare.
+        # There is none yet, or it is a device, which cannot be read back.
         has_lines = bool(read_lines(begin_seq, 1))
         return (Agreement.SHORTER if has_lines else Agreement.AGREES), 0, begin_seq
     with path.open("rb") as file:

@@ -1,42 +1,102 @@
-"""How many records are in which state."""
+"""How many records are in which state, and how many calls a run made."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from worker.rules.outcome import Already, Imported
 from worker.rules.topic.identity import Origin
 
+PLACES = ("queued", "imported", "dead", "duplicate", "lost")
+"""The counts that add up to `read`: each record that was read is counted in exactly one."""
+RARE = ("lost", "already_before_derived", "may_exist_twice")
+"""Counts that are 0 in nearly every job; reports leave them out while they are."""
+FAMILIES = {"by_reason": "reason:", "by_code": "code:"}
+"""Counts by a label, and the prefix under which a queue keeps each label."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Where all records are; `read = queued + imported + dead + duplicate + lost`.
+    """How many records are where; `read = queued + imported + dead + duplicate + lost`.
 
-    `lost`: taken, then thrown away by a Redis; on any other day 0. `by_reason`, `by_code`: dead
-    letters. `already_before_derived`: topics that existed before our first call under an ID that
-    only we should make. `may_exist_twice`: calls without a TopicId that were repeated after an
-    ambiguous answer.
+    - `lost`: records that were taken and that Redis then no longer held.
+    - `already_own`: imported by an earlier call of this job whose reply never arrived.
+    - `already_before`: topics that existed before the first call of this job.
+    - `already_before_derived`: those of them under an ID that only this program derives.
+    - `may_exist_twice`: calls without a TopicId, repeated after an ambiguous reply.
+    - `by_reason`, `by_code`: dead letters.
+
+    A new count is a new field here; the reports and the queues take its name from here.
     """
 
     read: int = 0
     queued: int = 0
     imported: int = 0
-    dead: int = 0
-    duplicate: int = 0
-    lost: int = 0
     already_own: int = 0
     already_before: int = 0
     already_before_derived: int = 0
     may_exist_twice: int = 0
+    dead: int = 0
+    duplicate: int = 0
+    lost: int = 0
     by_reason: dict[str, int] = field(default_factory=dict)
     by_code: dict[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def from_kept(cls, kept: Mapping[str, int]) -> "Counts":
+        """Return the counts of a queue that keeps them by name.
+
+        `kept`: numbers under the names of the fields and, for dead letters, under `reason:<reason>`
+        and `code:<code>`. Names that are missing count as 0, unknown names are ignored.
+        """
+        numbers: dict[str, Any] = {name: kept.get(name, 0) for name in _NUMBERS}
+        families: dict[str, Any] = {
+            name: _labelled(kept, prefix) for name, prefix in FAMILIES.items()
+        }
+        return cls(**numbers, **families)
+
     @property
-    def add_up(self) -> bool:
-        found = self.queued + self.imported + self.dead + self.duplicate
-        return self.read == found + self.lost
+    def is_balanced(self) -> bool:
+        """Whether every record that was read is counted in exactly one place."""
+        total: int = sum(getattr(self, name) for name in PLACES)
+        return self.read == total
+
+    def places(self) -> dict[str, int]:
+        """Return the counts that add up to `read`, by name; `lost` only where it is not 0."""
+        counts = {name: getattr(self, name) for name in PLACES}
+        return {name: n for name, n in counts.items() if n or name not in RARE}
+
+    def numbers(self) -> dict[str, int]:
+        """Return every plain count by name."""
+        return {name: getattr(self, name) for name in _NUMBERS}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every count by name, those of the dead letters as mappings."""
+        return self.numbers() | {name: getattr(self, name) for name in FAMILIES}
+
+
+_NUMBERS = tuple(item.name for item in fields(Counts) if item.name not in FAMILIES)
+
+
+def _labelled(kept: Mapping[str, int], prefix: str) -> dict[str, int]:
+    return {
+        name.removeprefix(prefix): n
+        for name, n in sorted(kept.items())
+        if name.startswith(prefix) and n
+    }
+
+
+def balance(counts: Counts) -> str:
+    """Return the sum of all records in one line, and whether it holds."""
+    sign = "=" if counts.is_balanced else "IS NOT"
+    parts = (
+        f"{name.upper() if name == 'lost' else name} {n:,}" for name, n in counts.places().items()
+    )
+    return f"read {counts.read:,} {sign} {' + '.join(parts)}"
 
 
 def imported_counts(outcome: Imported, origin: Origin) -> list[str]:
-    """Name the counts that an imported record adds one to."""
+    """Return the names of the counts that an imported record adds one to."""
     counts = ["imported"]
     if outcome.already is not Already.NO:
         counts.append(f"already_{outcome.already.value}")
@@ -48,13 +108,17 @@ def imported_counts(outcome: Imported, origin: Origin) -> list[str]:
 
 
 def dead_letter_counts(reason: str, code: int | None) -> list[str]:
-    """Name the counts that a dead letter adds one to."""
+    """Return the names of the counts that a dead letter adds one to."""
     return ["dead", f"reason:{reason}"] + ([] if code is None else [f"code:{code}"])
 
 
 @dataclass(slots=True)
 class Counters:
-    """What this run did. `retries`: calls beyond a record's first; `throttled`: replies."""
+    """What this run did.
+
+    `retries`: calls beyond the first one of a record. `throttled`: replies that asked to slow down.
+    `renewals`: new signatures.
+    """
 
     calls: int = 0
     retries: int = 0

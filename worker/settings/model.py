@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from worker.rules.topic.fields import FIELDS
+from worker.rules.retry import RetryPolicy
+from worker.rules.topic.fields import FIELDS, FieldLimits
 from worker.settings.addresses import (
     REDIS_URLS,
     check_redis_url,
@@ -125,23 +126,29 @@ class Http(_Section):
         return proxy
 
 
-class Retry(_Section):
-    """When a failed record is tried again, and when it is given up."""
+_RETRY = RetryPolicy()
 
-    max_attempts: PositiveCount = 8
-    base_delay: Seconds = 0.5
-    max_delay: Seconds = 30.0
-    patience: Seconds = 600.0
+
+class Retry(_Section):
+    """When a failed record is tried again; the defaults are those of the rule."""
+
+    max_attempts: PositiveCount = _RETRY.max_attempts
+    base_delay: Seconds = _RETRY.base_delay_s
+    max_delay: Seconds = _RETRY.max_delay_s
+    patience: Seconds = _RETRY.patience_s
+
+
+_LONGEST = FieldLimits()
 
 
 class RecordLimits(_Section):
-    """Longest values in bytes of UTF-8."""
+    """Longest values, in bytes of UTF-8; the defaults are those of the rule."""
 
-    topic_name: PositiveCount = 30
-    custom_string: PositiveCount = 3000
-    face_url: PositiveCount = 100
-    notification: PositiveCount = 300
-    introduction: PositiveCount = 240
+    topic_name: PositiveCount = _LONGEST.topic_name
+    custom_string: PositiveCount = _LONGEST.custom_string
+    face_url: PositiveCount = _LONGEST.face_url
+    notification: PositiveCount = _LONGEST.notification
+    introduction: PositiveCount = _LONGEST.introduction
 
 
 class Records(_Section):

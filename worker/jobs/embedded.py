@@ -1,0 +1,220 @@
+"""The embedded queue (SQLite) as the jobs use it, with the result files that follow it."""
+
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+
+from worker.intake.formats.json_lines import Line
+from worker.intake.reader import read
+from worker.job_directory import DEAD_LETTER_NAME, QUEUE_NAME
+from worker.jobs import UsageError
+from worker.jobs.embedded_standing import read_standing
+from worker.jobs.engine import Choice, GiveUp, OpenFeed, OpenTaker, Replayed, Standing
+from worker.jobs.from_settings import job_identity, record_rules
+from worker.jobs.running import prepare_directory
+from worker.outputs.result_files import ResultFiles
+from worker.queues.contract import QueueTakenError
+from worker.queues.directory_lock import DirectoryLock
+from worker.queues.sqlite.queue import SqliteQueue
+from worker.queues.sqlite.store import SqliteStore
+from worker.rules.counts import Counts
+from worker.rules.outcome import Delivery, Outcome
+from worker.rules.record import Record, content_hash
+from worker.rules.topic.problems import InvalidRecordError
+from worker.settings.model import Settings
+
+PAGE = 500
+
+
+class EmbeddedEngine:
+    """The queue in the directory `out`, which one process at a time takes from."""
+
+    def __init__(self, settings: Settings, out: Path) -> None:
+        self._settings = settings
+        self._out = out
+
+    @property
+    def exists(self) -> bool:
+        """Whether the directory holds a queue."""
+        return (self._out / QUEUE_NAME).exists()
+
+    @asynccontextmanager
+    async def open_job(self) -> AsyncIterator["OpenJob"]:
+        """Open the queue to put and to take. Raises as `open_taker`."""
+        queue = SqliteQueue(self._out)
+        try:
+            was_used, recovered = await queue.become_taker(job_identity(self._settings))
+            yield OpenJob(queue, self._out, was_used=was_used, recovered=recovered)
+        finally:
+            queue.close()
+
+    @asynccontextmanager
+    async def open_taker(self, on_opening: Callable[[GiveUp], None]) -> AsyncIterator[OpenTaker]:  # noqa: ARG002 - no server to wait for
+        """Open the queue to take from; see `Engine.open_taker`."""
+        async with self.open_job() as job:
+            queue = job.queue
+            files = ResultFiles(
+                self._out, queue.store, rotate_at_bytes=self._settings.outputs.max_bytes
+            )
+            try:
+                await queue.run(files.reconcile)
+                taker = _Taker(str(self._out / QUEUE_NAME), queue, files)
+                yield OpenTaker(taker, lambda: queue.run(files.follow))
+                await queue.run(files.finish)
+            finally:
+                files.close()
+
+    @asynccontextmanager
+    async def open_feed(self) -> AsyncIterator[OpenFeed]:
+        """Open the queue to put into it; raises UsageError if `out` cannot be written."""
+        prepare_directory(self._out)
+        queue = SqliteQueue(self._out)
+        try:
+            identity = job_identity(self._settings)
+            await queue.run(lambda: queue.store.identify(identity))
+            yield OpenFeed(queue, give_up=lambda: None)
+        finally:
+            queue.close()
+
+    async def standing(self) -> Standing:
+        """Return what the queue holds, counted anew, and whether the result files agree with it."""
+        self._require_job()
+        return read_standing(self._out)
+
+    async def replay(self, choice: Choice) -> Replayed:
+        """Put the chosen dead letters back; beside a taker, that one updates the result files."""
+        self._require_job()
+        is_alone, files = False, None
+        with ExitStack() as opened:
+            with suppress(QueueTakenError):
+                opened.callback(DirectoryLock(self._out).release)
+                is_alone = True
+            store = SqliteStore(self._out / QUEUE_NAME)
+            opened.callback(store.close)
+            store.identify(job_identity(self._settings))
+            if is_alone:
+                files = ResultFiles(self._out, store)
+                opened.callback(files.close)
+                files.reconcile()
+            matched = replayed = 0
+            for records in self._chosen(store, choice):
+                matched += len(records)
+                replayed += store.put(records) - sum(map(_is_invalid, records))
+            if files:
+                files.finish()
+            return Replayed(matched, max(0, replayed), "are still invalid", store.counts())
+
+    def _chosen(self, store: SqliteStore, choice: Choice) -> Iterator[list[Record]]:
+        """Read the chosen dead letters as `backfill out/dead-letter.jsonl` would.
+
+        Only those of now: a record that is still invalid becomes a new dead letter, and reading
+        that again would never end.
+        """
+        name, rules = str(self._out / DEAD_LETTER_NAME), record_rules(self._settings)
+        seq, last_seq = 0, store.last_seq("dead")
+        while seq < last_seq and (rows := store.lines("dead", seq, PAGE)):
+            seq = rows[-1][0]
+            lines = (line.rstrip() for n, line in rows if n <= last_seq and choice.matches(line))
+            yield [read(name, Line(1, line, content_hash(line)), rules) for line in lines]
+
+    def _require_job(self) -> None:
+        if not self.exists:
+            raise UsageError(
+                f"--out {self._out}: there is no job ({QUEUE_NAME}): name the --out that it was "
+                "begun with, or for a queue in Redis set queue.url"
+            )
+
+
+class OpenJob:
+    """An open queue and its result files, for the job that both puts and takes.
+
+    `was_used`: whether an earlier run used the queue. `recovered`: how many records an earlier run
+    held when it was cut off.
+    """
+
+    def __init__(self, queue: SqliteQueue, out: Path, *, was_used: bool, recovered: int) -> None:
+        self.queue = queue
+        self.was_used = was_used
+        self.recovered = recovered
+        self._out = out
+
+    @contextmanager
+    def result_files(self) -> Iterator[ResultFiles]:
+        """Open the result files; their methods run in the thread of the queue (`queue.run`)."""
+        files = ResultFiles(self._out, self.queue.store)
+        try:
+            yield files
+        finally:
+            files.close()
+
+    async def unfinished_inputs(self) -> list[str]:
+        """Return the inputs that were never read to their end."""
+        return await self.queue.run(self.queue.store.unfinished_inputs)
+
+    async def crowded_communities(self, topics_max: int) -> Sequence[tuple[str, int]]:
+        """Return the communities for which more topics were read, with how many."""
+        return await self.queue.run(lambda: self.queue.store.crowded_communities(topics_max))
+
+
+class _Taker:
+    """The embedded queue by the contract of a queue that is taken from."""
+
+    trouble = None
+    found: Mapping[str, int] = MappingProxyType({})
+
+    def __init__(self, name: str, queue: SqliteQueue, files: ResultFiles) -> None:
+        self.name = name
+        self._queue = queue
+        self._files = files
+        self._oldest: tuple[int | None, float] = (None, 0.0)
+
+    @property
+    def is_drained(self) -> bool:
+        return self._queue.is_drained
+
+    async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
+        return await self._queue.take(count, untried_first=untried_first)
+
+    async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
+        return await self._queue.settle(outcomes)
+
+    async def counts(self) -> Counts:
+        # Dead letters that somebody replays meanwhile leave their file here.
+        await self._queue.run(self._files.finish)
+        return await self._queue.counts()
+
+    async def is_empty(self) -> bool:
+        return (await self.counts()).queued == 0
+
+    async def oldest_age_s(self) -> float:
+        """Return for how many seconds this process has seen the same record as the oldest."""
+        oldest, now_s = await self._queue.run(self._queue.store.oldest_queued), time.monotonic()
+        if oldest != self._oldest[0]:
+            self._oldest = (oldest, now_s)
+        return 0.0 if oldest is None else now_s - self._oldest[1]
+
+
+def dead_letters(store: SqliteStore) -> Iterator[bytes]:
+    """Yield the lines of all dead letters in a store, in their order."""
+    seq = 0
+    while rows := store.lines("dead", seq, PAGE):
+        seq = rows[-1][0]
+        yield from (line for _, line in rows)
+
+
+@contextmanager
+def throwaway_store() -> Iterator[SqliteStore]:
+    """Open a queue in a temporary directory, which is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="topic-import-check-") as directory:
+        store = SqliteStore(Path(directory) / QUEUE_NAME, synchronous="OFF")
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def _is_invalid(record: Record) -> bool:
+    return isinstance(record.topic, InvalidRecordError)

@@ -1,0 +1,103 @@
+"""The two result files of a job, which follow its queue."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME
+from worker.outputs.result_file import ResultFile
+
+Kind = Literal["imported", "dead"]
+
+
+class Results(Protocol):
+    """What the files need of the queue that they follow; `seq` numbers its outcomes by kind."""
+
+    def lines(self, kind: Kind, after_seq: int, count: int) -> list[tuple[int, bytes]]:
+        """Return up to `count` result lines with a seq above `after_seq`, in order."""
+        ...
+
+    def rotated(self, kind: str) -> int:
+        """Return the seq of the last line in a file that was rotated away; 0 if there is none."""
+        ...
+
+    def set_rotated(self, kind: str, seq: int) -> None:
+        """Remember the seq of the last line in the file that was rotated away now."""
+        ...
+
+    def dead_file_is_stale(self) -> bool:
+        """Return whether dead letters were replaced since their file was written."""
+        ...
+
+    def dead_file_was_rewritten(self) -> None:
+        """Remember that the file of the dead letters holds what the queue holds."""
+        ...
+
+
+class ResultFiles:
+    """`imported.jsonl` and `dead-letter.jsonl` of a job.
+
+    All methods read the queue, so they run where the queue may be read (in its thread). They raise
+    OSError for what the disk refuses, and what the queue raises.
+
+    `rotate_at_bytes`: a file that has grown beyond is renamed after the last outcome in it, and a
+    new file is begun; 0 keeps one file.
+    """
+
+    def __init__(self, out: Path, results: Results, *, rotate_at_bytes: int = 0) -> None:
+        self._results = results
+        self._rotate_at_bytes = rotate_at_bytes
+        self._dead_path = out / DEAD_LETTER_NAME
+        self._imported = ResultFile(
+            out / IMPORTED_NAME,
+            lambda seq, count: results.lines("imported", seq, count),
+            results.rotated("imported"),
+        )
+        self._dead = ResultFile(
+            self._dead_path,
+            lambda seq, count: results.lines("dead", seq, count),
+            results.rotated("dead"),
+        )
+
+    def reconcile(self, inputs: Sequence[str] = ()) -> list[str]:
+        """Make both files hold what the queue holds; return the paths to read `inputs` from.
+
+        An input that is the dead-letter file itself, and that was edited, is set aside: its path is
+        replaced by the new one.
+        """
+        self._imported.reconcile()
+        is_dead_file = [self._is_dead_letter_file(path) for path in inputs]
+        aside = self._dead.reconcile(is_input=any(is_dead_file))
+        if self._results.dead_file_is_stale():
+            self._results.dead_file_was_rewritten()
+        return [
+            str(aside) if aside and was_moved else path
+            for path, was_moved in zip(inputs, is_dead_file, strict=True)
+        ]
+
+    def _is_dead_letter_file(self, path: str) -> bool:
+        try:
+            return self._dead_path.samefile(path)
+        except OSError:
+            return False
+
+    def follow(self) -> None:
+        """Append the lines of all outcomes since the last call; rotate what has grown too long."""
+        self._imported.follow()
+        self._dead.follow()
+        if self._rotate_at_bytes:
+            for kind, file in (("imported", self._imported), ("dead", self._dead)):
+                if file.size_bytes >= self._rotate_at_bytes:
+                    self._results.set_rotated(kind, file.rotate())
+
+    def finish(self) -> None:
+        """Append what is missing, and write the dead letters anew if some were replaced."""
+        self.follow()
+        if self._results.dead_file_is_stale():
+            self._dead.reconcile(rewrite=True)
+            self._results.dead_file_was_rewritten()
+
+    def close(self) -> None:
+        """Close both files."""
+        self._imported.close()
+        self._dead.close()

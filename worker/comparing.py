@@ -7,6 +7,7 @@ community that wait are asked for together, so one call answers up to 100 of the
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,11 +33,11 @@ from worker.rules.usersig import Signature
 
 log = logger()
 
-CALLS_OPEN_MAX = 4
+CALLS_OPEN_MAX = 8
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 30.0
-FAILURES_OF_ALL = 10
-"""After so many failures in a row, of whatever communities, all wait as for one of them."""
+FAILURES_OF_ALL = 3
+"""After so many back-offs without an answer for any community, all wait, and one call probes."""
 PATIENCE_S = 600.0
 TOO_MANY_REQUESTS = 429
 
@@ -79,16 +80,21 @@ class Quota(Protocol):
 
 @dataclass(slots=True)
 class _Failures:
-    """Failures in a row; times in seconds of the loop's clock."""
+    """Failures in a row; times in seconds of the loop's clock.
+
+    `count`: those of calls that started after the back-off of the failure before.
+    """
 
     count: int = 0
     since_s: float = float("inf")
     not_before_s: float = float("-inf")
 
     def add(self, now_s: float, chance: float, *, is_held: bool) -> None:
-        self.count += 1
         # What failed while everything was held back does not count against anybody's patience.
         self.since_s = now_s if is_held else min(self.since_s, now_s)
+        if now_s < self.not_before_s:
+            return
+        self.count += 1
         # Never less than half of the back-off: retries must not become quick by chance.
         longest_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self.count - 1, 32))
         self.not_before_s = now_s + longest_s * (0.5 + chance / 2)
@@ -156,6 +162,7 @@ class Comparer:
         self._patience_s = patience_s
         self._is_held = is_held
         self._slots = asyncio.Semaphore(CALLS_OPEN_MAX)
+        self._probing = asyncio.Lock()
         self._communities: dict[str, _Community] = {}
         self._failures = _Failures()
         self._renewals = Renewals()
@@ -238,15 +245,21 @@ class Comparer:
         return now_s - failures.since_s >= self._patience_s
 
     async def _call(self, community: _Community) -> None:
-        await self._wait_for_back_off(community)
-        async with self._slots:
-            turn = await self._quota.acquire()
-            # Chosen as late as possible: requests that came meanwhile are in it.
-            asked = community.unanswered()[: community.list_size]
-            topic_ids = list(dict.fromkeys(request.topic_id for request in asked))
-            signature = self._credentials.current()
-            self.calls += 1
-            reply = await self._chat.get_topics(community.group_id, topic_ids, signature)
+        while True:
+            await self._wait_for_back_off(community)
+            async with self._slots, self._one_by_one():
+                if self._back_off_s(community) <= 0:
+                    await self._call_now(community)
+                    return
+
+    async def _call_now(self, community: _Community) -> None:
+        turn = await self._quota.acquire()
+        # Chosen as late as possible: requests that came meanwhile are in it.
+        asked = community.unanswered()[: community.list_size]
+        topic_ids = list(dict.fromkeys(request.topic_id for request in asked))
+        signature = self._credentials.current()
+        self.calls += 1
+        reply = await self._chat.get_topics(community.group_id, topic_ids, signature)
         smaller = next_list_size(reply.code, len(topic_ids))
         if smaller:
             self._quota.not_throttled()
@@ -254,6 +267,25 @@ class Comparer:
             return
         self._note(reply, signature, turn)
         self._answer(community, asked, reply)
+
+    async def _wait_for_back_off(self, community: _Community) -> None:
+        while (wait_s := self._back_off_s(community)) > 0:  # noqa: ASYNC110 - time passes
+            await asyncio.sleep(wait_s)
+
+    def _back_off_s(self, community: _Community) -> float:
+        """Return the seconds until this community may be called."""
+        not_before_s = community.failures.not_before_s
+        if self._fails_for_all:
+            not_before_s = max(not_before_s, self._failures.not_before_s)
+        return not_before_s - self._clock()
+
+    @property
+    def _fails_for_all(self) -> bool:
+        return self._failures.count >= FAILURES_OF_ALL
+
+    def _one_by_one(self) -> AbstractAsyncContextManager[object]:
+        """While all calls fail, let one at a time find out whether that is over."""
+        return self._probing if self._fails_for_all else nullcontext()
 
     def _note(self, reply: TopicsReply, signature: Signature, turn: float) -> None:
         """Adjust the pace, and renew the signature if it was refused."""
@@ -291,16 +323,6 @@ class Comparer:
             self._repeated.warning("comparison failed", code=failed.code, reason=failed.message)
             for failures in (community.failures, self._failures):
                 failures.add(self._clock(), self._chance(), is_held=self._is_held())
-
-    async def _wait_for_back_off(self, community: _Community) -> None:
-        while True:
-            not_before_s = community.failures.not_before_s
-            if self._failures.count >= FAILURES_OF_ALL:
-                not_before_s = max(not_before_s, self._failures.not_before_s)
-            wait_s = not_before_s - self._clock()
-            if wait_s <= 0:
-                return
-            await asyncio.sleep(wait_s)
 
 
 def _give(requests: list[_Request], answer: Answer) -> None:

@@ -245,12 +245,11 @@ class Comparer:
         return now_s - failures.since_s >= self._patience_s
 
     async def _call(self, community: _Community) -> None:
-        while True:
-            await self._wait_for_back_off(community)
-            async with self._slots, self._one_by_one():
-                if self._back_off_s(community) <= 0:
-                    await self._call_now(community)
-                    return
+        """Wait until a call may be made, and make it, unless another one has failed meanwhile."""
+        await self._wait_for_back_off(community)
+        async with self._slots, self._one_by_one():
+            if self._back_off_s(community) <= 0:
+                await self._call_now(community)
 
     async def _call_now(self, community: _Community) -> None:
         turn = await self._quota.acquire()

@@ -341,6 +341,15 @@ def test_after_long_failures_of_all_records_are_given_up_soon() -> None:
     bench.run(work())
 
 
+def test_records_of_many_communities_are_given_up_together() -> None:
+    bench = Bench(patience_s=100.0)
+    bench.chat.script = lambda _: DOWN
+    topics = [topic(1, f"{GROUP}{number}") for number in range(100)]
+    settled = bench.settle(*topics, in_doubt=True)
+    assert all(isinstance(one, Unproven) for one in settled)
+    assert bench.asked_at_s[-1] <= 100 + 2 * BACKOFF_MAX_S
+
+
 def test_nothing_is_given_up_while_imports_are_held_back() -> None:
     held_until_s = 3600.0
     bench = Bench(patience_s=100.0, held_until_s=held_until_s)

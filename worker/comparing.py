@@ -89,9 +89,8 @@ class _Failures:
     since_s: float = float("inf")
     not_before_s: float = float("-inf")
 
-    def add(self, now_s: float, chance: float, *, is_held: bool) -> None:
-        # What failed while everything was held back does not count against anybody's patience.
-        self.since_s = now_s if is_held else min(self.since_s, now_s)
+    def add(self, now_s: float, chance: float) -> None:
+        self.since_s = min(self.since_s, now_s)
         if now_s < self.not_before_s:
             return
         self.count += 1
@@ -234,8 +233,13 @@ class Comparer:
         If all communities fail, calls still go out after each back-off, to find the end of it.
         """
         now_s = self._clock()
+        if self._is_held():
+            # That time counts against nobody's patience.
+            for failures in (community.failures, self._failures):
+                failures.since_s = max(failures.since_s, now_s)
+            return False
         is_over = self._over_since(self._failures, now_s) and now_s < self._failures.not_before_s
-        if self._is_held() or not (is_over or self._over_since(community.failures, now_s)):
+        if not (is_over or self._over_since(community.failures, now_s)):
             return False
         message = f"get_topic failed for {self._patience_s:.0f} s and longer"
         _give(community.unanswered(), NotAllowed(None, message))
@@ -321,7 +325,7 @@ class Comparer:
         if failed:
             self._repeated.warning("comparison failed", code=failed.code, reason=failed.message)
             for failures in (community.failures, self._failures):
-                failures.add(self._clock(), self._chance(), is_held=self._is_held())
+                failures.add(self._clock(), self._chance())
 
 
 def _give(requests: list[_Request], answer: Answer) -> None:

@@ -76,7 +76,7 @@ def test_a_community_may_be_down_for_the_first_seconds_only() -> None:
 
 
 def test_a_full_community_takes_no_more_topics() -> None:
-    simulated, group = service(), "@TGS#_full"
+    simulated, group = service(), "@TGS#_full5"
     assert [import_topic(simulated, n, group) for n in range(7)] == [0] * 5 + [10037] * 2
     assert import_topic(simulated, 0, group) == 10021
     del simulated.ledger.topics[topic_id(0, group)]

@@ -7,7 +7,7 @@ Conventions in a GroupId, so that any refusal can be asked for by data: a commun
 - `unreadable` may be written to, but not read by get_topic (10007),
 - `notopics` has no topics (11000),
 - `down` fails always (10002); `down60s` fails in the first 60 seconds after the first import call,
-- `full` takes 5 topics (then 10037).
+- `full5` takes 5 topics (then 10037), and so with any other number.
 
 All others exist. A TopicName that holds `forbidden` fails the content check (80001).
 """

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-FULL_TOPICS = 5
+_FULL = re.compile(r"full(\d+)")
 _DOWN = re.compile(r"down(?:(\d+)s)?")
 
 Refusal = tuple[int, str]
@@ -35,7 +35,8 @@ def is_unreadable(group_id: str) -> bool:
 
 def topics_max(group_id: str, default: int) -> int:
     """Return how many topics the community may hold; 0: any number."""
-    return FULL_TOPICS if "full" in group_id else default
+    full = _FULL.search(group_id)
+    return int(full[1]) if full else default
 
 
 def is_printable(text: Any, bytes_max: int) -> bool:

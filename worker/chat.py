@@ -1,12 +1,12 @@
-"""One call of `import_topic` over HTTP becomes a Reply. The only module that knows HTTP.
+"""One call over HTTP becomes a reply: import_topic and get_topic. The only module that knows HTTP.
 
-Source: REST overview (URL, query, reply) and REST page of import_topic (path, body).
+Source: REST overview (URL, query, reply), REST pages of import_topic (path, body) and get_topic.
 """
 
 import os
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -17,12 +17,16 @@ import orjson
 from yarl import URL
 
 from worker.redaction import redact
+from worker.rules.comparison import TOO_LARGE, TopicsReply, read_items
 from worker.rules.usersig import Signature
 from worker.rules.verdict import Reply
 from worker.settings.addresses import is_loopback
 
 BODY_BYTES_MAX = 65_536
 """How much of a reply is read; one of import_topic has some hundred bytes."""
+TOPICS_BYTES_MAX = 1_100_000
+"""The same for get_topic, which answers 10018 instead of more than 1 MB."""
+GET_TOPIC_PATH = "v4/million_group_open_http_svc/get_topic"
 INFO_CHARACTERS_MAX = 500
 KEEP_ALIVE_S = 15.0
 """Shorter than gateways keep an idle connection open: a POST on one that they just closed fails."""
@@ -49,7 +53,7 @@ class Endpoint:
 
 
 class ImportTopicClient:
-    """Calls `import_topic`; every failure is a Reply. An async context manager.
+    """Calls `import_topic` and `get_topic`; every failure is a reply. An async context manager.
 
     `chance(low, high)` draws the `random` of each call's query, both ends included.
     """
@@ -59,7 +63,7 @@ class ImportTopicClient:
     ) -> None:
         self._endpoint = endpoint
         self._chance = chance
-        self._url_start = ""
+        self._url_starts: dict[str, str] = {}
         self._url_generation = -1
         self._session: aiohttp.ClientSession
 
@@ -98,28 +102,61 @@ class ImportTopicClient:
 
         Raises nothing but CancelledError; the call may have taken effect then.
         """
+        answer = await self._post(self._endpoint.path, body, signature, BODY_BYTES_MAX)
+        return answer if isinstance(answer, Reply) else read_reply(*answer)
+
+    async def get_topics(
+        self, group_id: str, topic_ids: Sequence[str], signature: Signature
+    ) -> TopicsReply:
+        """Read the topics of a community with these IDs; without IDs all of them.
+
+        Raises nothing but CancelledError.
+        """
+        question: dict[str, Any] = {"GroupId": group_id, "From_Account": self._endpoint.admin}
+        if topic_ids:
+            question["TopicIdList"] = list(topic_ids)
+        body = orjson.dumps(question)
+        answer = await self._post(GET_TOPIC_PATH, body, signature, TOPICS_BYTES_MAX)
+        if isinstance(answer, Reply):
+            return TopicsReply(failure=answer.failure)
+        return read_topics_reply(*answer, topic_ids)
+
+    async def _post(
+        self, path: str, body: bytes, signature: Signature, bytes_max: int
+    ) -> tuple[int, bytes] | Reply:
+        """Return the HTTP status and at most `bytes_max` of the content, or a Reply for a failure.
+
+        Raises nothing but CancelledError.
+        """
         try:
             async with self._session.post(
-                self._url(signature),
+                self._url(signature, path),
                 data=body,
                 allow_redirects=False,
                 proxy=self._endpoint.proxy,
             ) as response:
-                content = await _beginning(response.content)
-                return read_reply(response.status, content)
+                return response.status, await _beginning(response.content, bytes_max)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return _failed(error)
 
-    def _url(self, signature: Signature) -> URL:
+    def _url(self, signature: Signature, path: str | None = None) -> URL:
+        """Return the URL of a call; without `path` that of import_topic."""
         if signature.generation != self._url_generation:
-            endpoint = self._endpoint
-            self._url_start = (
-                f"{endpoint.base_url.rstrip('/')}/{endpoint.path.strip('/')}"
-                f"?sdkappid={endpoint.sdk_app_id}&identifier={quote(endpoint.admin, safe='')}"
-                f"&usersig={quote(signature.value, safe='*-_')}&contenttype=json&random="
-            )
+            self._url_starts.clear()
             self._url_generation = signature.generation
-        return URL(f"{self._url_start}{self._chance(0, RANDOM_MAX)}", encoded=True)
+        path = path or self._endpoint.path
+        start = self._url_starts.get(path)
+        if start is None:
+            start = self._url_starts[path] = self._url_start(signature, path)
+        return URL(f"{start}{self._chance(0, RANDOM_MAX)}", encoded=True)
+
+    def _url_start(self, signature: Signature, path: str) -> str:
+        endpoint = self._endpoint
+        return (
+            f"{endpoint.base_url.rstrip('/')}/{path.strip('/')}"
+            f"?sdkappid={endpoint.sdk_app_id}&identifier={quote(endpoint.admin, safe='')}"
+            f"&usersig={quote(signature.value, safe='*-_')}&contenttype=json&random="
+        )
 
 
 def proxy_from_environment(url: str) -> str | None:
@@ -138,21 +175,55 @@ def read_reply(status: int, content: bytes) -> Reply:
     """
     if status == OK:
         parsed = _parsed(content)
-        if isinstance(parsed, dict):
-            code = parsed.get("ErrorCode")
-            if isinstance(code, int) and not isinstance(code, bool) and abs(code) <= CODE_MAX:
-                return Reply(
-                    status=status,
-                    code=code,
-                    info=redact(_text(parsed.get("ErrorInfo")))[:INFO_CHARACTERS_MAX],
-                    topic_id=_text(parsed.get("TopicId")) or None,
-                    action_status=_text(parsed.get("ActionStatus")),
-                )
-        failure = "an answer without an ErrorCode" if content else "an empty answer"
-        return Reply(status=status, failure=failure, may_have_taken_effect=True)
+        code = _code(parsed)
+        if code is not None:
+            return Reply(
+                status=status,
+                code=code,
+                info=_info(parsed),
+                topic_id=_text(parsed.get("TopicId")) or None,
+                action_status=_text(parsed.get("ActionStatus")),
+            )
+        return Reply(status=status, failure=_without_a_code(content), may_have_taken_effect=True)
     # A call that a gateway refuses itself (3xx, 4xx) never reached the service; one with a 5xx may.
     reached = status >= SERVER_ERRORS_FROM or status == REQUEST_TIMEOUT or status < OK + 100
     return Reply(status=status, failure=f"HTTP {status}", may_have_taken_effect=reached)
+
+
+def read_topics_reply(status: int, content: bytes, topic_ids: Sequence[str]) -> TopicsReply:
+    """Return the reply of get_topic in an HTTP answer.
+
+    The page calls the ErrorCode meaningless if the call as such worked, so items count more.
+    """
+    if status != OK:
+        return TopicsReply(status=status, failure=f"HTTP {status}")
+    parsed = _parsed(content)
+    code = _code(parsed)
+    if code is None:
+        if len(content) >= TOPICS_BYTES_MAX:
+            info = f"the reply is larger than {TOPICS_BYTES_MAX} bytes"
+            return TopicsReply(status=status, code=TOO_LARGE, info=info)
+        return TopicsReply(status=status, failure=_without_a_code(content))
+    items = parsed.get("TopicAndSelfInfo")
+    if code and not items:
+        return TopicsReply(status=status, code=code, info=_info(parsed))
+    topics, item_codes = read_items(items if isinstance(items, list) else [], topic_ids)
+    return TopicsReply(status=status, code=0, topics=topics, item_codes=item_codes)
+
+
+def _code(parsed: Any) -> int | None:
+    """Return the ErrorCode of a body, None if it is not the service's."""
+    code = parsed.get("ErrorCode") if isinstance(parsed, dict) else None
+    is_code = isinstance(code, int) and not isinstance(code, bool) and abs(code) <= CODE_MAX
+    return code if is_code else None
+
+
+def _info(parsed: Any) -> str:
+    return redact(_text(parsed.get("ErrorInfo")))[:INFO_CHARACTERS_MAX]
+
+
+def _without_a_code(content: bytes) -> str:
+    return "an answer without an ErrorCode" if content else "an empty answer"
 
 
 def _parsed(content: bytes) -> Any:
@@ -166,9 +237,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-async def _beginning(stream: aiohttp.StreamReader) -> bytes:
+async def _beginning(stream: aiohttp.StreamReader, bytes_max: int) -> bytes:
     pieces: list[bytes] = []
-    left = BODY_BYTES_MAX
+    left = bytes_max
     while left > 0 and (piece := await stream.read(left)):
         pieces.append(piece)
         left -= len(piece)

@@ -1,11 +1,21 @@
 """The client on real sockets: however a call ends, it returns a Reply."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
+import orjson
 import pytest
 
-from worker.chat import Endpoint, ImportTopicClient, proxy_from_environment, read_reply
+from worker.chat import (
+    TOPICS_BYTES_MAX,
+    Endpoint,
+    ImportTopicClient,
+    proxy_from_environment,
+    read_reply,
+)
+from worker.rules.comparison import TopicsReply
 from worker.rules.usersig import Signature
 from worker.rules.verdict import Reply
 
@@ -23,6 +33,15 @@ async def ask(
     handler: Handler, *, times: int = 1, total_timeout_s: float = 5.0, path: str = "v4/x/y"
 ) -> list[Reply]:
     """Call a raw server `times` times, one call after the other. Returns the replies."""
+    async with client_of(handler, total_timeout_s=total_timeout_s, path=path) as client:
+        return [await client.import_topic(b'{"a":"\xe8\xaf\x9d"}', SIGNATURE) for _ in range(times)]
+
+
+@asynccontextmanager
+async def client_of(
+    handler: Handler, *, total_timeout_s: float = 5.0, path: str = "v4/x/y"
+) -> AsyncIterator[ImportTopicClient]:
+    """Run a raw server, and yield a client that calls it."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -38,11 +57,8 @@ async def ask(
         f"http://127.0.0.1:{port}/", path, 1400000000, "ad min", 1.0, total_timeout_s
     )
     async with ImportTopicClient(endpoint, chance=lambda low, high: high) as client:
-        replies = [
-            await client.import_topic(b'{"a":"\xe8\xaf\x9d"}', SIGNATURE) for _ in range(times)
-        ]
+        yield client
     server.close()
-    return replies
 
 
 async def request_of(reader: asyncio.StreamReader) -> bytes:
@@ -196,6 +212,114 @@ def test_the_service_message_is_bounded_and_free_of_signatures() -> None:
     reply = read_reply(200, b'{"ErrorCode":10004,"ErrorInfo":"%s"}' % info.encode())
     assert len(reply.info) == 500
     assert "eJabc" not in reply.info
+
+
+async def topics_of(handler: Handler, *topic_ids: str, timeout_s: float = 5.0) -> TopicsReply:
+    async with client_of(handler, total_timeout_s=timeout_s) as client:
+        return await client.get_topics("@TGS#_g", topic_ids, SIGNATURE)
+
+
+def reply_of(**members: Any) -> Handler:
+    return answering(response(orjson.dumps({"ActionStatus": "OK", "ErrorCode": 0} | members)))
+
+
+@pytest.mark.parametrize(
+    ("topic_ids", "asked"),
+    [((), {}), (("a", "b"), {"TopicIdList": ["a", "b"]})],
+)
+async def test_the_request_of_get_topic_matches_the_documentation(
+    topic_ids: tuple[str, ...], asked: dict[str, Any]
+) -> None:
+    seen: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await request_of(reader))
+        writer.write(response(b'{"ErrorCode":0}'))
+
+    await topics_of(handler, *topic_ids)
+    line, rest = seen[0].split(b"\r\n", 1)
+    assert line == (
+        b"POST /v4/million_group_open_http_svc/get_topic?sdkappid=1400000000&identifier=ad%20min"
+        b"&usersig=eJsecret*-_&contenttype=json&random=4294967295 HTTP/1.1"
+    )
+    body = orjson.loads(rest.split(b"\r\n\r\n")[1])
+    assert body == {"GroupId": "@TGS#_g", "From_Account": "ad min"} | asked
+
+
+async def test_each_call_goes_to_its_own_path_with_the_latest_signature() -> None:
+    lines: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            lines.append((await request_of(reader)).split(b"&contenttype")[0])
+            writer.write(response(OK_BODY))
+
+    async with client_of(handler) as client:
+        for signature in (SIGNATURE, Signature("eJnew", 2), SIGNATURE):
+            await client.import_topic(b"{}", signature)
+            await client.get_topics("@TGS#_g", [], signature)
+    paths = [line.split(b"?")[0].split(b"/")[-1] for line in lines]
+    signatures = [line.split(b"usersig=")[1] for line in lines]
+    assert paths == [b"y", b"get_topic"] * 3
+    assert signatures == [b"eJsecret*-_"] * 2 + [b"eJnew"] * 2 + [b"eJsecret*-_"] * 2
+
+
+async def test_topics_and_item_codes_are_read() -> None:
+    items = [{"ErrorCode": 0, "TopicInfo": {"TopicId": "a"}}, {"ErrorCode": 10010}]
+    reply = await topics_of(reply_of(TopicAndSelfInfo=items), "a", "b")
+    assert reply == TopicsReply(200, 0, topics={"a": {"TopicId": "a"}}, item_codes={"b": 10010})
+
+
+@pytest.mark.parametrize("code", [0, 10010, 123])
+async def test_the_code_of_a_call_that_returned_items_means_nothing(code: int) -> None:
+    items = [{"ErrorCode": 0, "TopicInfo": {"TopicId": "a"}}]
+    reply = await topics_of(reply_of(ErrorCode=code, TopicAndSelfInfo=items), "a")
+    assert (reply.code, set(reply.topics)) == (0, {"a"})
+
+
+async def test_a_refused_call_of_get_topic_keeps_its_code() -> None:
+    reply = await topics_of(reply_of(ErrorCode=10007, ErrorInfo="no", TopicAndSelfInfo=[]), "a")
+    assert reply == TopicsReply(200, 10007, "no")
+
+
+async def test_items_of_another_shape_are_no_topics() -> None:
+    assert await topics_of(reply_of(TopicAndSelfInfo="x"), "a") == TopicsReply(200, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "reply"),
+    [
+        (response(b"<html>"), TopicsReply(200, failure="an answer without an ErrorCode")),
+        (response(b""), TopicsReply(200, failure="an empty answer")),
+        (response(b"no", "502 Bad Gateway"), TopicsReply(502, failure="HTTP 502")),
+        (b"", TopicsReply(failure="the connection was cut before the answer")),
+    ],
+)
+async def test_a_failure_of_get_topic_is_a_reply(content: bytes, reply: TopicsReply) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        writer.write(content)
+        await writer.drain()
+
+    assert await topics_of(handler, "a") == reply
+
+
+async def test_a_reply_of_topics_is_read_to_its_own_bound() -> None:
+    items = [{"ErrorCode": 0, "TopicInfo": {"TopicId": "a", "CustomString": "x" * 1_000_000}}]
+    assert set((await topics_of(reply_of(TopicAndSelfInfo=items), "a")).topics) == {"a"}
+
+
+async def test_a_reply_of_topics_beyond_the_bound_asks_for_less() -> None:
+    items = [{"TopicInfo": {"TopicId": "a", "CustomString": "x" * TOPICS_BYTES_MAX}}]
+    assert (await topics_of(reply_of(TopicAndSelfInfo=items), "a")).code == 10018
+
+
+async def test_a_slow_reply_of_topics_is_a_failure() -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        await reader.read()
+
+    assert (await topics_of(handler, timeout_s=0.2)).failure == "no answer in time"
 
 
 def test_proxies_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,20 @@
 
 import signal
 import urllib.request
+from typing import Any
 
 import orjson
 
 from tests.support.processes import KEY, Job, simulator
-from tests.support.topics import record
+from tests.support.topics import group, record
 from worker.rules.usersig import sign
 
 APP, ADMIN = 1400000000, "administrator"
 PATH = "/v4/group_open_http_svc/import_topic"
 
 
-def call(url: str, **query: str) -> int:
-    """Call import_topic with a valid query, changed as given. Returns the ErrorCode."""
+def answer_to(url: str, path: str, body: dict[str, Any], **query: str) -> dict[str, Any]:
+    """Call the simulator with a valid query, changed as given."""
     good = {
         "sdkappid": str(APP),
         "identifier": ADMIN,
@@ -23,10 +24,18 @@ def call(url: str, **query: str) -> int:
         "contenttype": "json",
     }
     pairs = "&".join(f"{name}={value}" for name, value in (good | query).items())
-    body = orjson.dumps(record(1, TopicId="@TGS#_@TGS#cGRP0001@TOPIC#_a"))
-    request = urllib.request.Request(f"{url}{PATH}?{pairs}", data=body)  # noqa: S310
+    request = urllib.request.Request(  # noqa: S310
+        f"{url}{path}?{pairs}", data=orjson.dumps(body)
+    )
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-        code: int = orjson.loads(answer.read())["ErrorCode"]
+        read: dict[str, Any] = orjson.loads(answer.read())
+    return read
+
+
+def call(url: str, **query: str) -> int:
+    """Call import_topic. Returns the ErrorCode."""
+    body = record(1, TopicId="@TGS#_@TGS#cGRP0001@TOPIC#_a")
+    code: int = answer_to(url, PATH, body, **query)["ErrorCode"]
     return code
 
 
@@ -49,6 +58,22 @@ def test_the_simulator_checks_credentials_parameters_and_quota() -> None:
         assert [call(service.url) for _ in range(5)] == [0, 10021, 10021, 60007, 60007]
         ledger = service.ledger()
         assert (ledger["created"], ledger["calls"]) == (1, 14)
+
+
+def test_the_simulator_returns_topics_and_counts_them_apart() -> None:
+    path = "/v4/million_group_open_http_svc/get_topic"
+    sent = record(1, TopicId=f"{group(1)}@TOPIC#_a")
+    with simulator() as service:
+        answer_to(service.url, PATH, sent)
+        reply = answer_to(
+            service.url, path, {"GroupId": group(1), "From_Account": ADMIN, "TopicIdList": []}
+        )
+        (item,) = reply["TopicAndSelfInfo"]
+        assert item["TopicInfo"]["GroupID"] == group(1)
+        assert item["TopicInfo"]["TopicName"] == sent["TopicName"]
+        ledger = service.ledger()
+        assert (ledger["calls"], ledger["answers"]) == (1, {"0": 1})
+        assert (ledger["get_topic_calls"], ledger["get_topic_answers"]) == (1, {"0": 1})
 
 
 def test_the_simulator_prints_its_settings_and_its_replies(offline_job: Job) -> None:

@@ -1,7 +1,6 @@
 """The embedded queue (SQLite) as the jobs use it, with the result files that follow it."""
 
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -23,7 +22,6 @@ from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record, content_hash
-from worker.rules.topic.problems import InvalidRecordError
 from worker.settings.model import Settings
 
 PAGE = 500
@@ -102,10 +100,10 @@ class EmbeddedEngine:
             matched = replayed = 0
             for records in self._chosen(store, choice):
                 matched += len(records)
-                replayed += store.put(records) - sum(map(_is_invalid, records))
+                replayed += store.requeue(records)
             if files:
                 files.finish()
-            return Replayed(matched, max(0, replayed), "are still invalid", store.counts())
+            return Replayed(matched, replayed, "are still invalid", store.counts())
 
     def _chosen(self, store: SqliteStore, choice: Choice) -> Iterator[list[Record]]:
         """Read the chosen dead letters as `backfill out/dead-letter.jsonl` would.
@@ -169,14 +167,22 @@ class _Taker:
         self.name = name
         self._queue = queue
         self._files = files
-        self._oldest: tuple[int | None, float] = (None, 0.0)
 
     @property
     def is_drained(self) -> bool:
         return self._queue.is_drained
 
-    async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
-        return await self._queue.take(count, untried_first=untried_first)
+    async def take(
+        self,
+        count: int,
+        *,
+        untried_first: bool = False,
+        without: frozenset[str] = frozenset(),
+    ) -> list[Delivery]:
+        return await self._queue.take(count, untried_first=untried_first, without=without)
+
+    async def take_of(self, group_id: str, count: int) -> list[Delivery]:
+        return await self._queue.take_of(group_id, count)
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         return await self._queue.settle(outcomes)
@@ -190,11 +196,7 @@ class _Taker:
         return (await self.counts()).queued == 0
 
     async def oldest_age_s(self) -> float:
-        """Return for how many seconds this process has seen the same record as the oldest."""
-        oldest, now_s = await self._queue.run(self._queue.store.oldest_queued), time.monotonic()
-        if oldest != self._oldest[0]:
-            self._oldest = (oldest, now_s)
-        return 0.0 if oldest is None else now_s - self._oldest[1]
+        return await self._queue.oldest_age_s()
 
 
 def dead_letters(store: SqliteStore) -> Iterator[bytes]:
@@ -214,7 +216,3 @@ def throwaway_store() -> Iterator[SqliteStore]:
             yield store
         finally:
             store.close()
-
-
-def _is_invalid(record: Record) -> bool:
-    return isinstance(record.topic, InvalidRecordError)

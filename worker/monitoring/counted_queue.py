@@ -39,15 +39,19 @@ class CountedQueue:
         """Whether the last take returned all that was ready."""
         return self._queue.is_drained
 
-    async def take(self, count: int) -> list[Delivery]:
+    async def take(self, count: int, *, without: frozenset[str] = frozenset()) -> list[Delivery]:
         """Take up to `count` records; count those that came to an end as they were taken."""
-        taken = await self._queue.take(count, untried_first=self._untried_first)
+        taken = await self._queue.take(count, untried_first=self._untried_first, without=without)
         new = Counter(self._queue.found) - self._counted
         self._metrics.settled("duplicate", new["duplicate"])
         self._metrics.settled("dead", new["dead"])
         self._metrics.lost(new["lost"])
         self._counted += new
         return taken
+
+    async def take_of(self, group_id: str, count: int) -> list[Delivery]:
+        """Take up to `count` records of one community."""
+        return await self._queue.take_of(group_id, count)
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Settle a batch; count what was stored, and log each dead letter."""

@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record
 
@@ -135,11 +135,20 @@ class Queue(Protocol):
         """
         ...
 
-    async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
+    async def take(
+        self,
+        count: int,
+        *,
+        untried_first: bool = False,
+        without: frozenset[str] = frozenset(),
+    ) -> list[Delivery]:
         """Take up to `count` ready records, in the order in which they were put.
 
         `untried_first`: records that were called before (`attempts` above 0) come after the
         others. An engine that cannot sort all it holds MUST sort what one call finds (R21).
+        `without`: the communities (GroupIds) that are held now. Their records stay ready and are
+        passed over, however many they are, at a cost that does not grow with their number.
+        A delivery says whether this job ever imported into its community (`was_imported_into`).
 
         Durable before it returns: a taker that dies afterwards leaves each of them in doubt, and
         the next taker gets it with `may_exist` (R14). A delivery MUST carry the doubt of every
@@ -147,6 +156,14 @@ class Queue(Protocol):
         takers.
         MUST NOT wait for records: it returns fewer, or none. While its server is away it MAY pause
         for less than a second and return none; the reason is in `trouble` then.
+        """
+        ...
+
+    async def take_of(self, group_id: str, count: int) -> list[Delivery]:
+        """Take up to `count` ready records of one community, those with the fewest attempts first.
+
+        Durable as `take`. Records that `take` passed over are among them. It says nothing about
+        what else is ready: `is_drained` stays as it was.
         """
         ...
 
@@ -166,6 +183,10 @@ class Queue(Protocol):
 
     async def counts(self) -> Counts:
         """Return how many records are in which state, all at one moment (R19)."""
+        ...
+
+    async def worst_communities(self, count: int) -> list[CommunityLetters]:
+        """Return the communities with the most dead letters, the worst first."""
         ...
 
     async def is_empty(self) -> bool:

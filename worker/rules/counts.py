@@ -124,3 +124,17 @@ class Counters:
     retries: int = 0
     throttled: int = 0
     renewals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CommunityLetters:
+    """How many dead letters of one reason and code a community has.
+
+    `is_all`: these are all dead letters with that reason and code.
+    """
+
+    group_id: str
+    reason: str
+    code: int | None
+    count: int
+    is_all: bool = False

@@ -198,6 +198,18 @@ class Records(_Section):
         return key_field
 
 
+class Verify(_Section):
+    """Reading topics that exist, to compare them with what was sent."""
+
+    calls_per_second: Seconds = 50.0
+
+
+class Undo(_Section):
+    """Taking back topics that a job made."""
+
+    calls_per_second: Seconds = 20.0
+
+
 class HaltSettings(_Section):
     """When a run stops although calls are answered."""
 
@@ -243,6 +255,8 @@ class Settings(_Section):
     http: Http = Http()
     retry: Retry = Retry()
     records: Records = Records()
+    verify: Verify = Verify()
+    undo: Undo = Undo()
     halt: HaltSettings = HaltSettings()
     queue: QueueSettings = QueueSettings()
     outputs: Outputs = Outputs()

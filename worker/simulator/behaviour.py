@@ -1,10 +1,15 @@
 """What the simulated service answers to a call, given the time and a source of chance.
 
-Records choose their refusal: a community whose ID contains `missing` does not exist (10010), one
-with `forbidden` may not be written to (10007), one with `notopics` has no topics (11000); a
-TopicName that contains `forbidden` fails the content check (80001). All other communities exist.
+Conventions in a GroupId, so that any refusal can be asked for by data: a community with
 
-Source: REST overview (access), REST page of import_topic (fields, codes), group system page (IDs).
+- `missing` does not exist (10010),
+- `forbidden` may not be written to or read (10007),
+- `unreadable` may be written to, but not read by get_topic (10007),
+- `notopics` has no topics (11000),
+- `down` fails always (10002); `down60s` fails in the first 60 seconds after the first import call,
+- `full5` takes 5 topics (then 10037), and so with any other number.
+
+All others exist. A TopicName that holds `forbidden` fails the content check (80001).
 """
 
 import base64
@@ -14,9 +19,13 @@ import json
 import random
 import zlib
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from worker.simulator.communities import Refusal, is_printable, refuse_group, topics_max
+from worker.simulator.ledger import Ledger
+from worker.simulator.reading import get_topic
 
 PATHS = frozenset(
     {
@@ -24,6 +33,7 @@ PATHS = frozenset(
         "/v4/million_group_open_http_svc/import_topic",
     }
 )
+GET_TOPIC_PATH = "/v4/million_group_open_http_svc/get_topic"
 TRANSPORT_FAULTS = frozenset(
     {"502", "html", "empty", "truncated", "reset-before", "reset-after", "hang"}
 )
@@ -32,6 +42,8 @@ MAY_TAKE_EFFECT = frozenset(
     {"10002", "60008", "60013", "70169", "70202", "70500", "502", "html", "empty", "truncated",
      "hang"}
 )  # fmt: skip
+# Of the faults for all calls those that get_topic draws, too: not refusals of what a record holds.
+FAULTS_OF_ALL_CALLS = TRANSPORT_FAULTS | {"10002", "10006", "10008"}
 TEXT_LIMITS = {
     "TopicName": 30,
     "CustomString": 3000,
@@ -45,10 +57,12 @@ WINDOW_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the simulated service allows, and its faults.
+    """What the stand-in allows and how it misbehaves. `faults`: kind -> probability.
 
-    `quota_per_s`: calls in any rolling second; 0: no limit. `faults`: kind -> probability; a kind
-    is an error code or one of TRANSPORT_FAULTS.
+    `get_topic_faults`: those of get_topic, None: the ones of `faults` that are not about a record.
+    `may_read`: whether get_topic is allowed (else 10007). `in_use_code`: the answer to the admin
+    that repeats its own call, 10021 or 10025; an ID that others made is always 10021. `topics_max`:
+    how many topics a community may hold, 0: any number. `topics`: made by others before the start.
     """
 
     sdk_app_id: int
@@ -56,6 +70,12 @@ class Rules:
     secret_key: str
     quota_per_s: int = 200
     faults: Mapping[str, float] = field(default_factory=dict)
+    get_topic_quota_per_s: int = 200
+    get_topic_faults: Mapping[str, float] | None = None
+    may_read: bool = True
+    in_use_code: int = 10021
+    topics_max: int = 0
+    topics: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,40 +96,6 @@ class Answer:
     fault: str | None = None
 
 
-@dataclass(slots=True)
-class Ledger:
-    """What was created and answered, for comparison with what a run reports.
-
-    `topics`: TopicId -> fields. `answers`: error code or fault -> count. Times are seconds of the
-    clock that `Service.answer` is given.
-    """
-
-    topics: dict[str, dict[str, Any]] = field(default_factory=dict)
-    calls: int = 0
-    answers: Counter[str] = field(default_factory=Counter)
-    most_calls_in_a_second: int = 0
-    created_without_id: int = 0
-    first_call_s: float | None = None
-    last_call_s: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from the first call to the last."""
-        return 0.0 if self.first_call_s is None else self.last_call_s - self.first_call_s
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the ledger as `GET /ledger` shows it."""
-        return {
-            "calls": self.calls,
-            "created": len(self.topics),
-            "created_without_id": self.created_without_id,
-            "most_calls_in_a_second": self.most_calls_in_a_second,
-            "seconds": self.seconds,
-            "answers": dict(self.answers),
-            "topics": list(self.topics.values()),
-        }
-
-
 class Service:
     """The simulated service and its state."""
 
@@ -118,24 +104,63 @@ class Service:
         self._chance = chance
         self._allowed: deque[float] = deque()
         self._arrived: deque[float] = deque()
+        self._reads_allowed: deque[float] = deque()
+        self._reads_arrived: deque[float] = deque()
+        self._topics_in: Counter[str] = Counter()
+        self._counted = 0
+        self._wall_s = 0.0
         self.ledger = Ledger()
+        for topic in rules.topics:
+            self.ledger.add(topic)
 
     def answer(self, call: Call, now_s: float, wall_s: float) -> Answer:
-        """Return the answer to one call; what it creates is in the ledger then.
-
-        `now_s`: seconds of a monotonic clock, for the quota. `wall_s`: Unix seconds, for the
-        signature.
-        """
+        """Answer one call; what it creates is in the ledger when this returns."""
+        self._wall_s = wall_s
+        if call.path == GET_TOPIC_PATH:
+            return self._answer_reading(call, now_s, wall_s)
         ledger = self.ledger
         ledger.calls += 1
         self._measure(now_s)
         refusal = self._refuse_access(call, wall_s) or self._refuse_frequency(now_s)
         if refusal:
             return self._refused(*refusal)
-        fault = self._draw_fault()
+        fault = self._draw_fault(self._rules.faults)
         if fault:
             return self._faulty(fault, call)
         return Answer(self._import(call.body))
+
+    def _answer_reading(self, call: Call, now_s: float, wall_s: float) -> Answer:
+        ledger = self.ledger
+        ledger.get_topic_calls += 1
+        ledger.get_topic_most_calls_in_a_second = max(
+            ledger.get_topic_most_calls_in_a_second, _count(self._reads_arrived, now_s)
+        )
+        fault = None
+        refusal = self._refuse_access(call, wall_s) or self._refuse_reading(now_s)
+        if not refusal:
+            fault = self._draw_fault(self._faults_of_reading())
+        if fault and fault not in TRANSPORT_FAULTS:
+            refusal = int(fault), "injected fault"
+        elapsed_s = 0.0 if ledger.first_call_s is None else now_s - ledger.first_call_s
+        reply = refusal or get_topic(call.body, ledger, elapsed_s)
+        body = _fail(*reply) if isinstance(reply, tuple) else reply
+        ledger.get_topic_answers[f"fault {fault}" if fault else str(body["ErrorCode"])] += 1
+        return Answer(body, fault if fault in TRANSPORT_FAULTS else None)
+
+    def _refuse_reading(self, now_s: float) -> Refusal | None:
+        quota_per_s = self._rules.get_topic_quota_per_s
+        if quota_per_s and not _is_within(self._reads_allowed, quota_per_s, now_s):
+            return 60007, "frequency limit of this API exceeded"
+        return None if self._rules.may_read else (10007, "no permission")
+
+    def _faults_of_reading(self) -> Mapping[str, float]:
+        if self._rules.get_topic_faults is not None:
+            return self._rules.get_topic_faults
+        return {
+            kind: probability
+            for kind, probability in self._rules.faults.items()
+            if kind in FAULTS_OF_ALL_CALLS or kind.startswith(("6", "7"))
+        }
 
     def _faulty(self, fault: str, call: Call) -> Answer:
         self.ledger.answers[f"fault {fault}"] += 1
@@ -151,9 +176,9 @@ class Service:
         self.ledger.answers[str(code)] += 1
         return Answer(_fail(code, info))
 
-    def _draw_fault(self) -> str | None:
+    def _draw_fault(self, faults: Mapping[str, float]) -> str | None:
         drawn = self._chance.random()
-        for kind, probability in self._rules.faults.items():
+        for kind, probability in faults.items():
             drawn -= probability
             if drawn < 0:
                 return kind
@@ -163,26 +188,19 @@ class Service:
         if self.ledger.first_call_s is None:
             self.ledger.first_call_s = now_s
         self.ledger.last_call_s = now_s
-        self._arrived.append(now_s)
-        while self._arrived[0] <= now_s - WINDOW_S:
-            self._arrived.popleft()
         self.ledger.most_calls_in_a_second = max(
-            self.ledger.most_calls_in_a_second, len(self._arrived)
+            self.ledger.most_calls_in_a_second, _count(self._arrived, now_s)
         )
 
-    def _refuse_frequency(self, now_s: float) -> tuple[int, str] | None:
-        if not self._rules.quota_per_s:
-            return None
-        while self._allowed and self._allowed[0] <= now_s - WINDOW_S:
-            self._allowed.popleft()
-        if len(self._allowed) >= self._rules.quota_per_s:
+    def _refuse_frequency(self, now_s: float) -> Refusal | None:
+        quota_per_s = self._rules.quota_per_s
+        if quota_per_s and not _is_within(self._allowed, quota_per_s, now_s):
             return 60007, "frequency limit of this API exceeded"
-        self._allowed.append(now_s)
         return None
 
-    def _refuse_access(self, call: Call, wall_s: float) -> tuple[int, str] | None:
+    def _refuse_access(self, call: Call, wall_s: float) -> Refusal | None:
         query = call.query
-        if call.method != "POST" or call.path not in PATHS:
+        if call.method != "POST" or call.path not in {*PATHS, GET_TOPIC_PATH}:
             return 60009, "resource or URL wrong"
         if query.get("contenttype") != "json":
             return 60002, "contenttype must be json"
@@ -197,7 +215,7 @@ class Service:
             return 60010, "needs an app administrator"
         return self._refuse_signature(query.get("usersig", ""), wall_s)
 
-    def _refuse_signature(self, usersig: str, wall_s: float) -> tuple[int, str] | None:
+    def _refuse_signature(self, usersig: str, wall_s: float) -> Refusal | None:
         if not usersig:
             return 70002, "UserSig is empty"
         ticket = _opened(usersig)
@@ -233,20 +251,66 @@ class Service:
             return _fail(60003, "request JSON parse error")
         if not isinstance(topic, dict):
             return _fail(10011, "JSON parse failure")
-        refusal = _refuse_fields(topic) or _refuse_group(topic) or _refuse_topic_id(topic)
+        refusal = (
+            _refuse_fields(topic)
+            or refuse_group(topic["GroupId"], self.ledger.seconds)
+            or _refuse_topic_id(topic)
+        )
         if refusal:
             return _fail(*refusal)
-        topic_id = topic.get("TopicId")
+        return self._made(topic)
+
+    def _made(self, topic: dict[str, Any]) -> Mapping[str, Any]:
+        ledger, topic_id, group_id = self.ledger, topic.get("TopicId"), topic["GroupId"]
+        if topic_id in ledger.topics:
+            # By others: no call made it.
+            code = self._rules.in_use_code if topic_id in ledger.made_at else 10021
+            return _fail(code, "topic ID is in use")
+        if self._is_full(group_id):
+            return _fail(10037, "the number of topics exceeds the limit")
         if topic_id is None:
-            self.ledger.created_without_id += 1
-            topic_id = f"{topic['GroupId']}@TOPIC#_@TOPIC#c{len(self.ledger.topics):08X}"
-        elif topic_id in self.ledger.topics:
-            return _fail(10021, "topic ID is in use")
-        self.ledger.topics[topic_id] = {**topic, "TopicId": topic_id}
+            ledger.created_without_id += 1
+            topic_id = f"{group_id}@TOPIC#_@TOPIC#c{len(ledger.topics):08X}"
+        ledger.topics[topic_id] = {**topic, "TopicId": topic_id}
+        ledger.made_at[topic_id] = int(self._wall_s)
+        ledger.deleted.discard(topic_id)
+        self._topics_in[group_id] += 1
+        self._counted += 1
         return {"ActionStatus": "OK", "ErrorInfo": "", "ErrorCode": 0, "TopicId": topic_id}
 
+    def _is_full(self, group_id: str) -> bool:
+        limit = topics_max(group_id, self._rules.topics_max)
+        if not limit:
+            return False
+        topics = self.ledger.topics
+        if self._counted != len(topics):  # a test added or removed some
+            self._topics_in = Counter(topic_id.partition("@TOPIC#_")[0] for topic_id in topics)
+            self._counted = len(topics)
+        return self._topics_in[group_id] >= limit
 
-def _refuse_fields(topic: Mapping[str, Any]) -> tuple[int, str] | None:
+
+def _count(times_s: deque[float], now_s: float) -> int:
+    """Add a call. Returns how many there were in the last second."""
+    times_s.append(now_s)
+    _forget(times_s, now_s)
+    return len(times_s)
+
+
+def _is_within(times_s: deque[float], quota_per_s: int, now_s: float) -> bool:
+    """Return whether one more call is within the quota, and add it if so."""
+    _forget(times_s, now_s)
+    if len(times_s) >= quota_per_s:
+        return False
+    times_s.append(now_s)
+    return True
+
+
+def _forget(times_s: deque[float], now_s: float) -> None:
+    while times_s and times_s[0] <= now_s - WINDOW_S:
+        times_s.popleft()
+
+
+def _refuse_fields(topic: Mapping[str, Any]) -> Refusal | None:
     unknown = topic.keys() - KNOWN_FIELDS
     if unknown:
         return 10004, f"unknown field {min(unknown)}"
@@ -262,7 +326,7 @@ def _refuse_fields(topic: Mapping[str, Any]) -> tuple[int, str] | None:
     return _refuse_account_and_time(topic)
 
 
-def _refuse_account_and_time(topic: Mapping[str, Any]) -> tuple[int, str] | None:
+def _refuse_account_and_time(topic: Mapping[str, Any]) -> Refusal | None:
     account = topic.get("From_Account", "x")
     if not isinstance(account, str):
         return 60015, "From_Account must be a text"
@@ -276,25 +340,12 @@ def _refuse_account_and_time(topic: Mapping[str, Any]) -> tuple[int, str] | None
     return None
 
 
-def _refuse_group(topic: Mapping[str, Any]) -> tuple[int, str] | None:
-    group_id = topic["GroupId"]
-    if not _is_printable(group_id, 48) or not group_id.startswith("@TGS#_"):
-        return 10015, "group ID is invalid"
-    if "missing" in group_id:
-        return 10010, "group does not exist or was deleted"
-    if "forbidden" in group_id:
-        return 10007, "no permission"
-    if "notopics" in group_id:
-        return 11000, "the group has no community topics"
-    return None
-
-
-def _refuse_topic_id(topic: Mapping[str, Any]) -> tuple[int, str] | None:
+def _refuse_topic_id(topic: Mapping[str, Any]) -> Refusal | None:
     topic_id = topic.get("TopicId")
     if topic_id is None:
         return None
     start = f"{topic['GroupId']}@TOPIC#_"
-    if not isinstance(topic_id, str) or not _is_printable(topic_id, 96):
+    if not isinstance(topic_id, str) or not is_printable(topic_id, 96):
         return 10004, "TopicId is no printable ASCII of at most 96 bytes"
     own_part = topic_id[len(start) :]
     if not topic_id.startswith(start) or not own_part:
@@ -302,10 +353,6 @@ def _refuse_topic_id(topic: Mapping[str, Any]) -> tuple[int, str] | None:
     if "@TGS#_" in own_part or "@TOPIC#_@TOPIC#" in topic_id:
         return 10004, "TopicId holds what only the service's own IDs may"
     return None
-
-
-def _is_printable(text: str, bytes_max: int) -> bool:
-    return 0 < len(text) <= bytes_max and all(" " <= character <= "~" for character in text)
 
 
 def _opened(usersig: str) -> dict[str, Any] | None:

@@ -79,6 +79,8 @@ class _Carried:
     failures: Failures | None = None
     refused: Refusal | None = None
     was_called: bool = False
+    letter: verdict.Reject | None = None
+    """What it was dead-lettered with while it waited for its community."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class _Parked:
 
     ended: asyncio.Event
     is_picked: bool = False
+    letter: verdict.Reject | None = None
 
 
 class Carrier:
@@ -192,6 +195,12 @@ class Carrier:
         picked.ended.set()
         return True
 
+    def give_up_parked(self, group_id: str, letter: verdict.Reject) -> None:
+        """Dead-letter the records that wait for a community whose patience ended."""
+        for parked in self._parked.pop(group_id, ()):
+            parked.letter = letter
+            parked.ended.set()
+
     def wake_parked(self) -> None:
         """Wake the records of all communities that are held no longer."""
         held = self.health.held
@@ -251,10 +260,10 @@ class Carrier:
         finally:
             if parked in waiting:
                 waiting.remove(parked)
-        carried.is_probe = parked.is_picked
+        carried.is_probe, carried.letter = parked.is_picked, parked.letter
         if not parked.is_picked:
             carried.failures = None
-        return parked.is_picked or self.health.communities.is_given_up(group_id)
+        return parked.is_picked or parked.letter is not None
 
     async def _wait_for_service(self) -> bool:
         """Make room for records that were not tried yet, while single probes go out.
@@ -279,6 +288,8 @@ class Carrier:
 
     def _without_call(self, carried: _Carried) -> Outcome | _Wait | None:
         """Return what becomes of a record whose community takes no calls; None: call."""
+        if carried.letter:
+            return _dead_letter(carried, carried.letter)
         answer = self.health.answer_without_call(carried.topic.group_id, self._clock())
         if answer:
             letter, halt = answer

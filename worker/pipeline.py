@@ -189,8 +189,10 @@ class Pipeline:
         if due_s is None:
             await self._traffic.changed.wait()
             return
+        # While the breaker is open no held community is asked by its own time.
+        soon_s = POLL_MAX_S if self._health.breaker.is_open else max(POLL_MIN_S, due_s)
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(POLL_MAX_S, max(POLL_MIN_S, due_s))):
+            async with asyncio.timeout(min(POLL_MAX_S, soon_s)):
                 await self._traffic.changed.wait()
 
     def _start(self, delivery: Delivery, *, is_probe: bool = False) -> None:
@@ -241,6 +243,8 @@ class Pipeline:
         """Dead-letter what is queued of a community whose patience ended."""
         communities = self._health.communities
         letter = communities.answer_without_call(group_id, self._carrier.now_s())
+        if letter:
+            self._carrier.give_up_parked(group_id, letter)
         self._carrier.wake_parked()
         while letter and not self._carrier.stopping.is_set():
             taken = await self._queue.take_of(group_id, GIVE_UP_AT_ONCE)

@@ -175,8 +175,6 @@ class Blame:
             return self._judge_in_outage(failures, now_s)
         compared = self._answered > failures.answered_before
         has_run_out = failures.count >= self._retry.max_attempts
-        if not has_run_out and (compared or failures.by_the_service):
-            return GoOn()
         if has_run_out and compared and self._is_alone(record, failures, is_coded=is_coded):
             return Exhausted()
         if halt := self._nobody_was_ever_reached(failures, now_s):

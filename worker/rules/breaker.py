@@ -7,8 +7,9 @@ from enum import Enum
 
 OUTAGE_RECORDS = 10
 """So many distinct records failing, with no success between: an outage, not bad luck."""
-PROBE_PAUSES_S = (0.25, 0.5, 1.0, 2.0)
-"""From the start of one probe to the next: over a minute about one probe in two seconds."""
+PROBE_PAUSES_S = (*(0.25,) * 6, *(0.5,) * 4, 1.0)
+"""From the start of one probe to the next: ten in the first seconds, for what looks like an outage
+may be a row of bad records, then one a second."""
 REJECTED_PROBE_PAUSE_S = 0.9
 """A service whose mapping looks wrong probes at least once a second."""
 PROBE_PATIENCE_S = 3.0

@@ -127,11 +127,6 @@ class Communities:
         """Return whether the records of a community wait."""
         return group_id in self._held
 
-    def is_given_up(self, group_id: str) -> bool:
-        """Return whether the records of a community are answered without a call."""
-        known = self._known.get(group_id)
-        return known is not None and known.given_up is not None
-
     def troubles(self) -> dict[str, Trouble]:
         """Return the held communities and why each is held."""
         return {group: known.trouble for group, known in self._known.items() if known.trouble}
@@ -314,8 +309,8 @@ class Communities:
     def _expires_at_s(self, group_id: str) -> float:
         """Return when patience with a community ends; never while nobody else is answered."""
         known = self._known[group_id]
-        is_alone = self._answered.started_beside_s(group_id) > known.held_at_s
-        if known.trouble is not Trouble.FAILURES or not is_alone:
+        others_are_answered = self._answered.started_beside_s(group_id) > known.held_at_s
+        if known.trouble is not Trouble.FAILURES or not others_are_answered:
             return float("inf")
         return known.held_at_s + self._patience_s
 

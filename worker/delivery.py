@@ -11,6 +11,7 @@ from worker.limits import Limits, Turn
 from worker.logs import RepeatedEvents, logger
 from worker.rules import outcome, verdict
 from worker.rules.blame import Failures
+from worker.rules.comparison import Before, Conflict, Own, Settled, Unproven
 from worker.rules.counts import Counters
 from worker.rules.health import Health
 from worker.rules.outcome import (
@@ -32,6 +33,11 @@ from worker.traffic import Phase, Traffic
 
 log = logger()
 
+IN_USE_HINT = (
+    "a topic with this TopicId existed before the first call: "
+    "compare it with get_topic, then choose another TopicId or "
+    'set records.on_existing = "skip"'
+)
 PARK_S = 1.0
 """How long a record waits, on average, before it probes a service that is down once more."""
 
@@ -62,7 +68,7 @@ class Credentials(Protocol):
 class Comparer(Protocol):
     """Finds out whose topic it is that has a TopicId which a record gave."""
 
-    async def compare(self, topic: Topic, *, in_doubt: bool) -> verdict.Imported | verdict.Reject:
+    async def compare(self, topic: Topic, *, in_doubt: bool) -> Settled:
         """Compare a topic with the service; `in_doubt`: an earlier attempt may have made it."""
         ...
 
@@ -365,7 +371,8 @@ class Carrier:
             decision = unproven(compare, in_doubt=in_doubt)
         else:
             self._traffic.enter(carried.id, Phase.COMPARING)
-            decision = await self._comparer.compare(carried.topic, in_doubt=in_doubt)
+            settled = await self._comparer.compare(carried.topic, in_doubt=in_doubt)
+            decision = verdict_of(settled, compare.code)
         reaction = self.health.compared(decision, attempt)
         if reaction.halt:
             self.halt(reaction.halt)
@@ -441,16 +448,26 @@ class Carrier:
         self.halt(Halt(refused.code, sentence))
 
 
+def verdict_of(settled: Settled, code: int) -> verdict.Imported | verdict.Reject:
+    """Return what a comparison with the service means for the record."""
+    match settled:
+        case Own():
+            return verdict.Imported(Already.OWN)
+        case Before():
+            return verdict.Imported(Already.BEFORE)
+        case Unproven():
+            return verdict.Imported(Already.UNPROVEN)
+        case Conflict():
+            return verdict.Reject(Reason.CONFLICT, code, settled.message, IN_USE_HINT)
+        case _:
+            assert_never(settled)
+
+
 def unproven(compare: verdict.Compare, *, in_doubt: bool) -> verdict.Imported | verdict.Reject:
     """Judge a given TopicId that is in use where it cannot be compared with the service."""
     if in_doubt:
         return verdict.Imported(Already.UNPROVEN)
-    hint = (
-        "a topic with this TopicId existed before the first call: "
-        "compare it with get_topic, then choose another TopicId or "
-        'set records.on_existing = "skip"'
-    )
-    return verdict.Reject(Reason.CONFLICT, compare.code, compare.message, hint)
+    return verdict.Reject(Reason.CONFLICT, compare.code, compare.message, IN_USE_HINT)
 
 
 def _dead_letter(carried: _Carried, letter: verdict.Reject) -> DeadLetter:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from worker.chat import ImportTopicClient
+from worker.comparing import Comparer
 from worker.delivery import Carrier, Credentials
 from worker.jobs import UsageError
 from worker.jobs.from_settings import NO_REDIS, retry_policy, reveal_redis_url
@@ -69,7 +70,13 @@ class Machinery:
 
     limits: Limits
     traffic: Traffic
+    health: Health
     carrier: Carrier
+
+    def held(self) -> dict[str, str]:
+        """Return the communities whose records wait, and why."""
+        troubles = self.health.communities.troubles()
+        return {group: trouble.value for group, trouble in troubles.items()}
 
 
 def assemble(
@@ -80,15 +87,21 @@ def assemble(
     quota: Quota,
     counters: Counters,
     anything_imported: bool,
-    same_rejection: int = 0,
+    is_service: bool,
     observe: Observe = lambda *_: None,
 ) -> Machinery:
-    """Put the parts together that carry deliveries to their outcomes."""
+    """Put the parts together that carry deliveries to their outcomes.
+
+    `is_service`: wait for the end of a trouble where a backfill halts.
+    """
     clock = asyncio.get_running_loop().time
     retry = retry_policy(settings)
-    health, traffic = (
-        Health(retry, same_rejection=same_rejection, anything_imported=anything_imported),
-        Traffic(),
+    traffic = Traffic()
+    health = Health(
+        retry,
+        same_rejection=settings.halt.same_rejection,
+        anything_imported=anything_imported,
+        is_service=is_service,
     )
     limits = Limits(quota, slots(settings), clock, health.breaker)
     carrier = Carrier(
@@ -102,9 +115,17 @@ def assemble(
         clock=clock,
         wall_clock=time.time,
         skip_existing=settings.records.on_existing == "skip",
+        comparer=Comparer(
+            chat=chat,
+            credentials=credentials,
+            quota=LocalQuota(settings.verify.calls_per_second, clock),
+            clock=clock,
+            patience_s=settings.retry.patience,
+            is_held=lambda: health.breaker.is_open,
+        ),
         observe=observe,
     )
-    return Machinery(limits, traffic, carrier)
+    return Machinery(limits, traffic, health, carrier)
 
 
 def slots(settings: Settings) -> int:

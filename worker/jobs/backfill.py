@@ -22,7 +22,7 @@ from worker.jobs.signals import StopRequest
 from worker.limits import Limits, Quota
 from worker.logs import logger
 from worker.monitoring import progress
-from worker.outputs.report import COMMUNITY_TOPICS_MAX, Report, summary
+from worker.outputs.report import COMMUNITY_TOPICS_MAX, WORST_LISTED, Report, summary
 from worker.outputs.result_files import ResultFiles
 from worker.pipeline import Pipeline
 from worker.queues.contract import JobMismatchError, QueueError, QueueTakenError
@@ -71,6 +71,7 @@ class _Backfill:
         self._credentials = from_settings.credentials(settings)
         self._endpoint = from_settings.endpoint(settings)
         self._halt: Halt | None = None
+        self._held: dict[str, str] = {}
 
     async def run(self, engine: EmbeddedEngine) -> Exit:
         """Import and report. Raises QueueTakenError, JobMismatchError."""
@@ -142,6 +143,7 @@ class _Backfill:
                 finally:
                     feeder.stop()
         self._halt = machinery.carrier.halted or _halt_of(feeder.failure)
+        self._held = machinery.held()
 
     async def _assemble(self, job: OpenJob, chat: ImportTopicClient, quota: Quota) -> Machinery:
         counts = await job.queue.counts()
@@ -152,7 +154,7 @@ class _Backfill:
             quota=quota,
             counters=self._run.counters,
             anything_imported=counts.imported > 0,
-            same_rejection=self._settings.halt.same_rejection,
+            is_service=False,
         )
 
     def _feeder(self, job: OpenJob, pipeline: Pipeline) -> Feeder:
@@ -184,7 +186,8 @@ class _Backfill:
         """Write the report, print the summary, return the exit code."""
         counts = await job.queue.counts()
         crowded = await job.crowded_communities(COMMUNITY_TOPICS_MAX)
-        report = self._run.report(counts, self._halt, crowded=crowded)
+        worst = await job.queue.worst_communities(WORST_LISTED) if counts.dead else []
+        report = self._run.report(counts, self._halt, crowded=crowded, worst=worst, held=self._held)
         report_path = self._run.write(report)
         lines = self._summary(report, report_path, await job.unfinished_inputs())
         try:

@@ -19,7 +19,7 @@ from worker.queues.contract import QueueTakenError
 from worker.queues.directory_lock import DirectoryLock
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.queues.sqlite.store import SqliteStore
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record, content_hash
 from worker.settings.model import Settings
@@ -186,6 +186,9 @@ class _Taker:
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         return await self._queue.settle(outcomes)
+
+    async def worst_communities(self, count: int) -> list[CommunityLetters]:
+        return await self._queue.worst_communities(count)
 
     async def counts(self) -> Counts:
         # Dead letters that somebody replays meanwhile leave their file here.

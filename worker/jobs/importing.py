@@ -14,6 +14,7 @@ from worker.jobs.upkeep import Upkeep
 from worker.limits import Quota
 from worker.logs import logger
 from worker.monitoring.counted_queue import CountedQueue
+from worker.outputs.report import WORST_LISTED
 from worker.pipeline import Pipeline
 from worker.queues.contract import QueueError
 from worker.rules.halts import HaltCode, probes
@@ -75,6 +76,7 @@ class Importer:
             await self._wait_for_a_person(probe.pause_s, probe.records)
         with suppress(QueueError):  # what was settled stays settled
             state.counts, self.is_counted = await queue.counts(), True
+            state.worst = await queue.worst_communities(WORST_LISTED)
 
     async def _wait_for_a_person(self, pause_s: float, records: int) -> None:
         log.info("halted: trying again after a pause", after_s=pause_s, records=records)
@@ -129,6 +131,7 @@ class Importer:
             quota=quota,
             counters=self._run.counters,
             anything_imported=state.counts is not None and state.counts.imported > 0,
+            is_service=True,
             observe=state.metrics.called,
         )
 

@@ -5,10 +5,11 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from worker.job_directory import REPORT_NAME
 from worker.jobs import UsageError
@@ -16,7 +17,7 @@ from worker.jobs.signals import StopRequest, stop_signals
 from worker.logs import logger
 from worker.outputs.files import OUT_OF_ROOM, write_whole
 from worker.outputs.report import Report
-from worker.rules.counts import Counters, Counts
+from worker.rules.counts import CommunityLetters, Counters, Counts
 from worker.rules.verdict import Halt
 from worker.settings.advice import unwise
 from worker.settings.model import Settings
@@ -143,7 +144,13 @@ class Run:
         self._started, self._started_s = time.time(), time.monotonic()
 
     def report(
-        self, counts: Counts, halt: Halt | None, *, crowded: Sequence[tuple[str, int]] = ()
+        self,
+        counts: Counts,
+        halt: Halt | None,
+        *,
+        crowded: Sequence[tuple[str, int]] = (),
+        worst: Sequence[CommunityLetters] = (),
+        held: Mapping[str, str] = MappingProxyType({}),
     ) -> Report:
         """Return the final report of this run."""
         return Report(
@@ -155,6 +162,8 @@ class Run:
             ended=time.time(),
             halted=halt,
             crowded=crowded,
+            worst=worst,
+            held=held,
         )
 
     def write(self, report: Report) -> Path | None:

@@ -153,7 +153,10 @@ class _Service:
         if self.state.counts is None:
             print_result("the queue was never reached: nothing is known of it")
             return
-        report = self._run.report(self.state.counts, self.state.halt)
+        held = self.state.machinery.held() if self.state.machinery else {}
+        report = self._run.report(
+            self.state.counts, self.state.halt, worst=self.state.worst, held=held
+        )
         self._run.write(report)
         if not self._importer.is_counted:
             print_result("the queue could not be read at the end: these sums are older")

@@ -1,6 +1,7 @@
 """What a running service knows of itself, and how monitors read it."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 
 from worker.delivery import Credentials
@@ -11,7 +12,7 @@ from worker.monitoring.admin import Status
 from worker.monitoring.metrics import Gauges, Metrics
 from worker.pipeline import Pipeline
 from worker.queues.contract import Queue
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.halts import HaltCode
 from worker.rules.service_status import Snapshot, facts, reason_not_ready, state
 from worker.rules.verdict import Halt
@@ -26,6 +27,7 @@ class ServiceState:
 
     - `queue`, `quota`, `machinery`, `pipeline`: None while they are not open.
     - `counts`: of the queue, None while it was never read. `oldest_age_s`: of its oldest record.
+    - `worst`: the communities with the most dead letters, read at the end.
     - `halt`: why the service is halted. `queue_away`: why the queue cannot be reached.
     - `is_empty`: whether the queue was found empty by a service that ends then.
     """
@@ -39,6 +41,7 @@ class ServiceState:
     machinery: Machinery | None = None
     pipeline: Pipeline | None = None
     counts: Counts | None = None
+    worst: Sequence[CommunityLetters] = ()
     oldest_age_s: float = 0.0
     halt: Halt | None = None
     queue_away: str | None = None
@@ -64,7 +67,7 @@ class ServiceState:
         traffic, counters = self._traffic, self.run.counters
         return Snapshot(
             is_open=self._is_open,
-            halt=self.halt,
+            halt=self.halt or self._stopped_by_rejections,
             queue_away=self.queue_away,
             queue_trouble=self.queue.trouble if self.queue else None,
             quota_is_reachable=self.quota is None or self.quota.is_reachable,
@@ -72,6 +75,7 @@ class ServiceState:
             drain_left_s=self.run.stopping.drain_left_s,
             counts=self.counts,
             oldest_age_s=self.oldest_age_s,
+            held=tuple(self.machinery.held()) if self.machinery else (),
             calling=traffic.calling,
             backing_off=traffic.backing_off,
             outcomes_waiting=self.pipeline.outcomes_waiting if self.pipeline else 0,
@@ -79,6 +83,10 @@ class ServiceState:
             throttled=counters.throttled,
             rate_per_s=self.quota.rate_per_s if self.quota else None,
         )
+
+    @property
+    def _stopped_by_rejections(self) -> Halt | None:
+        return self.machinery.health.stopped_by_rejections if self.machinery else None
 
     @property
     def _is_open(self) -> bool:

@@ -1,13 +1,13 @@
 """The sums of a job: `report.json` (a contract) and the summary that people read."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
 from worker.redaction import redact
-from worker.rules.counts import RARE, Counters, Counts, balance
+from worker.rules.counts import RARE, CommunityLetters, Counters, Counts, balance
 from worker.rules.result_lines import rfc3339
 from worker.rules.verdict import Halt
 
@@ -15,6 +15,9 @@ COMMUNITY_TOPICS_MAX = 200
 """The most topics that a community holds (usage limits page of the service)."""
 CROWDED_SHOWN = 5
 CROWDED_LISTED = 1000
+WORST_LISTED = 20
+WORST_SHOWN = 5
+HELD_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,8 @@ class Report:
     """Where a job stands and what this run did; `started`, `ended` in Unix seconds.
 
     The counts of records belong to the job, over all its runs; calls, seconds and rates belong to
-    this run.
+    this run. `worst`: the communities with the most dead letters. `held`: the communities whose
+    records wait at the end, and why.
     """
 
     counts: Counts
@@ -33,6 +37,8 @@ class Report:
     ended: float
     halted: Halt | None = None
     crowded: Sequence[tuple[str, int]] = ()
+    worst: Sequence[CommunityLetters] = ()
+    held: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rate_per_s(self) -> float:
@@ -42,6 +48,7 @@ class Report:
         """Return the content of `report.json`."""
         quota_used = self.rate_per_s / self.quota_per_s if self.quota_per_s else None
         numbers = self.counts.numbers()
+        unproven = numbers.pop("unproven")
         rare = {name: numbers.pop(name) for name in RARE}
         content: dict[str, Any] = {
             **numbers,
@@ -53,6 +60,9 @@ class Report:
             "halted": self._halted(),
             "by_reason": self.counts.by_reason,
             "by_code": self.counts.by_code,
+            "by_community": [letters_dict(letters) for letters in self.worst],
+            "held": dict(self.held),
+            "unproven": unproven,
             "started": rfc3339(self.started),
             "ended": rfc3339(self.ended),
             **{name: n for name, n in rare.items() if n},
@@ -76,6 +86,11 @@ def sums(counts: Counts) -> list[str]:
             f"of the imported, {c.already_own:,} were made by a call whose reply never arrived, "
             f"{c.already_before:,} existed before"
         )
+    if c.unproven:
+        lines.append(
+            f"of the imported, {c.unproven:,} seem to be our own, but could not be compared with "
+            "the service (get_topic)"
+        )
     if c.already_before_derived:
         lines.append(
             f"warning: {c.already_before_derived:,} topics existed before under an ID that only "
@@ -91,6 +106,29 @@ def sums(counts: Counts) -> list[str]:
         lines.append(
             f"dead letters by reason: {reasons}" + (f"; by code: {codes}" if codes else "")
         )
+    return lines
+
+
+def letters_dict(letters: CommunityLetters) -> dict[str, Any]:
+    """Return the dead letters of a community for JSON."""
+    return {
+        "group_id": letters.group_id,
+        "reason": letters.reason,
+        "code": letters.code,
+        "dead": letters.count,
+    }
+
+
+def community_lines(worst: Sequence[CommunityLetters], held: Mapping[str, str]) -> list[str]:
+    """Return lines for people: which communities have the most dead letters, which are held."""
+    lines = [
+        f"{letters.reason if letters.code is None else letters.code}: {letters.count:,} records"
+        f"{', all' if letters.is_all else ''} of community {letters.group_id}"
+        for letters in worst[:WORST_SHOWN]
+    ]
+    lines += [f"held: community {group}: {why}" for group, why in list(held.items())[:HELD_SHOWN]]
+    if len(held) > HELD_SHOWN:
+        lines.append(f"held: {len(held) - HELD_SHOWN:,} more communities")
     return lines
 
 
@@ -123,6 +161,7 @@ def summary(report: Report) -> list[str]:
         f"{counters.retries:,} repeated, {counters.throttled:,} throttled, "
         f"{counters.renewals:,} signatures renewed",
     ]
+    lines += community_lines(report.worst, report.held)
     if report.crowded:
         lines.append(crowded_line(report.crowded))
     if report.halted:

@@ -11,6 +11,13 @@ PLACES = ("queued", "imported", "dead", "duplicate", "lost")
 """The counts that add up to `read`: each record that was read is counted in exactly one."""
 RARE = ("lost", "already_before_derived", "may_exist_twice")
 """Counts that are 0 in nearly every job; reports leave them out while they are."""
+ALREADY_COUNTS: dict[Already, tuple[str, ...]] = {
+    Already.NO: (),
+    Already.OWN: ("already_own",),
+    Already.BEFORE: ("already_before",),
+    Already.UNPROVEN: ("unproven",),
+}
+"""The counts of imported topics by how they came to exist."""
 FAMILIES = {"by_reason": "reason:", "by_code": "code:"}
 """Counts by a label, and the prefix under which a queue keeps each label."""
 
@@ -23,6 +30,8 @@ class Counts:
     - `already_own`: imported by an earlier call of this job whose reply never arrived.
     - `already_before`: topics that existed before the first call of this job.
     - `already_before_derived`: those of them under an ID that only this program derives.
+    - `unproven`: topics that seem to be made by an earlier call of this job, but could not be
+      compared with the service.
     - `may_exist_twice`: calls without a TopicId, repeated after an ambiguous reply.
     - `by_reason`, `by_code`: dead letters.
 
@@ -35,6 +44,7 @@ class Counts:
     already_own: int = 0
     already_before: int = 0
     already_before_derived: int = 0
+    unproven: int = 0
     may_exist_twice: int = 0
     dead: int = 0
     duplicate: int = 0
@@ -97,9 +107,7 @@ def balance(counts: Counts) -> str:
 
 def imported_counts(outcome: Imported, origin: Origin) -> list[str]:
     """Return the names of the counts that an imported record adds one to."""
-    counts = ["imported"]
-    if outcome.already is not Already.NO:
-        counts.append(f"already_{outcome.already.value}")
+    counts = ["imported", *ALREADY_COUNTS[outcome.already]]
     if outcome.already is Already.BEFORE and origin is Origin.DERIVED:
         counts.append("already_before_derived")
     if origin is Origin.NONE and outcome.history.may_exist:

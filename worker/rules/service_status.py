@@ -9,6 +9,8 @@ from enum import StrEnum
 from worker.rules.counts import Counts, balance
 from worker.rules.verdict import Halt
 
+HELD_SHOWN = 5
+
 
 class State(StrEnum):
     """What a service does; the label of the metric `topic_import_health`."""
@@ -27,6 +29,7 @@ class Snapshot:
     - `queue_trouble`, `queue_away`: why the open queue cannot be used, or why no queue can be
       opened.
     - `counts`: None while the queue was never read.
+    - `held`: communities whose records wait.
     - `calling`, `backing_off`: records whose call is open, and that wait for their next attempt.
     - `outcomes_waiting`: outcomes that are not in the queue yet.
     - `rate_per_s`: calls a second that the quota allows now; None while there is no quota.
@@ -43,6 +46,7 @@ class Snapshot:
     drain_left_s: float | None = None
     counts: Counts | None = None
     oldest_age_s: float = 0.0
+    held: tuple[str, ...] = ()
     calling: int = 0
     backing_off: int = 0
     outcomes_waiting: int = 0
@@ -101,6 +105,15 @@ def facts(now: Snapshot) -> dict[str, str]:
         "oldest in the queue": f"{now.oldest_age_s:.0f} s",
         "in flight": f"{now.calling}",
         "waiting for retry": f"{now.backing_off}",
+        "held communities": _some(now.held),
         "calls": f"{now.calls:,}, {now.throttled:,} throttled",
         "rate in force": "none yet" if now.rate_per_s is None else f"{now.rate_per_s:.1f}/s",
     }
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """Return the first of many names, and how many more there are."""
+    if not names:
+        return "none"
+    more = f" and {len(names) - HELD_SHOWN:,} more" if len(names) > HELD_SHOWN else ""
+    return ", ".join(names[:HELD_SHOWN]) + more

@@ -19,7 +19,7 @@ from worker.queues.contract import QueueTakenError
 from worker.queues.directory_lock import DirectoryLock
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.queues.sqlite.store import SqliteStore
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record, content_hash
 from worker.settings.model import Settings
@@ -191,6 +191,9 @@ class _Taker:
         # Dead letters that somebody replays meanwhile leave their file here.
         await self._queue.run(self._files.finish)
         return await self._queue.counts()
+
+    async def worst_communities(self, count: int) -> list[CommunityLetters]:
+        return await self._queue.worst_communities(count)
 
     async def is_empty(self) -> bool:
         return (await self.counts()).queued == 0

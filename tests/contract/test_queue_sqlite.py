@@ -1,6 +1,5 @@
 """What only the embedded queue promises: one process takes, a lock, successors of dead letters."""
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -182,12 +181,13 @@ def test_taking_finds_its_records_by_an_index(
 
 @pytest.mark.parametrize("untried_first", [False, True])
 def test_passing_over_many_held_records_costs_nothing(
-    tmp_path: Path, *, untried_first: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, untried_first: bool
 ) -> None:
     """Counted in steps of SQLite, once the held records are set aside."""
+    monkeypatch.setattr(communities, "MOVED_PER_TAKE", 1_000)
     steps = {
         held: steps_of_a_take(tmp_path / f"{held}.sqlite3", held, untried_first=untried_first)
-        for held in (5, 3 * communities.MOVED_PER_TAKE)
+        for held in (5, 3_000)
     }
     few, many = steps.values()
     assert many <= few + 1, steps
@@ -195,16 +195,15 @@ def test_passing_over_many_held_records_costs_nothing(
 
 def steps_of_a_take(path: Path, held: int, *, untried_first: bool) -> int:
     """Return how many hundreds of steps a take costs beside `held` records that are held."""
-    SqliteStore(path).close()
-    steps = []
-    file = QueueFile(path, read_only=False, synchronous="OFF")
+    steps: list[int] = []
     store = SqliteStore(path, synchronous="OFF")
+    file = QueueFile(path, read_only=False, synchronous="OFF")
     store.put([record_of(A, line) for line in range(held)])
     store.put([record_of(B, held + line) for line in range(20)])
     for _ in range(5):
         store.take(1, without=WITHOUT_A, untried_first=untried_first)
     with file.transaction() as db:
-        db.set_progress_handler(lambda: steps.append(1), 100)
+        db.set_progress_handler(lambda: steps.append(100), 100)
         taken = deliveries.take(db, 5, untried_first=untried_first, without=WITHOUT_A)
         db.set_progress_handler(None, 0)
     assert [delivery.topic.group_id for delivery in taken] == [B] * 5
@@ -213,13 +212,15 @@ def steps_of_a_take(path: Path, held: int, *, untried_first: bool) -> int:
     return len(steps)
 
 
-async def test_order_holds_while_many_records_are_brought_back(queue: SqliteQueue) -> None:
-    count = 2 * communities.MOVED_PER_TAKE + 10
-    await queue.put([record_of(A if line % 2 else B, line) for line in range(2 * count)])
-    for _ in range(4):
-        await queue.take(1, without=WITHOUT_A)
-    names = [d.topic.name for _ in range(5) for d in await queue.take(7)]
-    assert names == [str(line) for line in range(39) if line % 2 or line > 7][: len(names)]
+async def test_the_order_holds_while_records_are_brought_back(
+    queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(communities, "MOVED_PER_TAKE", 10)
+    await queue.put([record_of(A if line % 2 else B, line) for line in range(200)])
+    early = [d.topic.name for _ in range(15) for d in await queue.take(1, without=WITHOUT_A)]
+    late = [d.topic.name for _ in range(20) for d in await queue.take(7)]
+    assert early == [str(line) for line in range(0, 30, 2)]
+    assert late == [str(line) for line in range(200) if str(line) not in early][:140]
 
 
 async def test_a_record_that_another_process_puts_is_passed_over(

@@ -7,7 +7,7 @@ import orjson
 OLDER_VERSION = 1
 """The version of the queues that `upgrade` takes."""
 
-_UPGRADE = """
+UPGRADE = """
 CREATE TABLE communities (
   id INTEGER PRIMARY KEY,
   group_id TEXT NOT NULL UNIQUE,
@@ -36,7 +36,7 @@ PRAGMA user_version = 2
 
 def upgrade(db: sqlite3.Connection) -> None:
     """Make a queue of OLDER_VERSION one of the next version, inside the caller's transaction."""
-    for statement in _UPGRADE.split(";"):
+    for statement in UPGRADE.split(";"):
         db.execute(statement)
 
 

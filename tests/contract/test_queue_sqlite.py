@@ -10,7 +10,7 @@ import pytest
 from tests.support.queues import DEAD, imported, read_record
 from worker.queues.contract import JobIdentity, JobMismatchError, QueueError, QueueTakenError
 from worker.queues.directory_lock import taker_of
-from worker.queues.sqlite import communities, deliveries
+from worker.queues.sqlite import communities, deliveries, reading
 from worker.queues.sqlite.file import QueueFile
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.queues.sqlite.schema import SCHEMA
@@ -168,15 +168,17 @@ def file(tmp_path: Path) -> Iterator[QueueFile]:
         (communities.BRING_ALL_BACK, (), "queued_by_community (community=? AND aside=?)"),
         (communities.HELD, (), "communities_held"),
         (communities.MOVING, (), "communities_moving"),
+        (reading.WORST.format(group_id="group_id"), (9,), "COVERING INDEX dead_by_community"),
     ],
 )
-def test_taking_finds_its_records_by_an_index(
+def test_what_runs_often_finds_its_rows_by_an_index(
     file: QueueFile, statement: str, values: tuple[int, ...], index: str
 ) -> None:
     with file.reading() as db:
         plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
     assert any(index in step for step in plan), plan
-    assert not any(step.startswith("SCAN queued") or "ORDER BY" in step for step in plan), plan
+    if "queued" in statement:
+        assert not any(step.startswith("SCAN queued") or "ORDER BY" in step for step in plan), plan
 
 
 @pytest.mark.parametrize("untried_first", [False, True])

@@ -9,7 +9,7 @@ aside yet. Bringing back is done in pages, too, those first that are to be taken
 import sqlite3
 
 MOVED_PER_TAKE = 5_000
-"""How many records of one community are set aside or brought back at one take, at least."""
+"""About how many records are set aside or brought back at one take, of all communities."""
 
 HELD = "SELECT id FROM communities WHERE held = 1"
 MOVING = "SELECT id, held FROM communities WHERE moving = 1"
@@ -64,8 +64,12 @@ def hold(db: sqlite3.Connection, without: frozenset[str], *, count: int) -> None
     held = {group_id for (group_id,) in db.execute(_HELD)}
     db.executemany(_HOLD, [(group_id,) for group_id in without - held])
     db.executemany(_LET_GO, [(group_id,) for group_id in held - without])
+    left = MOVED_PER_TAKE
     for community, is_held in db.execute(MOVING).fetchall():
-        _move(db, community, is_held=bool(is_held), count=max(count, MOVED_PER_TAKE))
+        # What is brought back must hold all that this take may return of the community. What is
+        # not set aside yet is left out by the query.
+        page = left if is_held else max(left, count)
+        left = max(0, left - _move(db, community, page, is_held=bool(is_held)))
 
 
 def let_all_go(db: sqlite3.Connection) -> None:
@@ -88,15 +92,16 @@ _HOLD = (
 _LET_GO = "UPDATE communities SET held = 0, moving = 1 WHERE group_id = ?"
 
 
-def _move(db: sqlite3.Connection, community: int, *, is_held: bool, count: int) -> None:
-    """Set a page of a community's records aside, or bring one back.
+def _move(db: sqlite3.Connection, community: int, page: int, *, is_held: bool) -> int:
+    """Set a page of a community's records aside, or bring one back; return how many were moved.
 
-    After a page is brought back, `count` records stand in the order before each that is still
-    aside, so that one is not missed by a take of `count`. Those with attempts come back at once:
-    their place in the order depends on how it is asked for.
+    After a page is brought back, its records stand in the order before each that is still aside, so
+    a take of no more than a page misses none. Those with attempts come back at once: their place in
+    the order depends on how it is asked for.
     """
     if not is_held:
         db.execute(BRING_BACK_TRIED, (community,))
-    page = SET_ASIDE if is_held else BRING_BACK_UNTRIED
-    if db.execute(page, (community, count)).rowcount < count:
+    moved = db.execute(SET_ASIDE if is_held else BRING_BACK_UNTRIED, (community, page)).rowcount
+    if moved < page:
         db.execute("UPDATE communities SET moving = 0 WHERE id = ?", (community,))
+    return moved

@@ -18,7 +18,7 @@ SELECT substr(topic_id, 1, instr(topic_id, :infix) - 1) AS community, count(*) A
 FROM records WHERE topic_id IS NOT NULL
 GROUP BY community HAVING topics > :topics_max ORDER BY topics DESC, community
 """
-_WORST = """
+WORST = """
 SELECT group_id, reason, code, letters, letters = of_all FROM (
   SELECT {group_id} AS group_id, reason, code, count(*) AS letters,
     sum(count(*)) OVER (PARTITION BY reason, code) AS of_all
@@ -115,7 +115,7 @@ def worst_communities(db: sqlite3.Connection, count: int) -> list[CommunityLette
     """
     columns = {name for (name,) in db.execute("SELECT name FROM pragma_table_info('dead')")}
     group_id = "group_id" if "group_id" in columns else "group_of(line, 'group_id')"
-    rows = db.execute(_WORST.format(group_id=group_id), (count,))
+    rows = db.execute(WORST.format(group_id=group_id), (count,))
     return [
         CommunityLetters(group_id, reason, code, letters, is_all=bool(is_all))
         for group_id, reason, code, letters, is_all in rows

@@ -10,6 +10,7 @@ from tests.support.engines import Queue
 from tests.support.queues import DEAD, RULES, imported, read_record
 from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
+from worker.rules.counts import CommunityLetters
 from worker.rules.outcome import Already, DeadLetter, History, Reason, Released
 from worker.rules.record import Record, content_hash
 from worker.rules.topic.problems import InvalidRecordError
@@ -323,3 +324,157 @@ async def test_a_queue_is_empty_once_nothing_is_ready_or_taken(queue: Queue) -> 
     assert await queue.settle([imported(taken.id)]) == [imported(taken.id)]
     assert await queue.is_empty()
     assert (queue.trouble, sum(queue.found.values())) == (None, 0)
+
+
+A, B = "@TGS#_a", "@TGS#_b"
+WITHOUT_A = frozenset({A})
+
+
+def record_of(group_id: str, line: int) -> Record:
+    """Return the record of a line, in a community, with the line's number as its name."""
+    return read_record(line, raw=orjson.dumps({"GroupId": group_id, "TopicName": f"{line}"}))
+
+
+async def take_names(queue: Queue, count: int, **options: Any) -> list[str]:
+    return [delivery.topic.name for delivery in await queue.take(count, **options)]
+
+
+async def test_records_of_held_communities_stay_ready_and_in_order(queue: Queue) -> None:
+    await queue.put([record_of(A if line % 2 else B, line) for line in range(1, 7)])
+    assert await take_names(queue, 2, without=WITHOUT_A) == ["2", "4"]
+    assert await take_names(queue, 9, without=WITHOUT_A) == ["6"]
+    assert await take_names(queue, 9, without=WITHOUT_A) == []
+    assert (await queue.counts()).queued == 6
+    assert not await queue.is_empty()
+    assert await take_names(queue, 9) == ["1", "3", "5"]
+
+
+async def test_records_behind_many_held_ones_are_reached(queue: Queue) -> None:
+    await queue.put([record_of(A, line) for line in range(1, 501)])
+    await queue.put([record_of(B, 501)])
+    found: list[str] = []
+    for _ in range(100):
+        found += await take_names(queue, 3, without=WITHOUT_A)
+    assert found == ["501"]
+
+
+async def test_several_communities_are_held_and_let_go_one_by_one(queue: Queue) -> None:
+    await queue.put([record_of(group_id, n) for n, group_id in enumerate([A, B, "@TGS#_c"], 1)])
+    assert await take_names(queue, 9, without=frozenset({A, B})) == ["3"]
+    assert await take_names(queue, 9, without=WITHOUT_A) == ["2"]
+    assert await take_names(queue, 9, without=frozenset({B, "@TGS#_unknown"})) == ["1"]
+
+
+async def test_untried_records_come_first_beside_held_ones(queue: Queue) -> None:
+    await queue.put([record_of(A, 1), record_of(B, 2), record_of(B, 3)])
+    for taken in await queue.take(2):
+        await queue.settle([Released(taken.id, History(attempts=1))])
+    names = await take_names(queue, 9, untried_first=True, without=WITHOUT_A)
+    assert names == ["3", "2"]
+
+
+async def test_the_least_tried_records_of_a_community_are_taken(queue: Queue) -> None:
+    await queue.put([record_of(A, 1), record_of(A, 2), record_of(B, 3), record_of(A, 4)])
+    one, two = await queue.take(2)
+    await queue.settle([Released(one.id, History(attempts=2))])
+    await queue.settle([Released(two.id, History(attempts=1))])
+    taken = [*await queue.take_of(A, 2), *await queue.take_of(A, 9)]
+    assert [delivery.topic.name for delivery in taken] == ["4", "2", "1"]
+    assert [delivery.history.attempts for delivery in taken] == [0, 1, 2]
+    assert await queue.take_of(A, 9) == []
+    assert await take_names(queue, 9) == ["3"]
+
+
+async def test_records_of_a_held_community_are_taken_by_its_name(queue: Queue) -> None:
+    await queue.put([record_of(A, 1), record_of(A, 2), record_of(B, 3)])
+    assert await take_names(queue, 9, without=WITHOUT_A) == ["3"]
+    (probe,) = await queue.take_of(A, 1)
+    assert probe.topic.name == "1"
+    assert await queue.take_of("@TGS#_unknown", 9) == []
+    assert await queue.settle([imported(probe.id)]) == [imported(probe.id)]
+    assert await take_names(queue, 9, without=WITHOUT_A) == []
+    assert await take_names(queue, 9) == ["2"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_taking_of_a_community_says_nothing_about_the_rest(queue: Queue, count: int) -> None:
+    await queue.put([record_of(A, 1), record_of(B, 2), record_of(B, 3)])
+    await queue.take(count, without=WITHOUT_A)
+    was_drained = queue.is_drained
+    await queue.take_of(A, 1)
+    await queue.take_of(A, 1)
+    assert queue.is_drained == was_drained
+
+
+async def test_a_record_put_while_its_community_is_held_is_passed_over(queue: Queue) -> None:
+    await queue.put([record_of(A, 1)])
+    assert await take_names(queue, 9, without=WITHOUT_A) == []
+    await queue.put([record_of(A, 2), record_of(B, 3)])
+    assert await take_names(queue, 9, without=WITHOUT_A) == ["3"]
+    assert await take_names(queue, 9) == ["1", "2"]
+
+
+async def test_a_released_record_of_a_held_community_is_passed_over(queue: Queue) -> None:
+    await queue.put([record_of(A, 1), record_of(B, 2)])
+    (taken,) = await queue.take(1)
+    assert await take_names(queue, 9, without=WITHOUT_A) == ["2"]
+    await queue.settle([Released(taken.id, History(attempts=1, may_exist=True))])
+    assert await take_names(queue, 9, without=WITHOUT_A) == []
+    (again,) = await queue.take(9)
+    assert again.history == History(attempts=1, may_exist=True)
+
+
+async def test_a_delivery_says_whether_its_community_was_imported_into(queue: Queue) -> None:
+    await queue.put([record_of(A, 1), record_of(B, 2), record_of(A, 3), record_of(A, 4)])
+    one, two = await queue.take(2)
+    assert not one.was_imported_into
+    await queue.settle([imported(one.id), DEAD(two.id, History(attempts=1))])
+    await queue.put([record_of(B, 5)])
+    (three,) = await queue.take(1)
+    four, five = [*await queue.take_of(A, 1), *await queue.take_of(B, 1)]
+    assert [d.was_imported_into for d in (three, four, five)] == [True, True, False]
+
+
+async def reject(queue: Queue, *records: Record, code: int) -> None:
+    await queue.put(list(records))
+    for taken in await queue.take(10):
+        letter = DeadLetter(taken.id, Reason.REJECTED, code, "", "", History(attempts=1))
+        await queue.settle([letter])
+
+
+async def test_the_communities_with_the_most_dead_letters_are_named(queue: Queue) -> None:
+    assert await queue.worst_communities(5) == []
+    await reject(queue, record_of(A, 1), record_of(A, 2), record_of(B, 3), code=10010)
+    await reject(queue, record_of(B, 4), record_of(B, 5), record_of(B, 6), code=80001)
+    worst = [
+        CommunityLetters(B, "rejected", 80001, 3, is_all=True),
+        CommunityLetters(A, "rejected", 10010, 2),
+        CommunityLetters(B, "rejected", 10010, 1),
+    ]
+    assert await queue.worst_communities(5) == worst
+    assert await queue.worst_communities(2) == worst[:2]
+    assert await queue.requeue_all() == 6
+    assert await queue.worst_communities(5) == []
+
+
+async def test_a_mended_line_no_longer_counts_against_its_community(queue: Queue) -> None:
+    await reject(queue, record_of(A, 1), record_of(A, 2), record_of(B, 3), code=10010)
+    await queue.put([replace(record_of(B, 9), line=2)])
+    assert await queue.worst_communities(5) == [
+        CommunityLetters(A, "rejected", 10010, 1),
+        CommunityLetters(B, "rejected", 10010, 1),
+    ]
+    await queue.put([replace(record_of(B, 10), line=1)])
+    assert await queue.worst_communities(5) == [
+        CommunityLetters(B, "rejected", 10010, 1, is_all=True)
+    ]
+
+
+async def test_invalid_records_count_against_the_community_they_name(queue: Queue) -> None:
+    nameless = read_record(1, raw=orjson.dumps({"GroupId": A, "TopicName": ""}))
+    await queue.put([nameless])
+    assert await queue.worst_communities(5) == [
+        CommunityLetters(A, "invalid", None, 1, is_all=True)
+    ]
+    await queue.put([read_record(2, raw=b"{")])
+    assert await queue.worst_communities(5) == [CommunityLetters(A, "invalid", None, 1)]

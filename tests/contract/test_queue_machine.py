@@ -1,8 +1,10 @@
 """The embedded queue against a model of it, through random operations and crashes."""
 
 import shutil
+import sqlite3
 import tempfile
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -13,14 +15,29 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.support.queues import RULES, imported, read_record
 from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
+from worker.queues.sqlite import communities
 from worker.queues.sqlite.store import SqliteStore
-from worker.rules.outcome import DeadLetter, History, Outcome, Reason, Released
-from worker.rules.record import content_hash
+from worker.rules.outcome import DeadLetter, Delivery, History, Outcome, Reason, Released
+from worker.rules.record import Record, content_hash
 
 Content = tuple[str | None, str]
 Position = tuple[int, Content]
 BROKEN: Content = (None, "broken")
-CONTENTS: list[Content] = [("x", "a"), ("x", "b"), ("y", "a"), BROKEN]
+CONTENTS: list[Content] = [("x", "a"), ("x", "b"), ("y", "a"), ("z", "a"), BROKEN]
+COMMUNITIES = {"x": "@TGS#_one", "y": "@TGS#_one", "z": "@TGS#_two"}
+READY = (
+    "SELECT queued.id FROM queued JOIN communities ON communities.id = community "
+    "WHERE taken = 0 AND group_id NOT IN (SELECT value FROM json_each(?)) ORDER BY "
+)
+
+
+def as_read(line: int, content: Content) -> Record:
+    own_id, name = content
+    if own_id is None:
+        return read_record(line, raw=b"{")
+    group_id = COMMUNITIES[own_id]
+    given = {"GroupId": group_id, "TopicName": name, "TopicId": f"{group_id}@TOPIC#_own-{own_id}"}
+    return read_record(line, raw=orjson.dumps(given))
 
 
 class Model:
@@ -80,13 +97,18 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
         self.store = self._open()
+        self.moved_per_take = communities.MOVED_PER_TAKE
+        # Small enough that setting aside and bringing back take several steps here, too.
+        communities.MOVED_PER_TAKE = 1
         self.model = Model()
         self.taken: dict[int, Position] = {}
+        self.imported_into: set[str] = set()
 
     def _open(self) -> SqliteStore:
         return SqliteStore(self.directory / "queue.sqlite3", synchronous="OFF")
 
     def teardown(self) -> None:
+        communities.MOVED_PER_TAKE = self.moved_per_take
         self.store.close()
         shutil.rmtree(self.directory)
 
@@ -94,24 +116,53 @@ class QueueMachine(RuleBasedStateMachine):
     def put(self, reads: list[Position]) -> None:
         batch = []
         for line, content in reads:
-            own_id, name = content
-            raw = b"{" if content == BROKEN else None
-            batch.append(read_record(line, own_id=own_id, name=name, raw=raw))
+            batch.append(as_read(line, content))
             self.model.put(line, content)
         self.store.put(batch)
 
-    @rule(count=st.integers(1, 3))
-    def take(self, count: int) -> None:
-        held = set(self.taken.values())
-        free = [p for p, s in self.model.states.items() if s == "queued" and p not in held]
-        for row in self.store.take(count):
+    @rule(
+        count=st.integers(1, 3),
+        held=st.frozensets(st.sampled_from(sorted(set(COMMUNITIES.values())))),
+        untried_first=st.booleans(),
+    )
+    def take(self, count: int, held: frozenset[str], *, untried_first: bool) -> None:
+        expected = self.ready("attempts > 0, queued.id" if untried_first else "queued.id", held)[
+            :count
+        ]
+        taken = self.store.take(count, untried_first=untried_first, without=held)
+        assert [delivery.id for delivery in taken] == expected
+        free = [p for p in self.free() if COMMUNITIES[str(p[1][0])] not in held]
+        self.check_taken(taken)
+        assert len(taken) == min(count, len(free)), "a free record was not taken"
+
+    @rule(count=st.integers(1, 3), group_id=st.sampled_from(sorted(set(COMMUNITIES.values()))))
+    def take_of(self, count: int, group_id: str) -> None:
+        others = frozenset(COMMUNITIES.values()) - {group_id}
+        expected = self.ready("attempts, queued.id", others)[:count]
+        taken = self.store.take_of(group_id, count)
+        assert [delivery.id for delivery in taken] == expected
+        self.check_taken(taken)
+
+    def free(self) -> list[Position]:
+        taken = set(self.taken.values())
+        return [p for p, s in self.model.states.items() if s == "queued" and p not in taken]
+
+    def ready(self, order: str, without: frozenset[str]) -> list[int]:
+        """Return the row IDs of the ready records as a query finds them that needs no index."""
+        with closing(sqlite3.connect(self.directory / "queue.sqlite3")) as db:
+            rows = db.execute(READY + order, (orjson.dumps(list(without)).decode(),))
+            return [row_id for (row_id,) in rows]
+
+    def check_taken(self, taken: list[Delivery]) -> None:
+        free = self.free()
+        for row in taken:
             assert row.topic.topic_id is not None
             here = self.model.holders[row.topic.topic_id.rsplit("own-")[-1][-1]]
             assert here in free, "only free records are taken"
             assert row.history.may_exist == (here in self.model.may_exist)
+            assert row.was_imported_into == (row.topic.group_id in self.imported_into)
             free.remove(here)
             self.taken[row.id] = here
-        assert not free or len(self.taken) - len(held) == count, "a free record was not taken"
 
     @rule(how=st.sampled_from(["imported", "dead", "dead, may exist", "released"]))
     def settle(self, how: str) -> None:
@@ -122,6 +173,7 @@ class QueueMachine(RuleBasedStateMachine):
             if how == "imported":
                 outcomes.append(imported(record))
                 self.model.states[here] = "imported"
+                self.imported_into.add(COMMUNITIES[str(here[1][0])])
             elif how == "released":
                 outcomes.append(Released(record, history))
             else:

@@ -7,14 +7,17 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.support.queues import DEAD, read_record
+from tests.support.queues import DEAD, imported, read_record
 from worker.queues.contract import JobIdentity, JobMismatchError, QueueError, QueueTakenError
 from worker.queues.directory_lock import taker_of
+from worker.queues.sqlite import communities, deliveries, reading
+from worker.queues.sqlite.file import QueueFile
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.queues.sqlite.schema import SCHEMA
 from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import Counts
 from worker.rules.outcome import DeadLetter, History, Reason, Released
+from worker.rules.record import Record
 
 OURS = JobIdentity("1400000000", "", "derive")
 
@@ -137,3 +140,122 @@ def test_a_leftover_journal_hides_no_records(tmp_path: Path) -> None:
     looking = SqliteStore(path, read_only=True)
     assert looking.counts().read == 1
     looking.close()
+
+
+A, B = "@TGS#_a", "@TGS#_b"
+WITHOUT_A = frozenset({A})
+
+
+def record_of(group_id: str, line: int) -> Record:
+    return read_record(line, raw=orjson.dumps({"GroupId": group_id, "TopicName": f"{line}"}))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[QueueFile]:
+    file = QueueFile(tmp_path / "queue.sqlite3", read_only=False, synchronous="OFF")
+    yield file
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "index"),
+    [
+        (deliveries.READY, (0, 9), "queued_ready (<expr>=?)"),
+        (deliveries.READY_OF, (1, 0, 9), "queued_by_community (community=? AND aside=?)"),
+        (communities.SET_ASIDE, (1, 9), "queued_by_community (community=? AND aside=?)"),
+        (communities.BRING_BACK_UNTRIED, (1, 9), "queued_by_community (community=? AND aside=? "),
+        (communities.BRING_BACK_TRIED, (1,), "queued_by_community (community=? AND aside=? "),
+        (communities.BRING_ALL_BACK, (), "queued_by_community (community=? AND aside=?)"),
+        (communities.HELD, (), "communities_held"),
+        (communities.MOVING, (), "communities_moving"),
+        (reading.WORST.format(group_id="group_id"), (9,), "COVERING INDEX dead_by_community"),
+    ],
+)
+def test_what_runs_often_finds_its_rows_by_an_index(
+    file: QueueFile, statement: str, values: tuple[int, ...], index: str
+) -> None:
+    with file.reading() as db:
+        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert any(index in step for step in plan), plan
+    if "queued" in statement:
+        assert not any(step.startswith("SCAN queued") or "ORDER BY" in step for step in plan), plan
+
+
+@pytest.mark.parametrize("untried_first", [False, True])
+def test_passing_over_many_held_records_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, untried_first: bool
+) -> None:
+    """Counted in steps of SQLite, once the held records are set aside."""
+    monkeypatch.setattr(communities, "MOVED_PER_TAKE", 1_000)
+    steps = {
+        held: steps_of_a_take(tmp_path / f"{held}.sqlite3", held, untried_first=untried_first)
+        for held in (5, 3_000)
+    }
+    few, many = steps.values()
+    assert many <= few + 1, steps
+
+
+def steps_of_a_take(path: Path, held: int, *, untried_first: bool) -> int:
+    """Return how many hundreds of steps a take costs beside `held` records that are held."""
+    steps: list[int] = []
+    store = SqliteStore(path, synchronous="OFF")
+    file = QueueFile(path, read_only=False, synchronous="OFF")
+    store.put([record_of(A, line) for line in range(held)])
+    store.put([record_of(B, held + line) for line in range(20)])
+    for _ in range(5):
+        store.take(1, without=WITHOUT_A, untried_first=untried_first)
+    with file.transaction() as db:
+        db.set_progress_handler(lambda: steps.append(100), 100)
+        taken = deliveries.take(db, 5, untried_first=untried_first, without=WITHOUT_A)
+        db.set_progress_handler(None, 0)
+    assert [delivery.topic.group_id for delivery in taken] == [B] * 5
+    store.close()
+    file.close()
+    return len(steps)
+
+
+async def test_the_order_holds_while_records_are_brought_back(
+    queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(communities, "MOVED_PER_TAKE", 10)
+    await queue.put([record_of(A if line % 2 else B, line) for line in range(200)])
+    early = [d.topic.name for _ in range(15) for d in await queue.take(1, without=WITHOUT_A)]
+    late = [d.topic.name for _ in range(20) for d in await queue.take(7)]
+    assert early == [str(line) for line in range(0, 30, 2)]
+    assert late == [str(line) for line in range(200) if str(line) not in early][:140]
+
+
+async def test_a_record_that_another_process_puts_is_passed_over(
+    queue: SqliteQueue, directory: Path
+) -> None:
+    await queue.put([record_of(A, 1)])
+    await queue.take(1, without=WITHOUT_A)
+    second = SqliteQueue(directory)
+    await second.put([record_of(A, 2), record_of(B, 3)])
+    second.close()
+    assert [d.topic.name for d in await queue.take(9, without=WITHOUT_A)] == ["3"]
+    assert [d.topic.name for d in await queue.take(9)] == ["1", "2"]
+
+
+async def test_no_community_is_held_after_a_restart(directory: Path) -> None:
+    dead = SqliteQueue(directory)
+    await dead.become_taker(OURS)
+    await dead.put([record_of(A, 1), record_of(B, 2), record_of(A, 3)])
+    assert len(await dead.take(9, without=WITHOUT_A)) == 1
+    dead.close()
+    queue = SqliteQueue(directory)
+    assert await queue.become_taker(OURS) == (True, 1)
+    assert [d.topic.name for d in await queue.take_of(A, 1)] == ["1"]
+    assert [d.topic.name for d in await queue.take(9)] == ["2", "3"]
+    queue.close()
+
+
+async def test_an_import_into_a_community_is_remembered_by_the_job(directory: Path) -> None:
+    first = SqliteQueue(directory)
+    await first.put([record_of(A, 1), record_of(A, 2), record_of(B, 3)])
+    (taken,) = await first.take(1)
+    await first.settle([imported(taken.id)])
+    first.close()
+    queue = SqliteQueue(directory)
+    assert [d.was_imported_into for d in await queue.take(9)] == [True, False]
+    queue.close()

@@ -195,6 +195,9 @@ class _Taker:
         await self._queue.run(self._files.finish)
         return await self._queue.counts()
 
+    async def worst_communities(self, count: int) -> list[CommunityLetters]:
+        return await self._queue.worst_communities(count)
+
     async def is_empty(self) -> bool:
         return (await self.counts()).queued == 0
 

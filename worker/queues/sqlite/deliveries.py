@@ -4,10 +4,13 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import itemgetter
+from typing import Any
 
 import orjson
 
 from worker.queues.contract import QueueError
+from worker.queues.sqlite import communities
 from worker.queues.sqlite.schema import State, add_dead_letter, add_to_counts
 from worker.rules.counts import imported_counts
 from worker.rules.outcome import DeadLetter, Delivery, History, Imported, Outcome, Released
@@ -15,22 +18,55 @@ from worker.rules.result_lines import Subject, imported_line
 from worker.rules.topic.identity import Origin
 from worker.rules.topic.topic import Topic
 
-_READY = (
-    "SELECT id, origin, key, body, attempts, may_exist, first_attempt, last_attempt "
-    "FROM queued WHERE taken = 0 ORDER BY id LIMIT ?"
+_COLUMNS = (
+    "SELECT id, origin, key, body, attempts, may_exist, first_attempt, last_attempt, "
+    "(SELECT imported FROM communities WHERE communities.id = community) FROM queued "
 )
-_READY_UNTRIED_FIRST = _READY.replace("ORDER BY id", "ORDER BY attempts > 0, id")
+READY = (
+    f"{_COLUMNS} WHERE taken = 0 AND aside = 0 AND (attempts > 0) = ? "
+    f"AND community NOT IN ({communities.HELD}) ORDER BY id LIMIT ?"
+)
+READY_OF = (
+    f"{_COLUMNS} WHERE taken = 0 AND community = ? AND aside = ? ORDER BY attempts, id LIMIT ?"
+)
+_ID, _ATTEMPTS = 0, 4
 
 
 def recover(db: sqlite3.Connection) -> int:
     """Make ready what a dead taker held, in doubt (R14). Returns how many records that were."""
+    communities.let_all_go(db)
     return db.execute("UPDATE queued SET taken = 0, may_exist = 1 WHERE taken = 1").rowcount
 
 
-def take(db: sqlite3.Connection, count: int, *, untried_first: bool) -> list[Delivery]:
-    """Take the first `count` ready records (R21)."""
-    rows = db.execute(_READY_UNTRIED_FIRST if untried_first else _READY, (count,)).fetchall()
-    db.executemany("UPDATE queued SET taken = 1 WHERE id = ?", [(row[0],) for row in rows])
+def take(
+    db: sqlite3.Connection, count: int, *, untried_first: bool, without: frozenset[str]
+) -> list[Delivery]:
+    """Take the first `count` ready records of communities that are not in `without` (R21)."""
+    communities.hold(db, without, count=count)
+    rows = db.execute(READY, (False, count)).fetchall()
+    if untried_first:
+        rows += db.execute(READY, (True, count - len(rows))).fetchall()
+    else:
+        rows += db.execute(READY, (True, count)).fetchall()
+        rows.sort(key=itemgetter(_ID))
+    return _taken(db, rows[:count])
+
+
+def take_of(db: sqlite3.Connection, group_id: str, count: int) -> list[Delivery]:
+    """Take up to `count` ready records of one community, those with the fewest attempts first."""
+    community = communities.row_of(db, group_id)
+    rows = [
+        row
+        for aside in (0, 1)
+        for row in db.execute(READY_OF, (community, aside, count)).fetchall()
+    ]
+    rows.sort(key=itemgetter(_ATTEMPTS, _ID))
+    return _taken(db, rows[:count])
+
+
+def _taken(db: sqlite3.Connection, rows: list[Any]) -> list[Delivery]:
+    taken = [(row[_ID],) for row in rows]
+    db.executemany("UPDATE queued SET taken = 1, aside = 0 WHERE id = ?", taken)
     return [_delivery(*row) for row in rows]
 
 
@@ -54,6 +90,7 @@ def _delivery(  # noqa: PLR0917
     may_exist: int,
     first_attempt: float | None,
     last_attempt: float | None,
+    imported: int | None,
 ) -> Delivery:
     named = orjson.loads(body)
     topic = Topic(
@@ -71,14 +108,15 @@ def _delivery(  # noqa: PLR0917
         first_attempt=first_attempt,
         last_attempt=last_attempt,
     )
-    return Delivery(record_id, topic, history)
+    return Delivery(record_id, topic, history, was_imported_into=bool(imported))
 
 
 def _release(db: sqlite3.Connection, released: Released) -> None:
     history = released.history
     db.execute(
         "UPDATE queued SET taken = 0, attempts = ?, may_exist = may_exist OR ?, "
-        "first_attempt = ?, last_attempt = ? WHERE id = ?",
+        "first_attempt = ?, last_attempt = ?, "
+        "aside = (SELECT held FROM communities WHERE communities.id = community) WHERE id = ?",
         (
             history.attempts,
             history.may_exist,
@@ -91,13 +129,14 @@ def _release(db: sqlite3.Connection, released: Released) -> None:
 
 def _settle(db: sqlite3.Connection, outcome: Imported | DeadLetter, counting: Counter[str]) -> None:
     row = db.execute(
-        "SELECT path, line, key, origin, body, truncated, raw, queued.may_exist FROM queued "
+        "SELECT path, line, key, origin, body, truncated, raw, queued.may_exist, community "
+        "FROM queued "
         "JOIN records USING (id) JOIN inputs ON inputs.id = input WHERE queued.id = ?",
         (outcome.id,),
     ).fetchone()
     if row is None:
         raise QueueError(f"record {outcome.id} was settled before: a defect, nothing was written")
-    path, line, key, origin, body, truncated, raw, in_doubt = row
+    path, line, key, origin, body, truncated, raw, in_doubt, community = row
     named = orjson.loads(body)
     subject = Subject(
         source=f"{path}:{line}",
@@ -121,4 +160,5 @@ def _settle(db: sqlite3.Connection, outcome: Imported | DeadLetter, counting: Co
         "INSERT INTO imported (id, line) VALUES (?, ?)",
         (outcome.id, imported_line(subject, outcome)),
     )
+    communities.remember_import(db, community)
     counting.update(imported_counts(outcome, Origin(origin)))

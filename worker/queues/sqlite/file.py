@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worker.queues.contract import QueueError
+from worker.queues.directory_lock import taker_of
+from worker.queues.sqlite.migration import OLDER_VERSION, add_group_of, upgrade
 from worker.queues.sqlite.schema import SCHEMA, SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 30.0
@@ -18,7 +20,8 @@ _FORBIDDEN = ("readonly database", "unable to open database file", "Permission d
 class QueueFile:
     """One connection to the queue's file, for one thread.
 
-    `read_only`: creates and changes nothing; a file without tables reads as an empty queue.
+    `read_only`: creates and changes nothing; a file without tables reads as an empty queue, and a
+    queue of the last version is read as it is. Otherwise such a queue becomes one of this version.
     `synchronous`: SQLite's pragma; `FULL` makes commits durable against power loss.
 
     Every use of the connection stands in one of the three contexts, which raise QueueError for all
@@ -38,7 +41,8 @@ class QueueFile:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 self._db.execute(f"PRAGMA synchronous = {synchronous}")
             self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            self._prepare()
+            add_group_of(self._db)
+            self._prepare(read_only=read_only)
 
     def close(self) -> None:
         with self._errors():
@@ -80,18 +84,34 @@ class QueueFile:
         except (sqlite3.Error, OSError) as error:
             raise self._translated(error) from None
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, read_only: bool) -> None:
         if _is_empty(self._db):
             with self.transaction():
                 # Asked again inside the transaction: another process may have made them meanwhile.
                 if _is_empty(self._db):
                     self._make_tables()
+        if _version(self._db) == OLDER_VERSION:
+            if read_only:
+                return
+            self._upgrade()
         version = _version(self._db)
         if version != SCHEMA_VERSION:
             raise QueueError(
                 f"{self.path} is no queue of this version of topic-import (its version is "
                 f"{version}): use the version that made it, or another --out"
             )
+
+    def _upgrade(self) -> None:
+        taker = taker_of(self.path.parent)
+        if taker not in {None, f"process {os.getpid()}"}:
+            raise QueueError(
+                f"{self.path} is in use by an older version of topic-import ({taker}): wait until "
+                "it ends, or stop it; this version continues its job"
+            )
+        with self.transaction():
+            # Asked again inside the transaction: another process may have done it meanwhile.
+            if _version(self._db) == OLDER_VERSION:
+                upgrade(self._db)
 
     def _make_tables(self) -> None:
         for statement in SCHEMA.split(";"):

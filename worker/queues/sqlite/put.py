@@ -15,6 +15,7 @@ from worker.queues.letters import (
     subject_of_invalid,
     subject_of_topic,
 )
+from worker.queues.sqlite.communities import Communities
 from worker.queues.sqlite.positions import Known, Positions, pass_doubt_on
 from worker.queues.sqlite.schema import State, add_dead_letter, add_to_counts
 from worker.rules.counts import dead_letter_counts
@@ -46,6 +47,7 @@ class Putting:
         self._db = db
         self._inputs = inputs
         self._positions = Positions(db, inputs)
+        self._communities = Communities(db)
         self._counting: Counter[str] = Counter()
 
     def put(self, records: list[Record]) -> list[Record]:
@@ -190,9 +192,11 @@ class Putting:
 
     def _put_queued(self, record: Record, topic: Topic, content: bytes) -> int:
         record_id = self._insert(record, State.QUEUED, topic.topic_id, content)
+        community, is_held = self._communities.of(topic.group_id)
         self._db.execute(
-            "INSERT INTO queued (id, origin, key, body, truncated, raw, may_exist) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO queued "
+            "(id, origin, key, body, truncated, raw, may_exist, community, aside) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record_id,
                 topic.origin,
@@ -201,6 +205,8 @@ class Putting:
                 orjson.dumps(topic.truncated).decode(),
                 record.raw,
                 record.may_exist,
+                community,
+                is_held,
             ),
         )
         self._counting["queued"] += 1

@@ -12,7 +12,7 @@ from worker.job_directory import QUEUE_NAME
 from worker.queues.contract import JobIdentity
 from worker.queues.directory_lock import DirectoryLock
 from worker.queues.sqlite.store import SqliteStore
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record
 
@@ -94,18 +94,36 @@ class SqliteQueue:
 
     # ---- the half that is taken from
 
-    async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
+    async def take(
+        self,
+        count: int,
+        *,
+        untried_first: bool = False,
+        without: frozenset[str] = frozenset(),
+    ) -> list[Delivery]:
         """Take up to `count` topics in the order in which they were put.
 
-        `untried_first`: records with attempts come last, of all that the queue holds.
+        `untried_first`: records with attempts come last, of all that the queue holds. `without`:
+        the communities that are held now; their records are passed over, without a bound.
 
         Raises QueueError if the disk refuses, or if somebody removed the directory.
         """
         if self._lock:
             self._lock.check()
-        taken = await self.run(lambda: self._store.take(count, untried_first=untried_first))
+        taken = await self.run(
+            lambda: self._store.take(count, untried_first=untried_first, without=without)
+        )
         self.is_drained = len(taken) < count
         return taken
+
+    async def take_of(self, group_id: str, count: int) -> list[Delivery]:
+        """Take up to `count` topics of one community, held or not, the fewest attempts first.
+
+        Raises QueueError as `take`.
+        """
+        if self._lock:
+            self._lock.check()
+        return await self.run(lambda: self._store.take_of(group_id, count))
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Settle or release a batch in one transaction. Returns all of it.
@@ -118,6 +136,10 @@ class SqliteQueue:
     async def counts(self) -> Counts:
         """Return how many records are in which state."""
         return await self.run(self._store.counts)
+
+    async def worst_communities(self, count: int) -> list[CommunityLetters]:
+        """Return the communities with the most dead letters of one reason and code, worst first."""
+        return await self.run(lambda: self._store.worst_communities(count))
 
     async def is_empty(self) -> bool:
         """Return whether no record is queued."""

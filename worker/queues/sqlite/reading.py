@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any, Literal
 
 from worker.queues.sqlite.schema import State
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.topic.identity import TOPIC_ID_INFIX
 
 PAGE_BYTES = 4 << 20
@@ -17,6 +17,13 @@ _CROWDED = """
 SELECT substr(topic_id, 1, instr(topic_id, :infix) - 1) AS community, count(*) AS topics
 FROM records WHERE topic_id IS NOT NULL
 GROUP BY community HAVING topics > :topics_max ORDER BY topics DESC, community
+"""
+WORST = """
+SELECT group_id, reason, code, letters, letters = of_all FROM (
+  SELECT {group_id} AS group_id, reason, code, count(*) AS letters,
+    sum(count(*)) OVER (PARTITION BY reason, code) AS of_all
+  FROM dead GROUP BY 1, reason, code
+) WHERE group_id IS NOT NULL ORDER BY letters DESC, group_id, reason, code LIMIT ?
 """
 
 
@@ -98,6 +105,21 @@ def crowded_communities(db: sqlite3.Connection, topics_max: int) -> list[tuple[s
     """
     given = {"infix": TOPIC_ID_INFIX, "topics_max": topics_max}
     return db.execute(_CROWDED, given).fetchall()
+
+
+def worst_communities(db: sqlite3.Connection, count: int) -> list[CommunityLetters]:
+    """Return the communities with the most dead letters of one reason and code, the worst first.
+
+    Letters whose GroupId could not be read count as those of another community. A queue of the last
+    version, which is only read, has the GroupId in the letters alone.
+    """
+    columns = {name for (name,) in db.execute("SELECT name FROM pragma_table_info('dead')")}
+    group_id = "group_id" if "group_id" in columns else "group_of(line, 'group_id')"
+    rows = db.execute(WORST.format(group_id=group_id), (count,))
+    return [
+        CommunityLetters(group_id, reason, code, letters, is_all=bool(is_all))
+        for group_id, reason, code, letters, is_all in rows
+    ]
 
 
 def oldest_queued(db: sqlite3.Connection) -> int | None:

@@ -8,7 +8,7 @@ from worker.rules.counts import dead_letter_counts
 from worker.rules.outcome import DeadLetter
 from worker.rules.result_lines import Subject, dead_letter_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -32,6 +32,15 @@ CREATE TABLE records (
 CREATE INDEX records_by_position ON records (input, line);
 CREATE INDEX records_by_holder ON records (holder) WHERE holder IS NOT NULL;
 CREATE UNIQUE INDEX records_by_topic ON records (topic_id) WHERE topic_id IS NOT NULL;
+CREATE TABLE communities (
+  id INTEGER PRIMARY KEY,
+  group_id TEXT NOT NULL UNIQUE,
+  imported INTEGER NOT NULL DEFAULT 0,
+  held INTEGER NOT NULL DEFAULT 0,
+  moving INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX communities_held ON communities (id) WHERE held = 1;
+CREATE INDEX communities_moving ON communities (id, held) WHERE moving = 1;
 CREATE TABLE queued (
   id INTEGER PRIMARY KEY,
   origin INTEGER NOT NULL,
@@ -43,9 +52,12 @@ CREATE TABLE queued (
   attempts INTEGER NOT NULL DEFAULT 0,
   may_exist INTEGER NOT NULL DEFAULT 0,
   first_attempt REAL,
-  last_attempt REAL
+  last_attempt REAL,
+  community INTEGER NOT NULL DEFAULT 0,
+  aside INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX queued_ready ON queued (id) WHERE taken = 0;
+CREATE INDEX queued_ready ON queued (attempts > 0, id, community) WHERE taken = 0 AND aside = 0;
+CREATE INDEX queued_by_community ON queued (community, aside, attempts, id) WHERE taken = 0;
 CREATE TABLE mended (
   input INTEGER NOT NULL,
   line INTEGER NOT NULL,
@@ -58,9 +70,14 @@ CREATE TABLE dead (
   id INTEGER NOT NULL UNIQUE,
   reason TEXT NOT NULL,
   code INTEGER,
-  line BLOB NOT NULL
+  line BLOB NOT NULL,
+  group_id TEXT
 );
+CREATE INDEX dead_by_community ON dead (group_id, reason, code);
 """
+"""`communities`: those of all records that were ever queued. `imported`: 1 once a record of it was.
+`held`: 1 while the taker passes it over. `queued.aside` is 1 for its ready records then, which
+takes them out of the index of what is taken; while `moving` is 1, this is not done for all yet."""
 
 
 class State(IntEnum):
@@ -89,7 +106,13 @@ def add_dead_letter(
         (State.DEAD, letter.history.may_exist, letter.id),
     )
     db.execute(
-        "INSERT INTO dead (id, reason, code, line) VALUES (?, ?, ?, ?)",
-        (letter.id, letter.reason.value, letter.code, dead_letter_line(subject, letter)),
+        "INSERT INTO dead (id, reason, code, line, group_id) VALUES (?, ?, ?, ?, ?)",
+        (
+            letter.id,
+            letter.reason.value,
+            letter.code,
+            dead_letter_line(subject, letter),
+            subject.group_id,
+        ),
     )
     counting.update(dead_letter_counts(letter.reason.value, letter.code))

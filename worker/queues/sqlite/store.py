@@ -10,7 +10,7 @@ from worker.queues.sqlite import deliveries, reading
 from worker.queues.sqlite.file import QueueFile
 from worker.queues.sqlite.put import Putting
 from worker.queues.sqlite.reading import ResultKind
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record
 from worker.rules.topic.problems import InvalidRecordError
@@ -105,14 +105,31 @@ class SqliteStore:
     # ---- taking and settling
 
     def recover(self) -> int:
-        """Make ready what a dead taker held, in doubt. Returns how many records that were."""
+        """Make ready what a dead taker held, in doubt, and let all communities go.
+
+        Returns how many records were made ready.
+        """
         with self._file.transaction() as db:
             return deliveries.recover(db)
 
-    def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
-        """Take the first `count` ready records; `untried_first`: those with attempts come last."""
+    def take(
+        self,
+        count: int,
+        *,
+        untried_first: bool = False,
+        without: frozenset[str] = frozenset(),
+    ) -> list[Delivery]:
+        """Take the first `count` ready records; `untried_first`: those with attempts come last.
+
+        `without`: the communities that are held now; their records stay ready.
+        """
         with self._file.transaction() as db:
-            return deliveries.take(db, count, untried_first=untried_first)
+            return deliveries.take(db, count, untried_first=untried_first, without=without)
+
+    def take_of(self, group_id: str, count: int) -> list[Delivery]:
+        """Take up to `count` ready records of one community, the fewest attempts first."""
+        with self._file.transaction() as db:
+            return deliveries.take_of(db, group_id, count)
 
     def settle(self, outcomes: Iterable[Outcome]) -> None:
         """Settle and release a batch in one transaction."""
@@ -135,6 +152,11 @@ class SqliteStore:
         """Return the communities with more than `topics_max` topics, the largest first."""
         with self._file.reading() as db:
             return reading.crowded_communities(db, topics_max)
+
+    def worst_communities(self, count: int) -> list[CommunityLetters]:
+        """Return the communities with the most dead letters of one reason and code, worst first."""
+        with self._file.reading() as db:
+            return reading.worst_communities(db, count)
 
     def oldest_queued(self) -> int | None:
         """Return the ID of the record that has been queued longest, None if none is."""

@@ -1,0 +1,107 @@
+"""The communities of the queued records: which are held, and whether this job imported into them.
+
+While a community is held, its ready records are set aside: they leave the index from which records
+are taken, so passing them over costs nothing however many they are. Setting aside takes time for
+each record. It is therefore done in pages, one at each take; the query leaves out what is not set
+aside yet. Bringing back is done in pages, too, those first that are to be taken first.
+"""
+
+import sqlite3
+
+MOVED_PER_TAKE = 5_000
+"""About how many records are set aside or brought back at one take, of all communities."""
+
+HELD = "SELECT id FROM communities WHERE held = 1"
+MOVING = "SELECT id, held FROM communities WHERE moving = 1"
+SET_ASIDE = (
+    "UPDATE queued SET aside = 1 WHERE id IN ("
+    "SELECT id FROM queued WHERE taken = 0 AND community = ? AND aside = 0 LIMIT ?)"
+)
+BRING_BACK_UNTRIED = (
+    "UPDATE queued SET aside = 0 WHERE id IN ("
+    "SELECT id FROM queued WHERE taken = 0 AND community = ? AND aside = 1 AND attempts = 0 "
+    "ORDER BY id LIMIT ?)"
+)
+BRING_BACK_TRIED = (
+    "UPDATE queued SET aside = 0 WHERE taken = 0 AND community = ? AND aside = 1 AND attempts > 0"
+)
+BRING_ALL_BACK = (
+    "UPDATE queued SET aside = 0 WHERE taken = 0 AND aside = 1 AND community IN ("
+    "SELECT id FROM communities WHERE held = 1 UNION SELECT id FROM communities WHERE moving = 1)"
+)
+
+
+class Communities:
+    """The row IDs of communities, for one batch inside the caller's transaction."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._known: dict[str, tuple[int, bool]] = {}
+
+    def of(self, group_id: str) -> tuple[int, bool]:
+        """Return the row ID of a community, and whether it is held; make its row if need be."""
+        if group_id not in self._known:
+            self._known[group_id] = self._row(group_id)
+        return self._known[group_id]
+
+    def _row(self, group_id: str) -> tuple[int, bool]:
+        query = "SELECT id, held FROM communities WHERE group_id = ?"
+        row = self._db.execute(query, (group_id,)).fetchone()
+        if row is None:
+            self._db.execute("INSERT INTO communities (group_id) VALUES (?)", (group_id,))
+            row = self._db.execute(query, (group_id,)).fetchone()
+        return row[0], bool(row[1])
+
+
+def row_of(db: sqlite3.Connection, group_id: str) -> int | None:
+    """Return the row ID of a community, None if no record of it was ever queued."""
+    row = db.execute("SELECT id FROM communities WHERE group_id = ?", (group_id,)).fetchone()
+    return row and int(row[0])
+
+
+def hold(db: sqlite3.Connection, without: frozenset[str], *, count: int) -> None:
+    """Hold exactly these communities, before up to `count` records are taken."""
+    held = {group_id for (group_id,) in db.execute(_HELD)}
+    db.executemany(_HOLD, [(group_id,) for group_id in without - held])
+    db.executemany(_LET_GO, [(group_id,) for group_id in held - without])
+    left = MOVED_PER_TAKE
+    for community, is_held in db.execute(MOVING).fetchall():
+        # What is brought back must hold all that this take may return of the community. What is
+        # not set aside yet is left out by the query.
+        page = left if is_held else max(left, count)
+        left = max(0, left - _move(db, community, page, is_held=bool(is_held)))
+
+
+def let_all_go(db: sqlite3.Connection) -> None:
+    """Hold no community any more, and bring all records back at once."""
+    db.execute(BRING_ALL_BACK)
+    db.execute("UPDATE communities SET held = 0 WHERE held = 1")
+    db.execute("UPDATE communities SET moving = 0 WHERE moving = 1")
+
+
+def remember_import(db: sqlite3.Connection, community: int) -> None:
+    """Remember that this job imported into a community."""
+    db.execute("UPDATE communities SET imported = 1 WHERE id = ? AND imported = 0", (community,))
+
+
+_HELD = "SELECT group_id FROM communities WHERE held = 1"
+_HOLD = (
+    "INSERT INTO communities (group_id, held, moving) VALUES (?, 1, 1) "
+    "ON CONFLICT (group_id) DO UPDATE SET held = 1, moving = 1"
+)
+_LET_GO = "UPDATE communities SET held = 0, moving = 1 WHERE group_id = ?"
+
+
+def _move(db: sqlite3.Connection, community: int, page: int, *, is_held: bool) -> int:
+    """Set a page of a community's records aside, or bring one back; return how many were moved.
+
+    After a page is brought back, its records stand in the order before each that is still aside, so
+    a take of no more than a page misses none. Those with attempts come back at once: their place in
+    the order depends on how it is asked for.
+    """
+    if not is_held:
+        db.execute(BRING_BACK_TRIED, (community,))
+    moved = db.execute(SET_ASIDE if is_held else BRING_BACK_UNTRIED, (community, page)).rowcount
+    if moved < page:
+        db.execute("UPDATE communities SET moving = 0 WHERE id = ?", (community,))
+    return moved

@@ -284,6 +284,11 @@ class Carrier:
     def _is_held(self, carried: _Carried) -> bool:
         return not carried.is_probe and carried.topic.group_id in self.health.held
 
+    def _may_call(self, carried: _Carried) -> bool:
+        group_id = carried.topic.group_id
+        is_given_up = self.health.communities.is_given_up(group_id, self._clock())
+        return not (is_given_up or self._is_held(carried))
+
     def _end_probe(self, carried: _Carried) -> None:
         if carried.is_probe:
             carried.is_probe = False
@@ -310,7 +315,7 @@ class Carrier:
 
     async def _attempt(self, carried: _Carried) -> Outcome | _Wait:
         """Make one call and act on its reply."""
-        async with self._limits.slot_and_turn(lambda: not self._is_held(carried)) as turn:
+        async with self._limits.slot_and_turn(lambda: self._may_call(carried)) as turn:
             if turn is None:
                 return _Wait()
             if self.stopping.is_set():

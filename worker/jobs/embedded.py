@@ -187,9 +187,6 @@ class _Taker:
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         return await self._queue.settle(outcomes)
 
-    async def worst_communities(self, count: int) -> list[CommunityLetters]:
-        return await self._queue.worst_communities(count)
-
     async def counts(self) -> Counts:
         # Dead letters that somebody replays meanwhile leave their file here.
         await self._queue.run(self._files.finish)

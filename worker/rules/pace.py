@@ -44,6 +44,7 @@ ALL_REFUSED_MAX_S = 5.0
 """If all calls are refused for a time between these, the service counts refused calls, too,
 and accepts none before the rate is below its limit. A shorter time is chance, a longer one is
 an outage."""
+MOSTLY_REFUSED = 0.5
 STAY_PER_S = 30.0
 STAY_MAX_S = 30.0
 """Each try beyond such a limit costs the time in which all calls are refused (over 1 s if
@@ -242,27 +243,30 @@ class Pace:
                 slowed, wall=wall, round_at_s=now_s, round_from=factor, refused=1, answered=0
             )
         # Refusals of one round keep coming for as long as a reply takes (up to 3 s): never go below
-        # the rate that was accepted in this round. If none was, a window has to drain, and a rate a
-        # little lower may be enough.
-        accepted = 1.0 - share if self.answered else ALL_REFUSED_RATE
-        passed = min(factor, self.round_from * accepted)
-        return replace(slowed, slowed_to=max(slowed.slowed_to, passed), refused=self.refused + 1)
+        # the rate that was accepted in this round. If nearly none was, a window has to drain, and a
+        # rate that is a little lower may be enough.
+        is_drained = share <= MOSTLY_REFUSED
+        passed = min(factor, self.round_from * (1.0 - share if is_drained else ALL_REFUSED_RATE))
+        slowed = replace(
+            slowed, slowed_to=max(slowed.slowed_to, passed), refused=self.refused + 1
+        )
+        return slowed if is_drained else slowed.staying(now_s - self.round_at_s)
+
+    def staying(self, all_refused_s: float) -> "Pace":
+        """Return the pace that stays longer below a limit beyond which all calls are refused."""
+        if all_refused_s <= ALL_REFUSED_MIN_S:
+            return self
+        # An outage has no limit that should not be tried.
+        stay_s = STAY_PER_S * all_refused_s if all_refused_s < ALL_REFUSED_MAX_S else 0.0
+        wall = self.wall if self.stay_s else max(self.slowed_to, self.wall * ALL_REFUSED_WALL)
+        return replace(self, wall=wall, stay_s=min(STAY_MAX_S, max(self.stay_s, stay_s)))
 
     def passed(self) -> "Pace":
         """Return the pace after a call that was not refused."""
         counted = replace(self, answered=self.answered + 1, passed_since=self.passed_since + 1)
         if self.answered or not self.refused:
             return counted
-        all_refused_s = self.slowed_at_s - self.all_refused_since_s
-        if all_refused_s <= ALL_REFUSED_MIN_S:
-            return counted
-        # An outage has no wall that should not be tried.
-        stay_s = min(STAY_MAX_S, STAY_PER_S * all_refused_s)
-        return replace(
-            counted,
-            wall=max(self.slowed_to, self.wall * ALL_REFUSED_WALL),
-            stay_s=stay_s if all_refused_s < ALL_REFUSED_MAX_S else 0.0,
-        )
+        return counted.staying(self.slowed_at_s - self.all_refused_since_s)
 
     def factor(self, now_s: float) -> float:
         """Return the share of the quota to use now, in [FACTOR_MIN, 1]."""

@@ -220,6 +220,21 @@ def test_rate_waits_at_the_wall_longer_the_longer_all_calls_were_refused() -> No
     assert pace.factor(20.0) == 0.5 < pace.factor(25.0)
 
 
+def test_a_straggler_does_not_end_the_wait_at_the_wall() -> None:
+    pace = Pace(slowed_to=0.8, wall=0.9, slowed_at_s=9.8, round_at_s=9.0, answered=100, stay_s=20.0)
+    assert refuse(pace, 10.0).stay_s == 20.0
+    assert refuse(pace, 12.0).stay_s == 0.0
+
+
+def test_mostly_refused_late_replies_make_the_rate_wait_at_the_wall() -> None:
+    """A few calls pass while the window of the service drains."""
+    pace = pass_calls(refuse(Pace(), 10.0), 10)
+    for n in range(100):
+        pace = refuse(pace, 10.0 + n / 200, after_s=1.0)
+    assert 0.0 < pace.stay_s <= STAY_MAX_S
+    assert pace.wall < 1.0
+
+
 def test_an_outage_leaves_no_wall_that_is_waited_at() -> None:
     pace = pass_calls(Pace(), 100)
     for n in range(400):

@@ -65,14 +65,17 @@ local function factor(at)
   return math.min(1, slowed_to + returned + pace.RISE_PER_S2 * rising_s * rising_s)
 end
 
+local function stay(all_refused_s)
+  if all_refused_s <= pace.ALL_REFUSED_MIN_S then return end
+  if stay_s == 0 then wall = math.max(slowed_to, wall * pace.ALL_REFUSED_WALL) end
+  if all_refused_s < pace.ALL_REFUSED_MAX_S then
+    stay_s = math.min(pace.STAY_MAX_S, math.max(stay_s, pace.STAY_PER_S * all_refused_s))
+  end
+end
+
 local function passed()
   if not_refused == 0 then return end
-  local all_refused_s = (slowed_at - all_refused_since) / SECOND_US
-  if answered == 0 and refused > 0 and all_refused_s > pace.ALL_REFUSED_MIN_S then
-    wall = math.max(slowed_to, wall * pace.ALL_REFUSED_WALL)
-    stay_s = math.min(pace.STAY_MAX_S, pace.STAY_PER_S * all_refused_s)
-    if all_refused_s >= pace.ALL_REFUSED_MAX_S then stay_s = 0 end
-  end
+  if answered == 0 and refused > 0 then stay((slowed_at - all_refused_since) / SECOND_US) end
   answered = answered + not_refused
   passed_since = passed_since + not_refused
 end
@@ -108,6 +111,7 @@ local function judge()
     forget_trend()
     random_share = 0
   elseif random_share == 0 and share < pace.RANDOM_MAX
+    and math.sqrt(variance) > pace.DEVIATION_MIN
     and slope < pace.LIMIT_SLOPE - pace.SURE * standard_error then
     random_share, random_until = share, now + pace.RANDOM_S * SECOND_US
     allowance = pace.ALLOWANCE_MAX
@@ -138,9 +142,9 @@ local function slow_down()
     pace.FACTOR_MIN, factor - one_call * (1 - share / 2) - for_others * (1 - share))
   local pause_s = math.min(pace.PAUSE_MAX_S, pace.PAUSE_INTERVALS * share * interval_s)
   paused_until = math.max(paused_until, now + math.ceil(pause_s * SECOND_US))
+  if now - slowed_at > pace.ALL_REFUSED_S * SECOND_US then stay_s = 0 end
   slowed_at = now
   if answered > 0 or refused == 0 then all_refused_since = now end
-  if answered > 0 then stay_s = 0 end
   if turn > round_at then
     wall = math.max(factor, factor + (wall - factor) * (1 + share) / 2)
     if now - all_refused_since > pace.ALL_REFUSED_S * SECOND_US then
@@ -149,9 +153,11 @@ local function slow_down()
     end
     round_at, round_from, refused, answered = now, factor, 1, 0
   else
-    local accepted = answered > 0 and 1 - share or pace.ALL_REFUSED_RATE
+    local is_drained = share <= pace.MOSTLY_REFUSED
+    local accepted = is_drained and 1 - share or pace.ALL_REFUSED_RATE
     slowed_to = math.max(slowed_to, math.min(factor, round_from * accepted))
     refused = refused + 1
+    if not is_drained then stay((now - round_at) / SECOND_US) end
   end
 end
 

@@ -45,6 +45,7 @@ ALL_REFUSED_MAX_S = 5.0
 and accepts none before the rate is below its limit. A shorter time is chance, a longer one is
 an outage."""
 MOSTLY_REFUSED = 0.5
+"""The same holds for replies that come late, if more than this share of them are refusals."""
 STAY_PER_S = 30.0
 STAY_MAX_S = 30.0
 """Each try beyond such a limit costs the time in which all calls are refused (over 1 s if
@@ -63,6 +64,9 @@ often."""
 DOUBT = 0.5
 """Fewer are enough to end the belief that calls are refused at random: it may harm other
 clients."""
+DEVIATION_MIN = 0.03
+"""The rate has to fall by a tenth of the quota or so: close to a limit it varies by 0.01 to 0.02
+together with the refusals, which makes any slope."""
 RANDOM_MAX = 0.25
 """If more calls are refused, that is not taken for chance."""
 CALLS_MIN = 200
@@ -114,7 +118,7 @@ class Trend:
     @property
     def highest(self) -> float:
         """The highest share of the quota among the calls, in [0, 1], taken for evenly spread."""
-        return min(1.0, self.factors / self.calls + SPREAD * sqrt(self._variance))
+        return min(1.0, self.factors / self.calls + SPREAD * self.deviation)
 
     def slope(self) -> tuple[float, float]:
         """Return by how much the refused share grows with the factor, and the standard error."""
@@ -122,6 +126,11 @@ class Trend:
         slope = (self.refused_factors / self.calls - mean * self.share) / self._variance
         chance = max(0.0, self.share * (1.0 - self.share))
         return slope, sqrt(chance / (self.calls * self._variance))
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the shares of the quota at which the calls started."""
+        return sqrt(self._variance)
 
     @property
     def _variance(self) -> float:
@@ -198,7 +207,11 @@ class Pace:
         if slope > LIMIT_SLOPE + (DOUBT if random_share else SURE) * error:
             # It helps. What was seen far above the limit must not hide what happens below it.
             return replace(pace, trend=Trend(), random_share=0.0)
-        is_sure = slope < LIMIT_SLOPE - SURE * error and self.trend.share < RANDOM_MAX
+        is_sure = (
+            slope < LIMIT_SLOPE - SURE * error
+            and self.trend.deviation > DEVIATION_MIN
+            and self.trend.share < RANDOM_MAX
+        )
         if random_share or not is_sure:
             return pace
         return replace(
@@ -231,7 +244,8 @@ class Pace:
             slowed_at_s=now_s,
             slowed_to=max(FACTOR_MIN, slowed_to),
             all_refused_since_s=since_s,
-            stay_s=0.0 if self.answered else self.stay_s,
+            # A straggler of the calls that were all refused does not end the stay.
+            stay_s=self.stay_s if now_s - self.slowed_at_s <= ALL_REFUSED_S else 0.0,
         )
         if started_s > self.round_at_s:
             wall = max(factor, factor + (self.wall - factor) * (1.0 + share) / 2)
@@ -247,19 +261,18 @@ class Pace:
         # rate that is a little lower may be enough.
         is_drained = share <= MOSTLY_REFUSED
         passed = min(factor, self.round_from * (1.0 - share if is_drained else ALL_REFUSED_RATE))
-        slowed = replace(
-            slowed, slowed_to=max(slowed.slowed_to, passed), refused=self.refused + 1
-        )
+        slowed = replace(slowed, slowed_to=max(slowed.slowed_to, passed), refused=self.refused + 1)
         return slowed if is_drained else slowed.staying(now_s - self.round_at_s)
 
     def staying(self, all_refused_s: float) -> "Pace":
         """Return the pace that stays longer below a limit beyond which all calls are refused."""
         if all_refused_s <= ALL_REFUSED_MIN_S:
             return self
-        # An outage has no limit that should not be tried.
-        stay_s = STAY_PER_S * all_refused_s if all_refused_s < ALL_REFUSED_MAX_S else 0.0
         wall = self.wall if self.stay_s else max(self.slowed_to, self.wall * ALL_REFUSED_WALL)
-        return replace(self, wall=wall, stay_s=min(STAY_MAX_S, max(self.stay_s, stay_s)))
+        if all_refused_s >= ALL_REFUSED_MAX_S:
+            return replace(self, wall=wall)
+        stay_s = min(STAY_MAX_S, max(self.stay_s, STAY_PER_S * all_refused_s))
+        return replace(self, wall=wall, stay_s=stay_s)
 
     def passed(self) -> "Pace":
         """Return the pace after a call that was not refused."""

@@ -301,6 +301,9 @@ class Script:
     def stored(self, name: str) -> float:
         return float(str(self._redis.hget(self._key, name)))
 
+    def forget(self, *names: str) -> None:
+        self._redis.hdel(self._key, *names)
+
     @property
     def expires_in_s(self) -> float:
         return float(str(self._redis.pttl(self._key))) / 1000
@@ -351,10 +354,59 @@ def test_the_script_computes_the_same_pace_as_python(
             assert script.stored("answered") == kept.answered
             assert script.stored("slowed_to") == pytest.approx(kept.slowed_to, abs=1e-6)
             assert script.stored("wall") == pytest.approx(kept.wall, abs=1e-6)
+            assert_equal_trend(script, kept)
             if kept.slowed_at_s > 0:
                 assert script.stored("slowed_at") == round(kept.slowed_at_s * US_PER_S)
                 paused_until_us = script.stored("paused_until")
                 assert paused_until_us == pytest.approx(kept.paused_until_s * US_PER_S, abs=2)
+
+
+def assert_equal_trend(script: Script, kept: Pace) -> None:
+    for name in ("calls", "factors", "squares", "refused", "refused_factors"):
+        assert script.stored(name) == pytest.approx(getattr(kept.trend, name), rel=1e-6, abs=1e-6)
+    assert script.stored("passed_since") == kept.passed_since
+    assert script.stored("random_share") == pytest.approx(kept.random_share, abs=1e-6)
+    assert script.stored("allowance") == pytest.approx(kept.allowance, abs=1e-5)
+    assert script.stored("stay") == pytest.approx(kept.stay_s, abs=1e-5)
+
+
+@pytest.mark.parametrize(("at_random", "limit"), [(0.05, 1.0), (0.2, 1.0), (0.02, 0.5), (0.0, 0.5)])
+def test_the_script_judges_a_minute_of_refusals_as_python_does(
+    server: RedisServer, at_random: float, limit: float
+) -> None:
+    kept, now_us, refused, judged = Pace(), START_US, 0.0, 0
+    rate_per_s, passed = QUOTA_PER_S * STEADY_SHARE, 0
+    with Script(server, QUOTA_PER_S) as script:
+        while now_us < START_US + 60 * US_PER_S:
+            now_s = now_us / US_PER_S
+            factor = kept.factor(now_s)
+            refused += max(0.0, 1.0 - limit / factor) + at_random
+            if refused < 1.0:
+                kept, passed = kept.passed(), passed + 1
+            else:
+                refused -= 1.0
+                started_us = now_us - 1000
+                interval_s = 1 / (rate_per_s * factor)
+                kept = kept.throttled(now_s, started_s=started_us / US_PER_S, interval_s=interval_s)
+                script_factor = script.throttled(now_us, started_us, not_refused=passed)
+                passed = 0
+                assert script_factor == pytest.approx(kept.factor(now_s), abs=1e-4)
+                assert script.stored("random_share") == pytest.approx(kept.random_share, abs=1e-4)
+                judged += kept.random_share > 0
+            now_us += round(US_PER_S / (rate_per_s * factor))
+    assert (judged > 0) == (at_random > 0)
+
+
+def test_state_of_an_older_version_is_taken_over(server: RedisServer) -> None:
+    with Script(server, QUOTA_PER_S) as script:
+        script.throttled(START_US, START_US - 1000, not_refused=5)
+        lowered = script.reserve(START_US)[2]
+        new = ("stay", "calls", "factors", "squares", "refused", "refused_factors", "passed_since",
+               "random_share", "random_until", "allowance")  # fmt: skip
+        script.forget(*new)
+        assert script.reserve(START_US)[2] == lowered < 1.0
+        script.throttled(START_US + 1000, START_US, not_refused=5)
+        assert script.stored("calls") == 6
 
 
 @given(

@@ -98,7 +98,9 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = functools.partial(_Connection, loop=asyncio.get_running_loop())
+        self._factory = functools.partial[ResponseHandler](
+            _Connection, loop=asyncio.get_running_loop()
+        )
 
 
 def is_interim(status: int) -> bool:

@@ -3,6 +3,8 @@
 Source: REST overview (URL, query, reply), REST pages of import_topic (path, body) and get_topic.
 """
 
+import asyncio
+import functools
 import os
 import random
 import ssl
@@ -14,6 +16,9 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
 from yarl import URL
 
 from worker.redaction import redact
@@ -28,11 +33,15 @@ TOPICS_BYTES_MAX = 1_100_000
 """The same for get_topic, which answers 10018 instead of more than 1 MB."""
 GET_TOPIC_PATH = "v4/million_group_open_http_svc/get_topic"
 INFO_CHARACTERS_MAX = 500
+INTERIM_ANSWERS_MAX = 32
+"""Answers with HTTP 1xx before the answer to one call; gateways send one or two."""
 KEEP_ALIVE_S = 15.0
 """Shorter than gateways keep an idle connection open: a POST on one that they just closed fails."""
 DNS_CACHE_S = 60
 RANDOM_MAX = 2**32 - 1
 CODE_MAX = 2**31 - 1
+INTERIM_FROM = 100
+SWITCHING_PROTOCOLS = 101
 OK = 200
 SERVER_ERRORS_FROM = 500
 REQUEST_TIMEOUT = 408
@@ -50,6 +59,53 @@ class Endpoint:
     total_timeout_s: float = 10.0
     proxy: str | None = None
     ca_file: str | None = None
+
+
+class InterimAnswersError(aiohttp.ClientError):
+    """The other side sends interim answers (HTTP 1xx) and no answer."""
+
+
+class _Connection(ResponseHandler):
+    """A connection that keeps no interim answers, and ends a call that gets too many of them.
+
+    aiohttp queues each of them without a bound. An endless stream filled the memory, and kept the
+    event loop from handling timeouts and signals.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._interim_answers = 0
+
+    def set_response_params(self, **parameters: Any) -> None:
+        """Begin a call: aiohttp does this before it sends the request."""
+        self._interim_answers = 0
+        super().set_response_params(**parameters)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Queue an answer for the call that waits for it."""
+        if not is_interim(data[0].code):
+            super().feed_data(data, size)
+            return
+        self._interim_answers += 1
+        if self._interim_answers > INTERIM_ANSWERS_MAX and self.exception() is None:
+            self.set_exception(InterimAnswersError())
+            if self.transport is not None:
+                self.transport.abort()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Makes connections of the kind above; aiohttp has no public way to choose it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = functools.partial[ResponseHandler](
+            _Connection, loop=asyncio.get_running_loop()
+        )
+
+
+def is_interim(status: int) -> bool:
+    """Return whether the answer with this HTTP status is followed by the real one."""
+    return INTERIM_FROM <= status < OK and status != SWITCHING_PROTOCOLS
 
 
 class ImportTopicClient:
@@ -70,7 +126,7 @@ class ImportTopicClient:
     async def __aenter__(self) -> Self:
         endpoint = self._endpoint
         own_store = endpoint.ca_file and ssl.create_default_context(cafile=endpoint.ca_file)
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=0,  # the slots bound the calls; waiting here would count against their timeout
             keepalive_timeout=KEEP_ALIVE_S,
             ttl_dns_cache=DNS_CACHE_S,
@@ -256,6 +312,8 @@ def _failed(error: Exception) -> Reply:
             failure = "no answer in time"
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             failure = "the connection was cut before the answer"
+        case InterimAnswersError():
+            failure = f"more than {INTERIM_ANSWERS_MAX} interim answers (HTTP 1xx) and no answer"
         case aiohttp.ClientPayloadError():
             failure = "the answer was cut short"
         case _:
@@ -286,6 +344,9 @@ def _os_reason(error: Exception) -> str:
     inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None)
     if isinstance(inner, ssl.SSLCertVerificationError):
         return inner.verify_message
+    if isinstance(inner, ssl.SSLError) and inner.reason:
+        # Its errno is a number of OpenSSL: strerror would say "Operation not permitted".
+        return inner.reason.replace("_", " ").lower()
     number = getattr(inner, "errno", None)
     # DNS failures have numbers below zero, which strerror does not know, and a text of their own.
     if isinstance(number, int) and number > 0:

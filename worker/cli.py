@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from worker.settings.model import Settings
 
 USAGE = 2
+HALTED = 3
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -44,32 +45,46 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> NoReturn:
-    """Run the command line. A mistake of the user ends with a sentence and exit code 2."""
+    """Run the command line.
+
+    A mistake of the user ends with a sentence and exit code 2, a queue or a disk that refuses with
+    a sentence and exit code 3.
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         # A path may hold what the terminal's encoding cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from worker.jobs import UsageError
-        from worker.queues.contract import QueueError
+        from worker.queues.contract import JobMismatchError, QueueError, QueueTakenError
         from worker.settings.model import SettingsError
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     try:
         app(standalone_mode=True)
-    except (UsageError, SettingsError, QueueError) as error:
-        with suppress(OSError):
-            for line in str(error).splitlines():
-                print(f"topic-import: {line}", file=sys.stderr)  # noqa: T201
+    except (UsageError, SettingsError, QueueTakenError, JobMismatchError) as error:
+        _print_error(*error.args)
         sys.exit(USAGE)
+    except QueueError as error:
+        _print_error(*error.args)
+        sys.exit(HALTED)
     except OSError as error:
         if error.filename is None:
             raise
-        with suppress(OSError):
-            print(f"topic-import: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
-        sys.exit(USAGE)
+        _print_error(f"{error.filename}: {error.strerror}")
+        sys.exit(HALTED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(0)
+
+
+def _print_error(*lines: object) -> None:
+    """Print an error on standard error, one line for each argument, without secrets."""
+    from worker.redaction import redact
+    from worker.rules.visible_text import visible
+
+    with suppress(OSError):
+        for line in lines:
+            print(f"topic-import: {visible(redact(str(line)))}", file=sys.stderr)  # noqa: T201
 
 
 def _print_version(is_asked: bool) -> None:

@@ -33,6 +33,11 @@ class Quota(Protocol):
         """Whether turns come from where the quota is kept."""
         ...
 
+    @property
+    def gives_turns(self) -> bool:
+        """Whether turns are given now, by the quota itself or by its fallback."""
+        ...
+
     async def acquire(self) -> float:
         """Wait for one turn; its time on the quota's own clock names it to `throttled`."""
         ...

@@ -10,6 +10,7 @@ import orjson
 import structlog
 
 from worker.redaction import redact
+from worker.rules.visible_text import visible, visible_lines
 
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -27,25 +28,46 @@ def logger() -> Any:
 
 def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> None:
     """Send all logs of this level and above to standard error, each line redacted as a whole."""
-    renderer: Any
+    renderers: list[Any]
     if log_format == "json":
-        renderer = structlog.processors.JSONRenderer(serializer=_dumps)
+        renderers = [structlog.processors.JSONRenderer(serializer=_dumps)]
     else:
-        renderer = structlog.dev.ConsoleRenderer(
+        console = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
+        renderers = [_make_visible, console]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
             _redact_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=lambda *_: _Lines(),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[_Libraries(logging.WARNING)], force=True)
+
+
+class _Libraries(logging.Handler):
+    """Logs what libraries log as one line, without a traceback.
+
+    Their messages repeat what a stranger sent, and a traceback may hold the URL of a call. asyncio
+    reports here what failed in a callback or in a task that nobody waits for.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        cause = {"error": f"{type(error).__name__}: {error}"} if error else {}
+        with suppress(Exception):  # a record whose arguments do not fit its message
+            logger().warning(
+                "a library reports a failure",
+                library=record.name,
+                message=record.getMessage().partition("\n")[0],
+                **cause,
+            )
 
 
 class _Lines:
@@ -94,6 +116,22 @@ class RepeatedEvents:
 
 def _dumps(event: object, **_: object) -> str:
     return orjson.dumps(event, default=str).decode()
+
+
+def _make_visible(_logger: Any, _name: str, event: Any) -> Any:
+    """Escape what a terminal would obey instead of showing it; a traceback keeps its lines."""
+    return {
+        name: _visible_value(value, keeps_lines=name == "exception")
+        for name, value in event.items()
+    }
+
+
+def _visible_value(value: object, *, keeps_lines: bool) -> object:
+    # Redacted before it is escaped: an escaped secret would not be recognised. Values of other
+    # types are shown by their repr, which escapes by itself.
+    if not isinstance(value, str):
+        return value
+    return visible_lines(redact(value)) if keeps_lines else visible(redact(value))
 
 
 def _redact_line(_logger: Any, _name: str, line: Any) -> Any:

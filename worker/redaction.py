@@ -7,7 +7,14 @@ from urllib.parse import quote
 REDACTED = "[redacted]"
 PASSING_SECRETS_MAX = 64
 
-_SIGNED = re.compile(r"(usersig[\"']?\s*[=:]\s*[\"']?)[^&\s\"',;]+", re.IGNORECASE)
+_SIGNED = re.compile(
+    r"(usersig=[\"']?|usersig[\"']\s*[=:]\s*[\"']?"
+    # After "usersig: " a sentence may go on, so only a long word is taken for a signature.
+    r"|usersig\s*[=:]\s*[\"']?(?=eJ|\S{20}))[^&\s\"',;]+",
+    re.IGNORECASE,
+)
+_USERSIG = re.compile(r"eJ[w-z](?:[A-Za-z0-9*_-]|%2[ADad]|%5[Ff]){32,}")
+"""Any UserSig, also one that is cut off or was forgotten: base64 of what zlib packs begins so."""
 _PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s/]+(@)")
 _secrets: set[str] = set()
 _passing_secrets: deque[str] = deque(maxlen=PASSING_SECRETS_MAX)
@@ -32,5 +39,6 @@ def redact(text: str) -> str:
     """Return a text without signatures, passwords in URLs and registered secrets."""
     for secret in (*_secrets, *_passing_secrets):
         text = text.replace(secret, REDACTED)
+    text = _USERSIG.sub(REDACTED, text)
     text = _SIGNED.sub(rf"\1{REDACTED}", text)
     return _PASSWORD.sub(rf"\1{REDACTED}\2", text)

@@ -31,7 +31,7 @@ def test_a_service_that_imports_is_ready() -> None:
         (replace(WORKING, halt=HALTED), State.HALT, "halted (70009): the key is wrong"),
         (Snapshot(queue_away="Redis: it is full"), State.RUN, "queue: Redis: it is full"),
         (replace(WORKING, queue_trouble="no room"), State.RUN, "queue: no room"),
-        (replace(WORKING, quota_is_reachable=False), State.RUN, "quota: the Redis of rate.shared"),
+        (replace(WORKING, quota_gives_turns=False), State.RUN, "quota: the Redis of rate.shared"),
         (replace(WORKING, probing_for_s=12.4), State.PROBE, "outage: "),
         (replace(WORKING, drain_left_s=7.6), State.DRAIN, "draining: 0 in flight"),
     ],

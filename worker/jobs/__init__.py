@@ -2,7 +2,13 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
+
+import orjson
+
+from worker.rules.visible_text import visible
 
 
 class Exit(IntEnum):
@@ -13,22 +19,41 @@ class Exit(IntEnum):
     PROBLEMS = 1
     USAGE = 2
     HALTED = 3
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 
 
 class UsageError(Exception):
-    """Nothing was started. The message says what is wrong, where, and what to do."""
+    """Nothing was started. Each argument is a line: what is wrong, where, and what to do."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 def print_result(*lines: str) -> None:
-    """Print what a command found, a line for each argument, on standard output.
+    """Print what a command found, exactly one line for each argument, on standard output.
 
-    If the reader went away (`| head`), the rest is dropped and the command goes on. Raises
-    UsageError if standard output cannot be written for another reason.
+    What a terminal would obey instead of showing it is escaped (`visible`). If the reader went
+    away (`| head`), the rest is dropped and the command goes on. Raises UsageError if standard
+    output cannot be written for another reason.
     """
+    _write("\n".join(map(visible, lines)))
+
+
+def print_columns(*rows: Sequence[object]) -> None:
+    """Print rows whose cells are separated by tabs; otherwise as `print_result`."""
+    _write("\n".join("\t".join(visible(str(cell)) for cell in row) for row in rows))
+
+
+def print_json(content: Any) -> None:
+    """Print a value as indented JSON; otherwise as `print_result`."""
+    _write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+
+
+def _write(text: str) -> None:
     try:
-        print(*lines, sep="\n", flush=True)
+        print(text, flush=True)
     except BrokenPipeError:
         # Python would write the rest of its buffer at the exit, and fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ import orjson
 
 from worker.intake.reader import batches
 from worker.intake.sources import InputError
-from worker.jobs import Exit, print_result
+from worker.jobs import Exit, print_json, print_result
 from worker.jobs.embedded import dead_letters, throwaway_store
 from worker.jobs.feeding import resolve_inputs
 from worker.jobs.from_settings import record_rules
@@ -94,13 +94,13 @@ def _print(
         }
         if crowded:
             content["crowded_communities"] = crowded_dict(crowded)
-        print_result(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+        print_json(content)
         return
     for problem in sorted(problems, key=lambda p: -p.count):
         shown = ", ".join(problem.places[:PLACES_SHOWN])
         more = problem.count - PLACES_SHOWN
         rest = f" and {more:,} more (--json lists them)" if more > 0 else ""
-        print_result(f"{problem.count:,} x {problem.example}\n    {shown}{rest}")
+        print_result(f"{problem.count:,} x {problem.example}", f"    {shown}{rest}")
     if crowded:
         print_result(crowded_line(crowded))
     print_result(

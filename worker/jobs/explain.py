@@ -4,9 +4,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import orjson
-
-from worker.jobs import Exit, print_result
+from worker.jobs import Exit, print_columns, print_json, print_result
 from worker.rules.codes import CODES, Action, Code, lookup
 
 _WHAT_HAPPENS = {
@@ -28,11 +26,11 @@ def explain(code: int | None, *, as_json: bool) -> Exit:
     if as_json:
         content: Any = [_as_dict(entry) for entry in entries]
         shown = content if code is None else content[0]
-        print_result(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+        print_json(shown)
     elif code is None:
         _print_table(entries)
     else:
-        print_result("\n".join(_lines(entries[0])))
+        print_result(*_lines(entries[0]))
     return Exit.DONE
 
 
@@ -78,7 +76,7 @@ def _print_table(entries: list[Code]) -> None:
             (e.code, e.action.value, "ambiguous" if e.ambiguous else "", e.meaning, e.hint)
             for e in sorted(entries, key=lambda e: e.code)
         )
-        print_result(*("\t".join(map(str, row)) for row in columns))
+        print_columns(*columns)
         return
     from rich.console import Console  # noqa: PLC0415 - paid only where there is a terminal
     from rich.table import Table  # noqa: PLC0415

@@ -32,7 +32,7 @@ def resolve_inputs(paths: list[str]) -> list[Source]:
         except InputError as error:
             problems.append(str(error))
     if problems:
-        raise UsageError("\n".join(problems))
+        raise UsageError(*problems)
     return sources
 
 

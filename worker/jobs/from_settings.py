@@ -72,7 +72,7 @@ def credentials(settings: Settings) -> Credentials:
     app = settings.app
     problems = list(app_problems(app))
     if problems:
-        raise UsageError("\n".join(problems))
+        raise UsageError(*problems)
     try:
         key = secret_key(app)
     except SettingsError as error:

@@ -87,7 +87,7 @@ class Stopping:
 
     @contextmanager
     def at_signals(self) -> Iterator[StopRequest]:
-        """Stop at SIGINT and SIGTERM."""
+        """Stop at SIGINT, SIGTERM and SIGHUP."""
         with stop_signals(self.drain, self.abandon) as request:
             yield request
 

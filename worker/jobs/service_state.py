@@ -70,7 +70,7 @@ class ServiceState:
             halt=self.halt or self._stopped_by_rejections,
             queue_away=self.queue_away,
             queue_trouble=self.queue.trouble if self.queue else None,
-            quota_is_reachable=self.quota is None or self.quota.is_reachable,
+            quota_gives_turns=self.quota is None or self.quota.gives_turns,
             probing_for_s=limits.probing_for_s if limits and limits.is_probing else None,
             drain_left_s=self.run.stopping.drain_left_s,
             counts=self.counts,

@@ -1,4 +1,8 @@
-"""SIGINT and SIGTERM: the first asks to stop, the second to stop at once."""
+"""SIGINT, SIGTERM and SIGHUP: the first asks to stop, the second to stop at once.
+
+SIGHUP comes when a terminal is closed. Where it is ignored at the start, as under `nohup`, it stays
+ignored.
+"""
 
 import asyncio
 import signal
@@ -10,7 +14,11 @@ from worker.logs import logger
 
 log = logger()
 
-_EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+_EXITS = {
+    signal.SIGINT: Exit.INTERRUPTED,
+    signal.SIGTERM: Exit.TERMINATED,
+    signal.SIGHUP: Exit.HUNG_UP,
+}
 
 
 class StopRequest:
@@ -29,7 +37,7 @@ class StopRequest:
 def stop_signals(
     on_first: Callable[[], None], on_second: Callable[[], None]
 ) -> Iterator[StopRequest]:
-    """Call `on_first` at the first SIGINT or SIGTERM, and `on_second` at each one after it."""
+    """Call `on_first` at the first of the signals, and `on_second` at each one after it."""
     loop = asyncio.get_running_loop()
     request = StopRequest()
 
@@ -43,13 +51,19 @@ def stop_signals(
             request.is_now = True
             on_second()
 
-    for number in _EXITS:
+    before = {number: signal.getsignal(number) for number in stopping_signals()}
+    for number in before:
         loop.add_signal_handler(number, stop, number)
     try:
         yield request
     finally:
-        for number in _EXITS:
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
-            if request.exit is not None:
-                # Ignore further signals: the final report is being written.
-                signal.signal(number, signal.SIG_IGN)
+            # After a stop, ignore further signals: the final report is being written.
+            signal.signal(number, handler if request.exit is None else signal.SIG_IGN)
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """Return the signals at which a job stops: without SIGHUP where that is ignored."""
+    is_kept = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [number for number in _EXITS if number is not signal.SIGHUP or is_kept]

@@ -1,10 +1,10 @@
 """Serve the stand-in of the service until a signal."""
 
 import asyncio
-import signal
 from dataclasses import dataclass, field
 
 from worker.jobs import Exit, UsageError, print_result
+from worker.jobs.signals import stopping_signals
 from worker.settings.model import Settings, SettingsError
 from worker.settings.secret_key import secret_key
 from worker.simulator.behaviour import TRANSPORT_FAULTS, Rules
@@ -28,7 +28,7 @@ class Options:
 
 
 async def simulate(settings: Settings, options: Options) -> Exit:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Raises UsageError for a fault that does not exist, or an address that cannot be listened on.
     """
@@ -36,7 +36,7 @@ async def simulate(settings: Settings, options: Options) -> Exit:
     address = Address(options.host, options.port, options.latency_s, options.jitter_s)
     serving = asyncio.ensure_future(serve(rules, address, lambda url: _announce(url, rules)))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stopping_signals():
         loop.add_signal_handler(number, serving.cancel)
     try:
         answers = await serving

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import orjson
-
-from worker.jobs import Exit, print_result
+from worker.jobs import Exit, print_json, print_result
 from worker.jobs.opening import choose_engine
 from worker.settings.model import Settings
 
@@ -17,7 +15,7 @@ async def status(settings: Settings, out: Path, *, as_json: bool) -> Exit:
     """
     standing = await choose_engine(settings, out).standing()
     if as_json:
-        print_result(orjson.dumps(standing.facts, option=orjson.OPT_INDENT_2).decode())
+        print_json(standing.facts)
     else:
         print_result(*standing.lines)
     return Exit.DONE if standing.agrees else Exit.PROBLEMS

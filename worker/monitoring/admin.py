@@ -9,19 +9,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
 from worker.logs import logger
 from worker.monitoring.metrics import CONTENT_TYPE, Metrics
 from worker.redaction import redact
+from worker.rules.visible_text import visible
 from worker.settings.addresses import host_and_port
 
 log = logger()
 
 CONNECTIONS_MAX = 64
 """Connections use the open files that the calls need, so a monitor must not open too many."""
+REQUEST_S = 5.0
+"""How long a request may take to arrive."""
 KEEP_ALIVE_S = 75.0
 LINGER_S = 1.0
 SHUTDOWN_S = 0.1
@@ -131,7 +134,11 @@ class AdminServer:
 
 
 class _Server(web.Server):
-    """Accepts connections, at most `CONNECTIONS_MAX` at once."""
+    """Accepts connections, at most `CONNECTIONS_MAX` at once.
+
+    A newcomer takes the place of the connection that was idle for longest: if all places were
+    filled with connections that ask nothing, nobody would learn that the process is alive.
+    """
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(
@@ -145,12 +152,62 @@ class _Server(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        if len(self.connections) > CONNECTIONS_MAX:
-            transport.abort()
+        open_ones = [c for c in self.connections if isinstance(c, _Connection) and not c.is_ending]
+        if len(open_ones) > CONNECTIONS_MAX:
+            min(open_ones, key=lambda connection: connection.active_at_s).end()
 
 
 class _Connection(web.RequestHandler):
-    """Answers a broken request like any other: without versions, and without a log line."""
+    """Answers a broken request like any other: without versions, and without a log line.
+
+    - `active_at_s`: when it was made, or when its last request was complete; monotonic clock.
+    - `is_ending`: it was ended, and will be gone in a moment.
+    """
+
+    __slots__ = ("_ends", "_requests", "active_at_s", "is_ending")
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.active_at_s = self._loop.time()
+        self.is_ending = False
+        self._requests = 0
+        self._ends: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wait_for_request()
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._request_count > self._requests:
+            self._requests = self._request_count
+            self.active_at_s = self._loop.time()
+            self._stop_waiting()
+        elif self._ends is None:
+            self._wait_for_request()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def end(self) -> None:
+        """Cut the connection, once the library has started to serve it."""
+        self.is_ending = True
+        # A connection that is lost before that fails with a traceback of asyncio.
+        self._loop.call_soon(self._abort)
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _wait_for_request(self) -> None:
+        """Give the other side REQUEST_S for the rest of a request that has begun, or is due."""
+        self._ends = self._loop.call_later(REQUEST_S, self.end)
+
+    def _stop_waiting(self) -> None:
+        if self._ends is not None:
+            self._ends.cancel()
+            self._ends = None
 
     def handle_error(
         self,
@@ -199,7 +256,7 @@ def _html(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(redact(text).split())
+    return visible(redact(text))
 
 
 def _sentence(listen: str, error: OSError | ValueError) -> str:

@@ -1,5 +1,6 @@
 """The lock on the directory of a job: one taker at a time, as long as its process lives."""
 
+import errno
 import fcntl
 import os
 import time
@@ -11,12 +12,15 @@ LOCK_NAME = "queue.lock"
 LOCK_ATTEMPTS = 5
 LOCK_PAUSE_S = 0.05
 HOLDER_BYTES_MAX = 100
+HELD_BY_ANOTHER = {errno.EWOULDBLOCK, errno.EAGAIN}
+"""What `flock` answers while another process holds the lock; every other error is the place's."""
 
 
 class DirectoryLock:
     """A lock that is held from its construction to `release`, or to the end of the process.
 
-    Raises QueueTakenError while another process holds it, QueueError if it cannot be made.
+    Raises QueueTakenError while another process holds it, QueueError if it cannot be made or the
+    place knows no locks.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -41,18 +45,40 @@ class DirectoryLock:
 
 
 def taker_of(directory: Path) -> str | None:
-    """Return the process that takes from a job's queue now, as text; None if there is none."""
+    """Return the process that takes from a job's queue now, as text; None if there is none.
+
+    Raises QueueError if the place knows no locks.
+    """
     try:
         lock_file = os.open(directory / LOCK_NAME, os.O_RDONLY)
     except OSError:
         return None
     try:
-        fcntl.flock(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _holder(lock_file)
+        is_free = _try_lock(lock_file, fcntl.LOCK_SH, directory)
+        return None if is_free else _holder(lock_file)
     finally:
         os.close(lock_file)
-    return None
+
+
+def require_locks(directory: Path, *, read_only: bool) -> None:
+    """Raise QueueError if the place refuses locks on ranges of a file, as SQLite takes them.
+
+    SQLite takes that for another process that holds them, and waits for it. `read_only`: without
+    a file to try it on, nothing is made.
+    """
+    mode = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
+    try:
+        # Not the queue's own file: closing it would drop all locks of this process on it.
+        lock_file = os.open(directory / LOCK_NAME, mode | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return  # the queue's own file will be refused with the reason
+    try:
+        fcntl.lockf(lock_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in HELD_BY_ANOTHER | {errno.EACCES}:
+            raise _refused(directory, error) from None
+    finally:
+        os.close(lock_file)
 
 
 def _lock(path: Path) -> int:
@@ -60,13 +86,15 @@ def _lock(path: Path) -> int:
         lock_file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise QueueError(f"{path}: {error.strerror}") from None
-    if not _locked(lock_file):
-        holder = _holder(lock_file)
+    try:
+        if not _locked(lock_file, path.parent):
+            raise QueueTakenError(
+                f"another topic-import ({_holder(lock_file)}) takes from the queue in "
+                f"{path.parent}: wait until it ends or stop it, or give another --out"
+            )
+    except QueueError:
         os.close(lock_file)
-        raise QueueTakenError(
-            f"another topic-import ({holder}) takes from the queue in "
-            f"{path.parent}: wait until it ends or stop it, or give another --out"
-        )
+        raise
     try:
         os.ftruncate(lock_file, 0)
         os.write(lock_file, f"process {os.getpid()}\n".encode())
@@ -81,13 +109,28 @@ def _holder(lock_file: int) -> str:
     return written or "unknown process"
 
 
-def _locked(lock_file: int) -> bool:
+def _locked(lock_file: int, directory: Path) -> bool:
     """Lock the file, trying several times: `status` holds the lock for a moment."""
     for attempt in range(LOCK_ATTEMPTS):
-        try:
-            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            time.sleep(LOCK_PAUSE_S if attempt + 1 < LOCK_ATTEMPTS else 0)
-        else:
+        if _try_lock(lock_file, fcntl.LOCK_EX, directory):
             return True
+        time.sleep(LOCK_PAUSE_S if attempt + 1 < LOCK_ATTEMPTS else 0)
     return False
+
+
+def _try_lock(lock_file: int, kind: int, directory: Path) -> bool:
+    """Return whether the file was locked now. Raises QueueError if the place knows no locks."""
+    try:
+        fcntl.flock(lock_file, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD_BY_ANOTHER:
+            return False
+        raise _refused(directory, error) from None
+    return True
+
+
+def _refused(directory: Path, error: OSError) -> QueueError:
+    return QueueError(
+        f"{directory}: files cannot be locked there ({error.strerror}), as on some network "
+        "shares: --out must lie on a disk of this machine"
+    )

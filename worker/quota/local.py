@@ -45,6 +45,7 @@ class LocalQuota:
     """
 
     is_reachable = True
+    gives_turns = True
 
     def __init__(
         self, calls_per_second: float, clock: Callable[[], float], *, closed_for_s: float = 0.0

@@ -128,6 +128,11 @@ class SharedQuota:
         return self._is_reachable
 
     @property
+    def gives_turns(self) -> bool:
+        """Return whether turns are given: by Redis, or by the fallback while it is away."""
+        return self._is_reachable or self._substitute is not None
+
+    @property
     def rate_per_s(self) -> float:
         """The rate in force for all who share, in calls a second; 0: no quota is kept."""
         if self._substitute:

@@ -33,6 +33,7 @@ class Snapshot:
     - `calling`, `backing_off`: records whose call is open, and that wait for their next attempt.
     - `outcomes_waiting`: outcomes that are not in the queue yet.
     - `rate_per_s`: calls a second that the quota allows now; None while there is no quota.
+    - `quota_gives_turns`: by the quota itself, or by its fallback (`rate.replicas`).
     - `probing_for_s`: for how long only single calls have gone out; None while all may.
     - `drain_left_s`: seconds that calls in flight still have; None while no stop was asked for.
     """
@@ -41,7 +42,7 @@ class Snapshot:
     halt: Halt | None = None
     queue_away: str | None = None
     queue_trouble: str | None = None
-    quota_is_reachable: bool = True
+    quota_gives_turns: bool = True
     probing_for_s: float | None = None
     drain_left_s: float | None = None
     counts: Counts | None = None
@@ -76,7 +77,7 @@ def reason_not_ready(now: Snapshot) -> str | None:
         return "starting: the queue is being opened"
     if now.queue_trouble:
         return f"queue: {now.queue_trouble}"
-    if not now.quota_is_reachable:
+    if not now.quota_gives_turns:
         return "quota: the Redis of rate.shared cannot be used"
     if now.probing_for_s is not None:
         return (

@@ -52,7 +52,7 @@ def load(
     try:
         return Settings.model_validate(merged)
     except ValidationError as error:
-        raise SettingsError("\n".join(_problems(error, origins))) from None
+        raise SettingsError(*_problems(error, origins)) from None
 
 
 def _read_toml(config: Path) -> tuple[str, dict[str, Any]]:
@@ -157,8 +157,17 @@ def _problems(error: ValidationError, origins: Mapping[SettingPath, str]) -> Ite
             message = f"unknown setting {name}{_suggestion(path)}"
         else:
             reason = problem["msg"].removeprefix("Value error, ")
-            message = reason if reason.startswith("app.") else f"{name}: {reason}"
+            named = _setting_named_in(reason)
+            if named:
+                where = _origin_of(named, origins)
+            message = reason if named else f"{name}: {reason}"
         yield f"{where}: {message}" if where else message
+
+
+def _setting_named_in(reason: str) -> SettingPath | None:
+    """Return the setting that a check of a whole section blames, as in `app.base_url: ...`."""
+    name = reason.partition(":")[0]
+    return tuple(name.split(".")) if name in setting_names() else None
 
 
 def _origin_of(path: SettingPath, origins: Mapping[SettingPath, str]) -> str | None:

@@ -48,7 +48,10 @@ PositiveCount = Annotated[int, Field(gt=0)]
 
 
 class SettingsError(Exception):
-    """Settings with which nothing can start; the text has every problem, one on each line."""
+    """Settings with which nothing can start. Each argument is a line that names one problem."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class _Section(BaseModel):

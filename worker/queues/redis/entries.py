@@ -28,7 +28,7 @@ log = logger()
 
 ATTEMPTS_MAX = 2**31
 UNIX_S_MAX = 2**35
-KEPT_OF_A_LONG_RECORD_BYTES = 1024
+WHOLE_IN_RECORD = "the whole of it is in the field record of this dead letter's entry"
 RECORD_FIELD = b"record"
 METADATA_FIELD = b"topic-import"
 """The one field beside `record` that this program writes; fields of other names are ignored."""
@@ -64,12 +64,15 @@ METADATA = TypeAdapter(EntryMetadata)
 class FoundEntry:
     """An entry as Redis returned it.
 
-    `may_have_called`: an earlier taker may have called for it (R14).
+    `may_have_called`: an earlier taker may have called for it (R14). `cut_bytes`: the length of its
+    record (without one, of the entry) if that is too long and Redis returned only the beginning; 0
+    if it returned all that is read.
     """
 
     id: bytes
     fields: dict[bytes, bytes]
     may_have_called: bool
+    cut_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -128,22 +131,24 @@ class HeldEntry:
         return replace(held, delivery=Delivery(number, topic, history))
 
 
-def read_entry(stream: str, found: FoundEntry, rules: RecordRules, line_bytes_max: int) -> Entry:
+def read_entry(stream: str, found: FoundEntry, rules: RecordRules) -> Entry:
     """Read an entry. Raises nothing whatever is in it: it would be delivered again for ever."""
     raw = found.fields.get(RECORD_FIELD, b"")
     metadata = _metadata(f"{stream}:{found.id.decode()}", found.fields.get(METADATA_FIELD))
     history = metadata.past.cut_off() if found.may_have_called else metadata.past
-    is_cut = len(raw) > line_bytes_max
+    is_cut = found.cut_bytes > 0
     topic: Topic | InvalidRecordError
     if RECORD_FIELD not in found.fields:
         raw = _all_fields(found.fields)
-        topic = InvalidRecordError(["the entry has no field record"], is_object=False)
+        problem = "the entry has no field record"
+        if is_cut:
+            problem += f", and {found.cut_bytes} bytes; {WHOLE_IN_RECORD}"
+        topic = InvalidRecordError([problem], is_object=False)
     elif is_cut:
         problem = (
-            f"the record has {len(raw)} bytes, too long (records.max_line_bytes); the whole of it "
-            "is in the field record of this dead letter's entry"
+            f"the record has {found.cut_bytes} bytes, too long (records.max_line_bytes); "
+            f"{WHOLE_IN_RECORD}"
         )
-        raw = raw[:KEPT_OF_A_LONG_RECORD_BYTES]
         topic = InvalidRecordError([problem], is_object=False)
     else:
         topic = _topic(raw, rules, metadata.topic_id or None)

@@ -97,11 +97,13 @@ class Finder:
         while len(found) < count and self.own_unread_after:
             page = await self._own_pending(self.own_unread_after, count - len(found))
             self.own_unread_after = page[-1][0] if page else None
-            others = [(entry_id, fields) for entry_id, fields in page if entry_id not in held]
-            await self._lose([entry_id for entry_id, fields in others if not fields])
+            others = [entry for entry in page if entry[0] not in held]
+            await self._lose([entry_id for entry_id, *content in others if not content])
             nobody_called = self._delivery_was_lost
             found += [
-                FoundEntry(i, fields, i not in nobody_called) for i, fields in others if fields
+                FoundEntry(entry_id, _fields(content[0]), entry_id not in nobody_called, content[1])
+                for entry_id, *content in others
+                if content
             ]
         return found
 
@@ -117,19 +119,11 @@ class Finder:
         last = order(self._hold.last_delivered)
         return {i for i in map(str.encode, taken["new"]) if order(i) > last}
 
-    async def _own_pending(
-        self, after: bytes, count: int
-    ) -> list[tuple[bytes, dict[bytes, bytes] | None]]:
-        streams = {self._url.stream: after.decode()}
-        answer = await self._connection.once(
-            self._connection.redis.xreadgroup(
-                self._url.group, self._taking.consumer, streams, count=count
-            )
-        )
-        pages = list(answer.values()) if isinstance(answer, dict) else [s[1] for s in answer]
-        entries = pages[0] if pages else []
-        # With the newer protocol of Redis, redis-py puts the entries into one more list.
-        return list(entries[0] if entries and isinstance(entries[0], list) else entries)
+    async def _own_pending(self, after: bytes, count: int) -> list[list[Any]]:
+        taking = self._taking
+        arguments = [self._url.group, taking.consumer, after, count, taking.line_bytes_max]
+        page: list[list[Any]] = await self._connection.run("take_own", (), arguments)
+        return page
 
     async def _lose(self, entry_ids: list[bytes]) -> None:
         """Count our own entries as lost that were trimmed while no process held them (R16)."""
@@ -154,7 +148,7 @@ class Finder:
         taking = self._taking
         arguments = [
             self._url.group, taking.consumer, int(taking.lease_s * 1000), self._claim_cursor,
-            min(count, CLAIMED_AT_ONCE),
+            min(count, CLAIMED_AT_ONCE), taking.line_bytes_max,
         ]  # fmt: skip
         answer = await self._connection.run("take_over", ("lost", "held", "taken"), arguments)
         self._claim_cursor, claimed, gone = answer
@@ -165,8 +159,8 @@ class Finder:
         # Our own entries appear here too if we renewed their lease too late.
         self._report_lost([entry_id for entry_id in gone if entry_id not in held])
         found = [
-            FoundEntry(entry_id, _fields(flat), may_have_called=True)
-            for entry_id, flat in claimed
+            FoundEntry(entry_id, _fields(flat), may_have_called=True, cut_bytes=cut_bytes)
+            for entry_id, flat, cut_bytes in claimed
             if entry_id not in held
         ]
         if found:
@@ -178,13 +172,13 @@ class Finder:
     async def _find_new(self, count: int, held: set[bytes]) -> list[FoundEntry]:
         arguments: list[Any] = [
             self._url.group, self._taking.consumer, self._process, count,
-            self._hold.last_delivered,
+            self._hold.last_delivered, self._taking.line_bytes_max,
         ]  # fmt: skip
         entries = await self._connection.run("take_new", ("delivered", "taken"), arguments)
         self.is_drained = len(entries) < count and not self.own_unread_after
         return [
-            FoundEntry(entry_id, _fields(flat), bool(had_before))
-            for entry_id, flat, had_before in entries
+            FoundEntry(entry_id, _fields(flat), bool(had_before), cut_bytes)
+            for entry_id, flat, had_before, cut_bytes in entries
             if entry_id not in held
         ]
 

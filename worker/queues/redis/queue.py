@@ -161,7 +161,7 @@ class RedisQueue:
 
     async def _deliver(self, found: list[FoundEntry]) -> list[Delivery]:
         stream, taking = self._connection.url.stream, self._taking
-        entries = [read_entry(stream, e, taking.rules, taking.line_bytes_max) for e in found]
+        entries = [read_entry(stream, e, taking.rules) for e in found]
         held = [self._hold.add(entry) for entry in await self._register(entries)]
         self._hold.note_delivered(entry.id for entry in found)
         letters: list[Outcome] = [one.letter for one in held if one.letter]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worker.queues.contract import QueueError
-from worker.queues.directory_lock import taker_of
+from worker.queues.directory_lock import require_locks, taker_of
 from worker.queues.sqlite.migration import OLDER_VERSION, add_group_of, upgrade
 from worker.queues.sqlite.schema import SCHEMA, SCHEMA_VERSION
 
@@ -31,6 +31,7 @@ class QueueFile:
     def __init__(self, path: Path, *, read_only: bool, synchronous: str) -> None:
         self.path = path
         with self._errors():
+            require_locks(path.parent, read_only=read_only)
             if not read_only:
                 path.touch(mode=0o600)
             self._db = _connect(f"{path.absolute().as_uri()}?{_mode(path, read_only=read_only)}")
@@ -125,6 +126,12 @@ class QueueFile:
                 f"{what}It is damaged, or no queue at all: restore it from a copy, or give another "
                 "--out"
             )
+        if _is_locked(error):
+            return QueueError(
+                f"{what}Another process has kept it locked for {BUSY_TIMEOUT_S:.0f} s: end that "
+                "one, then run the same command again. If there is none, files cannot be locked "
+                "there: --out must lie on a disk of this machine"
+            )
         if any(mark in str(error) for mark in _FORBIDDEN):
             return QueueError(f"{what}Give this user the right to write to it and to its directory")
         return QueueError(
@@ -168,6 +175,10 @@ def _is_empty(db: sqlite3.Connection) -> bool:
 
 def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _is_locked(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _is_damaged(error: sqlite3.DatabaseError) -> bool:

@@ -14,6 +14,26 @@ local function field(entry, name)
   end
 end
 
+-- Returns the fields of an entry as consumers get them, and the length of the record (without one:
+-- of the entry) if it is longer than `bytes_max`, else 0. Of a longer one only the beginning is
+-- returned, so that no consumer loads it. Fields that nobody reads are left out.
+local function readable(entry, bytes_max)
+  local KEPT_BYTES = 1024
+  local record, metadata = field(entry, 'record'), field(entry, 'topic-import')
+  if not record then
+    local length = 0
+    for _, text in ipairs(entry[2]) do length = length + #text end
+    if length <= bytes_max then return entry[2], 0 end
+    local first, value = entry[2][1], entry[2][2]
+    return {string.sub(first, 1, KEPT_BYTES), string.sub(value, 1, KEPT_BYTES)}, length
+  end
+  local is_long = #record > bytes_max
+  local fields = {'record', is_long and string.sub(record, 1, KEPT_BYTES) or record}
+  -- What this program writes there is short; cut, it is unreadable, so the record is in doubt.
+  if metadata then fields[3], fields[4] = 'topic-import', string.sub(metadata, 1, bytes_max) end
+  return fields, is_long and #record or 0
+end
+
 -- Compares decimal texts: a number of Lua cannot hold 64 bits.
 local function is_greater(a, b)
   if #a ~= #b then return #a > #b end

@@ -76,7 +76,7 @@ local function settle(outcome)
   if outcome.kind == 'imported' then
     import(outcome)
   elseif outcome.kind == 'dead' then
-    settle_dead_letter(outcome, entry and field(entry, 'record'))
+    settle_dead_letter(outcome, entry and (field(entry, 'record') or cjson.encode(entry[2])))
   else
     release(outcome)
   end

@@ -1,11 +1,12 @@
--- Delivers new entries to a consumer. Returns {id, fields, 1 if a consumer had it before, else 0}
--- for each: a group that was made anew, or that lost its last second in a crash, delivers entries
+-- Delivers new entries to a consumer. Returns {id, fields, 1 if a consumer had it before, else 0,
+-- the length of what was cut, else 0} for each: a group that was made anew, or that lost its last second in a crash, delivers entries
 -- again (R14).
 --
 -- KEYS: stream, delivered, taken
--- ARGV: group, consumer, its process, count, the last entry that it knows to have been delivered
+-- ARGV: group, consumer, its process, count, the last entry that it knows to have been delivered,
+--       the most bytes of a record
 local stream, delivered, taken = unpack(KEYS)
-local group, consumer, process, at_most, known = unpack(ARGV)
+local group, consumer, process, at_most, known, bytes_max = unpack(ARGV)
 
 local last = redis.call('GET', delivered) or '0-0'
 if is_after(known, last) then last = known end
@@ -21,7 +22,8 @@ if before.process == process then
 end
 for _, entry in ipairs(answer[1][2]) do
   local is_new = is_after(entry[1], last)
-  found[#found + 1] = {entry[1], entry[2], is_new and 0 or 1}
+  local fields, length = readable(entry, tonumber(bytes_max))
+  found[#found + 1] = {entry[1], fields, is_new and 0 or 1, length}
   if is_new then
     new[#new + 1], newest = entry[1], entry[1]
   end

@@ -8,8 +8,10 @@ import functools
 import os
 import random
 import ssl
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -24,7 +26,7 @@ from yarl import URL
 from worker.redaction import redact
 from worker.rules.comparison import TOO_LARGE, TopicsReply, read_items
 from worker.rules.usersig import Signature
-from worker.rules.verdict import Reply
+from worker.rules.verdict import Reply, SetupFault
 from worker.settings.addresses import is_loopback
 
 BODY_BYTES_MAX = 65_536
@@ -108,6 +110,15 @@ def is_interim(status: int) -> bool:
     return INTERIM_FROM <= status < OK and status != SWITCHING_PROTOCOLS
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An HTTP answer, as far as it is read."""
+
+    status: int
+    content: bytes
+    retry_after: str | None
+
+
 class ImportTopicClient:
     """Calls `import_topic` and `get_topic`; every failure is a reply. An async context manager.
 
@@ -159,7 +170,10 @@ class ImportTopicClient:
         Raises nothing but CancelledError; the call may have taken effect then.
         """
         answer = await self._post(self._endpoint.path, body, signature, BODY_BYTES_MAX)
-        return answer if isinstance(answer, Reply) else read_reply(*answer)
+        if isinstance(answer, Reply):
+            return answer
+        reply = read_reply(answer.status, answer.content)
+        return replace(reply, retry_after_s=read_retry_after(answer.retry_after, time.time()))
 
     async def get_topics(
         self, group_id: str, topic_ids: Sequence[str], signature: Signature
@@ -175,12 +189,12 @@ class ImportTopicClient:
         answer = await self._post(GET_TOPIC_PATH, body, signature, TOPICS_BYTES_MAX)
         if isinstance(answer, Reply):
             return TopicsReply(failure=answer.failure)
-        return read_topics_reply(*answer, topic_ids)
+        return read_topics_reply(answer.status, answer.content, topic_ids)
 
     async def _post(
         self, path: str, body: bytes, signature: Signature, bytes_max: int
-    ) -> tuple[int, bytes] | Reply:
-        """Return the HTTP status and at most `bytes_max` of the content, or a Reply for a failure.
+    ) -> _Answer | Reply:
+        """Return the answer with at most `bytes_max` of its content, or a Reply for a failure.
 
         Raises nothing but CancelledError.
         """
@@ -191,7 +205,8 @@ class ImportTopicClient:
                 allow_redirects=False,
                 proxy=self._endpoint.proxy,
             ) as response:
-                return response.status, await _beginning(response.content, bytes_max)
+                content = await _beginning(response.content, bytes_max)
+                return _Answer(response.status, content, response.headers.get("Retry-After"))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return _failed(error)
 
@@ -267,6 +282,21 @@ def read_topics_reply(status: int, content: bytes, topic_ids: Sequence[str]) -> 
     return TopicsReply(status=status, code=0, topics=topics, item_codes=item_codes)
 
 
+def read_retry_after(header: str | None, now_s: float) -> float | None:
+    """Return the seconds that a Retry-After header asks to wait, None without a sensible one.
+
+    It holds seconds or a date (RFC 9110, section 10.2.3). `now_s` in Unix seconds.
+    """
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return None
+
+
 def _code(parsed: Any) -> int | None:
     """Return the ErrorCode of a body, None if it is not the service's."""
     code = parsed.get("ErrorCode") if isinstance(parsed, dict) else None
@@ -306,7 +336,7 @@ def _failed(error: Exception) -> Reply:
     """Return the reply for a transport failure, without the URL, which holds the signature."""
     unsent = _before_sending(error)
     if unsent:
-        return Reply(failure=unsent)
+        return Reply(failure=unsent, setup_fault=_setup_fault(error))
     match error:
         case TimeoutError():
             failure = "no answer in time"
@@ -336,6 +366,17 @@ def _before_sending(error: Exception) -> str | None:
             return "cannot connect: timed out"
         case aiohttp.InvalidURL():
             return "cannot connect: the address is not valid"
+        case _:
+            return None
+
+
+def _setup_fault(error: Exception) -> SetupFault | None:
+    """Return why no call may ever succeed, as far as a failure before sending shows it."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return SetupFault.CERTIFICATE
+        case aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError() | aiohttp.InvalidURL():
+            return SetupFault.ADDRESS
         case _:
             return None
 

@@ -2,11 +2,20 @@
 
 import sys
 from dataclasses import asdict
+from http import HTTPStatus
 from typing import Any
 
 from worker.jobs import Exit, print_columns, print_json, print_result
-from worker.rules.codes import CODES, Action, Code, lookup
+from worker.rules.codes import AT_THE_DOOR, CODES, Action, Code, lookup
+from worker.rules.streaks import GATEWAY_REFUSALS
 
+UNKNOWN_AT_THE_DOOR = "; ten in a row without a success between, or 20 s of them, halt the run"
+    "; ten calls in a row without a success between, or 20 s of them, halt the run"
+)
+UNKNOWN_ELSEWHERE = "; ten in a row with the same code halt it while nothing was imported"
+    "; ten calls in a row with the same code halt the run while nothing was imported"
+)
+HTTP_STATUSES = range(100, 600)
 _WHAT_HAPPENS = {
     Action.IMPORTED: "the record is settled as imported",
     Action.EXISTS: "imported, if only we can have made it (a derived TopicId, or an earlier "
@@ -16,12 +25,17 @@ _WHAT_HAPPENS = {
     Action.RENEW: "a new signature for all in flight; tried again, no attempt counted",
     Action.REJECT: "the record is dead-lettered as rejected",
     Action.HALT: "the run halts (exit 3), all records are kept; a person must act",
+    Action.HOLD: "the community is held: its records wait, and others are imported first; the "
+    "record is dead-lettered once others show that it is the community's own trouble, else the "
+    "run halts",
     Action.UNKNOWN: "tried again like a passing failure, then dead-lettered as exhausted",
 }
 
 
 def explain(code: int | None, *, as_json: bool) -> Exit:
     """Print one code or the whole table."""
+    if code is not None and code in HTTP_STATUSES:
+        return _explain_status(code, as_json=as_json)
     entries = list(CODES.values()) if code is None else [lookup(code)]
     if as_json:
         content: Any = [_as_dict(entry) for entry in entries]
@@ -32,6 +46,44 @@ def explain(code: int | None, *, as_json: bool) -> Exit:
     else:
         print_result(*_lines(entries[0]))
     return Exit.DONE
+
+
+def _explain_status(status: int, *, as_json: bool) -> Exit:
+    """Print that this is an HTTP status, and what the worker does with it."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "not registered"
+    meaning = f"an HTTP status ({phrase}), not an error code of the service"
+    happens = _what_a_status_does(status)
+    if as_json:
+        facts = {"code": status, "meaning": meaning, "verdict": "http", "what_happens": happens}
+        print_json(facts)
+    else:
+        print_result(f"{status}: {meaning}", f"what happens: {happens}")
+    return Exit.DONE
+
+
+def _what_a_status_does(status: int) -> str:
+    if status == HTTPStatus.OK:
+        return "every answer of the service has it; the code in the body says what it means"
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return (
+            "nothing was done: the whole worker pauses, for as long as Retry-After says where it "
+            "is given"
+        )
+    if status in GATEWAY_REFUSALS:
+        return (
+            "the call never reached the service; it is tried again, and ten in a row halt the run: "
+            "check app.base_url, app.path and the proxy"
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT:
+        return (
+            "a gateway answered in place of the service, and the topic may have been made: the "
+            "record waits (back-off, or Retry-After) and is tried again; so many records in a row "
+            "are an outage"
+        )
+    return "a gateway answered in place of the service: the record waits and is tried again"
 
 
 def _as_dict(entry: Code) -> dict[str, Any]:
@@ -47,6 +99,8 @@ def _as_dict(entry: Code) -> dict[str, Any]:
 
 def _what_happens(entry: Code) -> str:
     text = _WHAT_HAPPENS[entry.action]
+    if entry.action is Action.UNKNOWN:
+        text += UNKNOWN_AT_THE_DOOR if entry.code in AT_THE_DOOR else UNKNOWN_ELSEWHERE
     if entry.once:
         text += "; if that does not help the run halts"
     if entry.tries:

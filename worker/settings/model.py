@@ -38,6 +38,7 @@ REGIONS = {
     "frankfurt": "adminapiger.im.qcloud.com",
     "silicon-valley": "adminapiusa.im.qcloud.com",
     "jakarta": "adminapiidn.im.qcloud.com",
+    "riyadh": "adminapiksa.im.qcloud.com",
 }
 """The host of each data centre (REST overview)."""
 
@@ -70,7 +71,7 @@ class App(_Section):
     secret_key_file: Path | None = None
     usersig: SecretStr | None = None
     region: Literal[
-        "china", "singapore", "seoul", "tokyo", "frankfurt", "silicon-valley", "jakarta"
+        "china", "singapore", "seoul", "tokyo", "frankfurt", "silicon-valley", "jakarta", "riyadh"
     ] | None = None  # fmt: skip
     base_url: str | None = None
     allow_http: bool = False

@@ -8,14 +8,19 @@ from tests.support.topics import record, records
 
 
 def test_records_that_use_up_their_attempts_become_dead_letters(tmp_path: Path) -> None:
-    with simulator("--quota", "0", "--fault", "10002=0.5") as service:
+    with simulator("--quota", "0") as service:
         job = Job(tmp_path, service.url)
-        done = job.backfill(job.write(records(200)), RETRY__MAX_ATTEMPTS="2", **FAST_RETRY)
+        failing = [{"GroupId": f"@TGS#_down-{n}", "TopicName": "alone"} for n in range(3)]
+        mixed = [*records(100), *failing, *records(300)[100:]]
+        done = job.backfill(
+            job.write(mixed), "--rate", "400", RETRY__MAX_ATTEMPTS="2", **FAST_RETRY
+        )
         assert done.returncode == 1
         letters = job.dead()
         assert {letter["reason"] for letter in letters} == {"exhausted"}
+        assert len(letters) == 3
         assert all(letter["attempts"] >= 2 for letter in letters)
-        assert job.report()["read"] == 200
+        assert job.report()["read"] == 303
 
 
 def test_a_dead_letter_file_as_input_keeps_ids_and_sources(
@@ -70,7 +75,7 @@ def test_a_deeply_nested_value_becomes_a_dead_letter(job: Job, service: Simulato
 
 
 def test_a_bad_account_rejects_the_record_instead_of_halting(tmp_path: Path) -> None:
-    with simulator("--quota", "0", "--fault", "60004=0.1") as service:
+    with simulator("--quota", "0", "--fault", "60004=0.3") as service:
         job = Job(tmp_path, service.url)
         path = job.write([record(n, From_Account="somebody") for n in range(200)])
         # At this rate, a first success confirms the signature before the next call starts.

@@ -16,7 +16,7 @@ from worker.queues import contract
 from worker.queues.contract import JobIdentity
 from worker.queues.redis.entries import HeldEntry
 from worker.queues.redis.feed import StreamWriter
-from worker.queues.redis.queue import Copy, RedisQueue, Taking
+from worker.queues.redis.queue import HELD_IN_MEMORY_MAX, Copy, RedisQueue, Taking
 from worker.queues.redis.streams import StreamUrl
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.rules.counts import Counts
@@ -67,8 +67,8 @@ class SqliteUnderTest(SqliteQueue):
 class RedisUnderTest(RedisQueue):
     """The distributed engine on a real server: a consumer that puts, too."""
 
-    def __init__(self, url: StreamUrl, taking: Taking, *, copy: Copy | None = None) -> None:
-        super().__init__(url, taking, copy=copy)
+    def __init__(self, url: StreamUrl, taking: Taking, **options: Any) -> None:
+        super().__init__(url, taking, **options)
         self._writer = StreamWriter(self._connection, self._patience)
 
     async def put(self, records: list[Record]) -> int:
@@ -144,11 +144,12 @@ def redis_queue(
     rules: RecordRules = RULES,
     line_bytes_max: int = 1 << 20,
     copy: Copy | None = None,
+    held_in_memory_max: int = HELD_IN_MEMORY_MAX,
 ) -> RedisUnderTest:
     """Make a consumer's view of the queue on a server, for `open`."""
     url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
     taking = Taking(consumer, lease_s, keep, rules, line_bytes_max)
-    return RedisUnderTest(url, taking, copy=copy)
+    return RedisUnderTest(url, taking, copy=copy, held_in_memory_max=held_in_memory_max)
 
 
 async def open_redis(server: RedisServer, consumer: str = "one", **options: Any) -> RedisUnderTest:

@@ -65,11 +65,13 @@ class FoundEntry:
     """An entry as Redis returned it.
 
     `may_have_called`: an earlier taker may have called for it (R14).
+    `was_read`: this process read its place in the stream; so nothing before it is new any more.
     """
 
     id: bytes
     fields: dict[bytes, bytes]
     may_have_called: bool
+    was_read: bool = False
 
 
 @dataclass(slots=True)
@@ -77,6 +79,8 @@ class Entry:
     """One entry of the stream after reading; `is_cut`: `raw` is only the beginning of its record.
 
     `conflict_with`: the source of the record that holds its TopicId with other content.
+    `is_uncalled`: nobody can have called for it since it was delivered first (R22).
+    `was_imported_into`: this job made a topic in its community before (R24).
     """
 
     id: bytes
@@ -85,7 +89,18 @@ class Entry:
     topic: Topic | InvalidRecordError
     history: History
     is_cut: bool = False
+    is_uncalled: bool = False
     conflict_with: str | None = None
+    was_imported_into: bool = False
+
+    @property
+    def is_valid(self) -> bool:
+        return isinstance(self.topic, Topic)
+
+    @property
+    def group_id(self) -> str:
+        """The community of a valid record; empty for any other."""
+        return self.topic.group_id if isinstance(self.topic, Topic) else ""
 
     @property
     def topic_id(self) -> str:
@@ -125,7 +140,7 @@ class HeldEntry:
         held = cls(number, entry.id, subject, entry.content, topic.origin)
         if entry.conflict_with is not None:
             return replace(held, letter=conflict_letter(number, entry.conflict_with, history))
-        return replace(held, delivery=Delivery(number, topic, history))
+        return replace(held, delivery=Delivery(number, topic, history, entry.was_imported_into))
 
 
 def read_entry(stream: str, found: FoundEntry, rules: RecordRules, line_bytes_max: int) -> Entry:
@@ -149,7 +164,14 @@ def read_entry(stream: str, found: FoundEntry, rules: RecordRules, line_bytes_ma
         topic = _topic(raw, rules, metadata.topic_id or None)
     if isinstance(topic, Topic) or topic.is_object:
         raw = on_one_line(raw)
-    return Entry(found.id, metadata.source, raw, topic, history, is_cut)
+    is_uncalled = not found.may_have_called
+    return Entry(found.id, metadata.source, raw, topic, history, is_cut, is_uncalled)
+
+
+def order(entry_id: bytes) -> tuple[int, int]:
+    """Return where an entry stands in its stream, for comparisons."""
+    milliseconds, _, number = entry_id.partition(b"-")
+    return int(milliseconds), int(number)
 
 
 def _metadata(source: str, written: bytes | None) -> EntryMetadata:

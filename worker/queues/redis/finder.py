@@ -11,8 +11,8 @@ from redis.exceptions import ResponseError
 from worker.logs import logger
 from worker.queues.redis.connection import Connection
 from worker.queues.redis.consumer import Taking
-from worker.queues.redis.entries import FoundEntry
-from worker.queues.redis.hold import Hold, order
+from worker.queues.redis.entries import FoundEntry, order
+from worker.queues.redis.hold import Hold
 
 log = logger()
 
@@ -23,6 +23,8 @@ REUNION_S = 10.0
 """After an outage of Redis, the time within which all replicas have noticed that it is over."""
 CLAIMED_AT_ONCE = 100
 LOST_SHOWN = 10
+LOSE_KEYS = ("lost", "renewed", "uncalled", "claimed")
+TAKE_OVER_KEYS = ("lost", "renewed", "taken", "uncalled", "claimed")
 _FROM_THE_START = b"0"
 _NO_CURSOR = b"-"
 
@@ -99,11 +101,21 @@ class Finder:
             self.own_unread_after = page[-1][0] if page else None
             others = [(entry_id, fields) for entry_id, fields in page if entry_id not in held]
             await self._lose([entry_id for entry_id, fields in others if not fields])
-            nobody_called = self._delivery_was_lost
+            nobody_called = self._delivery_was_lost | await self._uncalled([i for i, _ in others])
             found += [
-                FoundEntry(i, fields, i not in nobody_called) for i, fields in others if fields
+                FoundEntry(i, fields, i not in nobody_called, i in self._delivery_was_lost)
+                for i, fields in others
+                if fields
             ]
         return found
+
+    async def _uncalled(self, entry_ids: list[bytes]) -> set[bytes]:
+        """Return those for which no process called since they were delivered (R22)."""
+        if not entry_ids:
+            return set()
+        key, redis = self._url.key("uncalled"), self._connection.redis
+        answers: list[int] = await self._connection.once(redis.smismember(key, entry_ids))
+        return {i for i, answer in zip(entry_ids, answers, strict=True) if answer}
 
     async def _taken_by_a_lost_reply(self) -> set[bytes]:
         """Return the entries that were delivered to this process by replies that never arrived."""
@@ -134,7 +146,7 @@ class Finder:
     async def _lose(self, entry_ids: list[bytes]) -> None:
         """Count our own entries as lost that were trimmed while no process held them (R16)."""
         if entry_ids:
-            await self._connection.run("lose", ("lost", "held"), [self._url.group, *entry_ids])
+            await self._connection.run("lose", LOSE_KEYS, [self._url.group, *entry_ids])
             self._report_lost(entry_ids)
 
     def _report_lost(self, entry_ids: list[bytes]) -> None:
@@ -156,7 +168,7 @@ class Finder:
             self._url.group, taking.consumer, int(taking.lease_s * 1000), self._claim_cursor,
             min(count, CLAIMED_AT_ONCE),
         ]  # fmt: skip
-        answer = await self._connection.run("take_over", ("lost", "held", "taken"), arguments)
+        answer = await self._connection.run("take_over", TAKE_OVER_KEYS, arguments)
         self._claim_cursor, claimed, gone = answer
         if self._claim_cursor == _NO_CURSOR:
             self._search_again_at_s = self._clock() + min(
@@ -165,8 +177,8 @@ class Finder:
         # Our own entries appear here too if we renewed their lease too late.
         self._report_lost([entry_id for entry_id in gone if entry_id not in held])
         found = [
-            FoundEntry(entry_id, _fields(flat), may_have_called=True)
-            for entry_id, flat in claimed
+            FoundEntry(entry_id, fields_of(flat), may_have_called=not is_uncalled)
+            for entry_id, flat, is_uncalled in claimed
             if entry_id not in held
         ]
         if found:
@@ -180,14 +192,16 @@ class Finder:
             self._url.group, self._taking.consumer, self._process, count,
             self._hold.last_delivered,
         ]  # fmt: skip
-        entries = await self._connection.run("take_new", ("delivered", "taken"), arguments)
-        self.is_drained = len(entries) < count and not self.own_unread_after
+        keys = ("delivered", "taken", "claimed")
+        n_read, entries = await self._connection.run("take_new", keys, arguments)
+        self.is_drained = n_read < count and not self.own_unread_after
         return [
-            FoundEntry(entry_id, _fields(flat), bool(had_before))
+            FoundEntry(entry_id, fields_of(flat), bool(had_before), was_read=True)
             for entry_id, flat, had_before in entries
             if entry_id not in held
         ]
 
 
-def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+def fields_of(flat: list[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of an entry as a script returns them."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

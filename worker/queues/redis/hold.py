@@ -9,7 +9,8 @@ from redis.exceptions import RedisError
 
 from worker.queues.redis.connection import Connection
 from worker.queues.redis.consumer import Taking
-from worker.queues.redis.entries import Entry, HeldEntry
+from worker.queues.redis.entries import Entry, HeldEntry, order
+from worker.queues.redis.passed_over import PassedOver
 from worker.queues.redis.patience import RETRY_S
 
 RENEWED_AT_ONCE = 100
@@ -17,12 +18,17 @@ RENEWALS_PER_LEASE = 3
 
 
 class Hold:
-    """The entries that were taken and have no outcome yet, by the number of each."""
+    """The entries in the hands of a consumer.
+
+    `entries`: those that were taken and have no outcome yet, by the number of each.
+    `passed_over`: those of held communities.
+    """
 
     def __init__(self, connection: Connection, taking: Taking) -> None:
         self._connection = connection
         self._taking = taking
         self.entries: dict[int, HeldEntry] = {}
+        self.passed_over = PassedOver()
         self.last_delivered = b"0-0"
         """The ID of the last entry that this process knows to have been delivered to anybody."""
         self._next_number = 1
@@ -38,8 +44,8 @@ class Hold:
         return held
 
     def entry_ids(self) -> set[bytes]:
-        """Return the IDs of all entries that are held now."""
-        return {held.entry_id for held in self.entries.values()}
+        """Return the IDs of all entries in the hands of this consumer, also those passed over."""
+        return {held.entry_id for held in self.entries.values()} | self.passed_over.entry_ids()
 
     def note_delivered(self, entry_ids: Iterable[bytes]) -> None:
         """Remember that these entries were delivered."""
@@ -81,19 +87,21 @@ class Hold:
                 pause_s = RETRY_S
 
     async def _renew_all(self) -> None:
-        ids = [held.entry_id for held in self.entries.values()]
+        await self._renew_some([held.entry_id for held in self.entries.values()], may_call=True)
+        await self._renew_some([*self.passed_over.entry_ids()], may_call=False)
+
+    async def _renew_some(self, ids: list[bytes], *, may_call: bool) -> None:
         for at in range(0, len(ids), RENEWED_AT_ONCE):
             if not self._is_stopped:
-                await self.renew(ids[at : at + RENEWED_AT_ONCE])
+                await self.renew(ids[at : at + RENEWED_AT_ONCE], may_call=may_call)
 
-    async def renew(self, entry_ids: list[bytes]) -> None:
-        """Renew the lease on entries that are still this consumer's. Raises RedisError, OSError."""
+    async def renew(self, entry_ids: list[bytes], *, may_call: bool = True) -> None:
+        """Renew the lease on entries that are still this consumer's. Raises RedisError, OSError.
+
+        `may_call`: they were delivered, so that this process may have called for them (R22).
+        """
         url, taking = self._connection.url, self._taking
-        arguments: list[Any] = [url.group, taking.consumer, self.last_delivered, *entry_ids]
-        await self._connection.run("extend", ("delivered", "held"), arguments)
-
-
-def order(entry_id: bytes) -> tuple[int, int]:
-    """Return where an entry stands in its stream, for comparisons."""
-    milliseconds, _, number = entry_id.partition(b"-")
-    return int(milliseconds), int(number)
+        arguments: list[Any] = [
+            url.group, taking.consumer, self.last_delivered, int(may_call), *entry_ids,
+        ]  # fmt: skip
+        await self._connection.run("extend", ("delivered", "renewed", "uncalled"), arguments)

@@ -2,10 +2,13 @@
 -- 1 settled; 2 settled before, by a batch whose reply was lost (R17); 0 skipped, because another
 -- consumer holds the entry (R15); -1 skipped, because the queue does not know the entry.
 --
--- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held
+-- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held, renewed, uncalled,
+--       claimed, communities, dead_by_community
 -- ARGV: group, consumer, keep_results, then outcomes, each JSON {id, kind, source, topic_id,
---       content, line, reason, code, may_exist, counts, record, metadata, is_cut}
-local stream, imported, dead, counts, topics, letters, lost, batches, held = unpack(KEYS)
+--       group_id, content, line, reason, code, may_exist, counts, record, metadata, is_cut}
+local stream, imported, dead, counts, topics, letters, lost, batches, aside = unpack(KEYS)
+local marks = {renewed = KEYS[10], uncalled = KEYS[11], claimed = KEYS[12]}
+local communities, by_community = KEYS[13], KEYS[14]
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local FORGOTTEN_AT_ONCE = 1000
 
@@ -25,7 +28,7 @@ local function answer_for(outcome)
   -- Trimmed away, and counted as lost by another consumer; but this consumer holds it (R16).
   local was_lost = redis.call('SREM', lost, id) == 1
   local holder = holder_of(topics, outcome.topic_id)
-  local is_holder = holder and holder.id == id and not holder.is_kept
+  local is_holder = is_entry(holder, id) and not holder.is_kept
   return (was_lost or is_holder) and 1 or -1
 end
 
@@ -34,7 +37,7 @@ local function release(outcome)
   local id = redis.call('XADD', stream, '*', 'record', outcome.record, 'topic-import',
                         outcome.metadata)
   local holder = holder_of(topics, outcome.topic_id)
-  if holder and holder.id == outcome.id then
+  if is_entry(holder, outcome.id) then
     holder.id = id
     hold(topics, outcome.topic_id, holder)
   end
@@ -42,6 +45,7 @@ end
 
 local function import(outcome)
   redis.call('XADD', imported, '*', 'line', outcome.line, 'topic_id', outcome.topic_id)
+  redis.call('HINCRBY', communities, outcome.group_id, 1)  -- R24
   if outcome.content ~= '' then
     hold(topics, outcome.topic_id,
          {content = outcome.content, source = outcome.source, is_kept = true})
@@ -53,13 +57,13 @@ end
 local function may_hold(outcome)
   local holder = holder_of(topics, outcome.topic_id)
   return not holder or holder.letter or holder.source == outcome.source
-         or is_gone(stream, group, holder)
+         or is_gone(stream, group, aside, holder)
 end
 
 local function settle_dead_letter(outcome, whole)
-  local letter = {topic_id = outcome.topic_id, reason = outcome.reason, code = outcome.code,
-                  may_exist = outcome.may_exist}
-  local id = add_dead_letter(dead, letters, outcome.source, outcome.line, letter, whole)
+  local letter = {topic_id = outcome.topic_id, group_id = outcome.group_id,
+                  reason = outcome.reason, code = outcome.code, may_exist = outcome.may_exist}
+  local id = add_dead_letter(dead, letters, by_community, outcome.source, outcome.line, letter, whole)
   if outcome.reason == 'conflict' or not may_hold(outcome) then return end
   -- R6 if it may exist, else R5.
   local holder = {content = outcome.content, source = outcome.source}
@@ -72,7 +76,7 @@ local function settle(outcome)
   -- Deleting comes first: a Redis that is full refuses a script whose first write needs memory.
   redis.call('XACK', stream, group, outcome.id)
   redis.call('XDEL', stream, outcome.id)
-  redis.call('HDEL', held, outcome.id)
+  forget_marks(marks, outcome.id)
   if outcome.kind == 'imported' then
     import(outcome)
   elseif outcome.kind == 'dead' then

@@ -1,10 +1,11 @@
 -- Takes over entries of silent consumers (R15). Those that are no longer in the stream are counted
 -- as lost in the same step (R16); a consumer that holds one after all can still settle it. Returns
--- the ID to continue after, the entries {id, fields}, and the IDs of the lost ones.
+-- the ID to continue after, the entries {id, fields, 1 if nobody called for it, else 0} (R22), and the
+-- IDs of the lost ones.
 --
--- KEYS: stream, lost, held, taken
+-- KEYS: stream, lost, renewed, taken, uncalled, claimed
 -- ARGV: group, consumer, silent for milliseconds, ID to begin after or '-', count
-local stream, lost, held, taken = unpack(KEYS)
+local stream, lost, renewed, taken, uncalled, claimed = unpack(KEYS)
 local group, consumer, silent_ms, after, at_most = unpack(ARGV)
 
 -- Not XAUTOCLAIM: in Redis 7 it forgets trimmed entries even of consumers that are not silent.
@@ -18,9 +19,10 @@ for _, pending in ipairs(silent) do
     -- The next consumer may call for it, so `taken` may no longer promise that nobody called.
     redis.call('HDEL', taken, pending[2])
     redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
-    found[#found + 1] = entry
-  elseif now_ms() - tonumber(redis.call('HGET', held, id) or 0) >= tonumber(silent_ms) then
-    lose(stream, group, lost, held, id)
+    if redis.call('HEXISTS', claimed, id) == 1 then redis.call('HSET', claimed, id, consumer) end
+    found[#found + 1] = {id, entry[2], redis.call('SISMEMBER', uncalled, id)}
+  elseif now_ms() - tonumber(redis.call('HGET', renewed, id) or 0) >= tonumber(silent_ms) then
+    lose(stream, group, lost, {renewed = renewed, uncalled = uncalled, claimed = claimed}, id)
     gone[#gone + 1] = id
   end
 end

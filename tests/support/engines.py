@@ -106,6 +106,11 @@ class RedisUnderTest(RedisQueue):
         """Renew no lease any more, as a process that is stopped, but keep what it took."""
         await self._hold.stop()
 
+    async def die(self) -> None:
+        """End as a process that is killed: what it has in its hands stays there."""
+        await self._hold.stop()
+        await self._connection.close()
+
     async def end(self) -> None:
         await self.close()
 

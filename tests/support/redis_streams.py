@@ -78,6 +78,31 @@ class Streams:
         found = self._client.xpending_range("topics", "importers", "-", "+", 100)
         return {entry["message_id"]: entry["consumer"] for entry in found}
 
+    def length(self, kind: str) -> int:
+        """Return how many entries a stream beside the queue's holds."""
+        return int(self._client.xlen(f"topics:{kind}"))
+
+    def hash(self, kind: str) -> dict[str, str]:
+        """Return a hash beside the stream."""
+        found: dict[str, str] = self._client.hgetall(f"topics:{kind}")
+        return found
+
+    def set_hash(self, kind: str, fields: dict[str, str]) -> None:
+        self._client.hset(f"topics:{kind}", mapping=fields)
+
+    def delete(self, kind: str) -> None:
+        """Delete a key beside the stream."""
+        self._client.delete(f"topics:{kind}")
+
+    def marks(self) -> dict[str, int]:
+        """Return how much is kept beside entries that are not settled, by the name of the key."""
+        sizes = {
+            "uncalled": self._client.scard("topics:uncalled"),
+            "claimed": self._client.hlen("topics:claimed"),
+            "held_by_community": self._client.hlen("topics:held_by_community"),
+        }
+        return {name: size for name, size in sizes.items() if size}
+
     def remembered_topics(self) -> int:
         """Return for how many topics the queue remembers whose they are."""
         return int(self._client.hlen("topics:topics"))

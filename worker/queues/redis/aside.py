@@ -56,8 +56,10 @@ class Aside:
             arguments = [self._url.group, self._taking.consumer, *part]
             await self._connection.run("set_aside", SET_ASIDE_KEYS, arguments)
             # Those that were not moved are others' by now, or were moved by an earlier call.
-            gone = {entry.id for entry in islice(rest, len(part))}
+            moved = [*islice(rest, len(part))]
+            gone = {entry.id for entry in moved}
             self._passed_over.moving = [e for e in self._passed_over.moving if e.id not in gone]
+            self._note_ready({entry.group_id for entry in moved} - self._held)
 
     # ---- coming back
 
@@ -84,11 +86,14 @@ class Aside:
         names = await self._connection.once(
             self._connection.redis.hkeys(self._url.key("held_by_community"))
         )
-        ready = {text(name) for name in names} - without
-        if ready - self._ready:
-            self._after = _FROM_THE_START
-        self._ready, self._held = ready, without
+        self._held = without
+        self._note_ready({text(name) for name in names} - without)
         self._search_again_at_s = self._clock() + SEARCH_EVERY_S
+
+    def _note_ready(self, communities: set[str]) -> None:
+        if communities - self._ready:
+            self._after = _FROM_THE_START
+        self._ready |= communities
 
     async def take_of(self, group_id: str, count: int) -> list[FoundEntry]:
         """Take up to `count` entries of one community; the search is bounded and goes on later."""

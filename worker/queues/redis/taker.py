@@ -56,7 +56,7 @@ class Taker:
         is_in_trouble: bool,
     ) -> None:
         """Fill `taken` up to `count`: what was passed over first, then as `Finder.find`."""
-        self.is_drained = False
+        self.is_drained = self._finder.is_drained = False
         await self._aside.finish_moving()
         await self._deliver_later(taken, self._passed_over.ready(without, count))
         found = await self._aside.take(count - len(taken), without)
@@ -129,16 +129,13 @@ class Taker:
         steps = [Step.DELIVER_LATER] * len(entries)
         ours = await self._registrar.register(entries, steps)
         self._passed_over.remove(entries)
+        ended: list[Entry] = []
         for entry, is_ours in zip(entries, ours, strict=True):
-            if is_ours and entry.conflict_with is None:
+            if is_ours and entry.conflict_with is not None:
+                ended.append(entry)
+            elif is_ours:
                 self._hand_out(taken, entry)
-        await self._end_of(
-            [
-                e
-                for e, is_ours in zip(entries, ours, strict=True)
-                if is_ours and e.conflict_with is not None
-            ]
-        )
+        await self._end_of(ended)
 
     def _hand_out(self, taken: list[Delivery], entry: Entry) -> None:
         held = self._hold.add(entry)

@@ -419,3 +419,54 @@ async def test_a_queue_of_an_older_version_can_be_used(
         assert await queue.take(10, without=HELD) == []
         assert await queued(queue) == 1
         assert streams.hash("renewed") == {"1-1": "5"}
+
+
+async def test_an_outcome_counts_although_redis_lost_the_move_out_of_the_side_stream(
+    server: RedisServer, streams: Streams
+) -> None:
+    add_all(streams, *of(SICK, 1, 2))
+    async with opened(server, "one", held_in_memory_max=0) as queue:
+        assert await queue.take(10, without=HELD) == []
+        before = streams.snapshot()
+        one, two = await queue.take(10)
+        streams.go_back_to(before)
+        history = History(attempts=1, may_exist=True)
+        outcomes = [imported(one.id), Released(two.id, history)]
+        assert await queue.settle(outcomes) == outcomes
+        counts = await queue.counts()
+        assert (counts.read, counts.imported, counts.queued) == (2, 1, 1)
+        (again,) = await queue.take(10)
+        assert (again.topic.name, again.history) == ("topic 2", history)
+        assert streams.length("held") == 0
+
+
+async def test_what_redis_forgot_to_have_left_the_side_stream_is_in_doubt(
+    server: RedisServer, streams: Streams
+) -> None:
+    add_all(streams, *of(SICK, 1))
+    async with opened(server, "one", "two", held_in_memory_max=0) as (one, two):
+        assert await one.take(10, without=HELD) == []
+        before = streams.snapshot()
+        (taken,) = await one.take(10)
+        streams.go_back_to(before)
+        await one.renew()
+        (again,) = await two.take(10)
+        assert again.history.may_exist
+        assert await one.settle([imported(taken.id)]) == []
+        assert await two.settle([imported(again.id)]) == [imported(again.id)]
+
+
+async def test_a_renewed_lease_ends_the_belief_that_nobody_called(
+    server: RedisServer, streams: Streams
+) -> None:
+    add_all(streams, *of(SICK, 1))
+    one = await open_redis(server, "one")
+    assert await one.take(10, without=HELD) == []
+    before = streams.snapshot()
+    assert len(await one.take(10)) == 1
+    streams.go_back_to(before)
+    await one.renew()
+    await one.die()
+    async with opened(server, "one") as later:
+        (again,) = await later.take(10)
+        assert again.history.may_exist

@@ -106,6 +106,10 @@ class RedisUnderTest(RedisQueue):
         """Renew no lease any more, as a process that is stopped, but keep what it took."""
         await self._hold.stop()
 
+    async def renew(self) -> None:
+        """Renew the lease on all that is in the hands of this consumer."""
+        await self._hold.renew_all()
+
     async def die(self) -> None:
         """End as a process that is killed: what it has in its hands stays there."""
         await self._hold.stop()
@@ -137,7 +141,7 @@ class RedisUnderTest(RedisQueue):
         self._finder.own_unread_after = entry_id
 
     async def _extend(self, entry_ids: list[bytes]) -> None:
-        await self._hold.renew(entry_ids)
+        await self._hold.renew([(entry_id, b"", "") for entry_id in entry_ids], may_call=True)
 
 
 def redis_queue(

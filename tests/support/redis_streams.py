@@ -27,9 +27,11 @@ class Streams:
 
     def __init__(self, server: RedisServer) -> None:
         self._client: Any = redis.Redis(port=server.port, decode_responses=True)
+        self._raw: Any = redis.Redis(port=server.port)
 
     def close(self) -> None:
         self._client.close()
+        self._raw.close()
 
     def add(self, record: Any, **fields: str | bytes) -> str:
         """Add an entry as a producer does. Returns its ID."""
@@ -111,6 +113,16 @@ class Streams:
         """Forget which entry was delivered to whom, as Redis does after losing its last second."""
         self._client.xgroup_destroy("topics", "importers")
         self._client.xgroup_create("topics", "importers", "0")
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """Return all that the server holds, for `go_back_to`."""
+        return {key: self._raw.dump(key) for key in self._raw.scan_iter()}
+
+    def go_back_to(self, snapshot: dict[bytes, bytes]) -> None:
+        """Forget all since then, as a server that loses its last second."""
+        self._raw.flushdb()
+        for key, content in snapshot.items():
+            self._raw.restore(key, 0, content)
 
     def configure(self, name: str, value: str | int) -> None:
         """Set an option of the running server."""

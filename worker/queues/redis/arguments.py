@@ -85,6 +85,7 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
         "source": held.subject.source,
         "topic_id": held.subject.topic_id or "",
         "group_id": community_name(held.subject.group_id),
+        "aside_id": held.aside_id.decode(),
         "content": held.content,
         "may_exist": outcome.history.may_exist,
         "is_cut": held.is_cut,

@@ -119,6 +119,6 @@ class Aside:
         ]  # fmt: skip
         after, entries = await self._connection.run("take_aside", TAKE_ASIDE_KEYS, arguments)
         return after, [
-            FoundEntry(entry_id, fields_of(flat), may_have_called=False)
-            for entry_id, flat in entries
+            FoundEntry(entry_id, fields_of(flat), may_have_called=False, aside_id=aside_id)
+            for entry_id, flat, aside_id in entries
         ]

@@ -66,12 +66,14 @@ class FoundEntry:
 
     `may_have_called`: an earlier taker may have called for it (R14).
     `was_read`: this process read its place in the stream; so nothing before it is new any more.
+    `aside_id`: the ID that it had in the side stream, if it was just taken from there (R23).
     """
 
     id: bytes
     fields: dict[bytes, bytes]
     may_have_called: bool
     was_read: bool = False
+    aside_id: bytes = b""
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Entry:
     history: History
     is_cut: bool = False
     is_uncalled: bool = False
+    aside_id: bytes = b""
     conflict_with: str | None = None
     was_imported_into: bool = False
 
@@ -124,6 +127,7 @@ class HeldEntry:
     content: str
     origin: Origin
     is_cut: bool = False
+    aside_id: bytes = b""
     delivery: Delivery | None = None
     letter: DeadLetter | None = None
 
@@ -137,7 +141,7 @@ class HeldEntry:
             origin, is_cut = Origin.NONE, entry.is_cut
             return cls(number, entry.id, subject, "", origin, is_cut, letter=letter)
         subject = subject_of_topic(entry.source, entry.raw, topic)
-        held = cls(number, entry.id, subject, entry.content, topic.origin)
+        held = cls(number, entry.id, subject, entry.content, topic.origin, aside_id=entry.aside_id)
         if entry.conflict_with is not None:
             return replace(held, letter=conflict_letter(number, entry.conflict_with, history))
         return replace(held, delivery=Delivery(number, topic, history, entry.was_imported_into))
@@ -165,7 +169,9 @@ def read_entry(stream: str, found: FoundEntry, rules: RecordRules, line_bytes_ma
     if isinstance(topic, Topic) or topic.is_object:
         raw = on_one_line(raw)
     is_uncalled = not found.may_have_called
-    return Entry(found.id, metadata.source, raw, topic, history, is_cut, is_uncalled)
+    return Entry(
+        found.id, metadata.source, raw, topic, history, is_cut, is_uncalled, found.aside_id
+    )
 
 
 def order(entry_id: bytes) -> tuple[int, int]:

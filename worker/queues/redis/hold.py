@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -15,6 +16,10 @@ from worker.queues.redis.patience import RETRY_S
 
 RENEWED_AT_ONCE = 100
 RENEWALS_PER_LEASE = 3
+EXTEND_KEYS = ("delivered", "renewed", "uncalled", "held", "topics")
+Leased = tuple[bytes, bytes, str]
+"""An entry whose lease is renewed: its ID, its ID in the side stream if it came from there, and its
+TopicId; each empty for none."""
 
 
 class Hold:
@@ -81,27 +86,33 @@ class Hold:
                     await self._renew_now.wait()
             self._renew_now.clear()
             try:
-                await self._renew_all()
+                await self.renew_all()
                 pause_s = usual_s
             except (RedisError, OSError):
                 pause_s = RETRY_S
 
-    async def _renew_all(self) -> None:
-        await self._renew_some([held.entry_id for held in self.entries.values()], may_call=True)
-        await self._renew_some([*self.passed_over.entry_ids()], may_call=False)
+    async def renew_all(self) -> None:
+        """Renew the lease on all entries in our hands. Raises RedisError, OSError."""
+        await self._renew_some([*map(_leased, self.entries.values())], may_call=True)
+        passed_over = [(entry_id, b"", "") for entry_id in self.passed_over.entry_ids()]
+        await self._renew_some(passed_over, may_call=False)
 
-    async def _renew_some(self, ids: list[bytes], *, may_call: bool) -> None:
-        for at in range(0, len(ids), RENEWED_AT_ONCE):
+    async def _renew_some(self, leased: list[Leased], *, may_call: bool) -> None:
+        for at in range(0, len(leased), RENEWED_AT_ONCE):
             if not self._is_stopped:
-                await self.renew(ids[at : at + RENEWED_AT_ONCE], may_call=may_call)
+                await self.renew(leased[at : at + RENEWED_AT_ONCE], may_call=may_call)
 
-    async def renew(self, entry_ids: list[bytes], *, may_call: bool = True) -> None:
+    async def renew(self, leased: list[Leased], *, may_call: bool) -> None:
         """Renew the lease on entries that are still this consumer's. Raises RedisError, OSError.
 
         `may_call`: they were delivered, so that this process may have called for them (R22).
         """
         url, taking = self._connection.url, self._taking
         arguments: list[Any] = [
-            url.group, taking.consumer, self.last_delivered, int(may_call), *entry_ids,
+            url.group, taking.consumer, self.last_delivered, int(may_call), *chain(*leased),
         ]  # fmt: skip
-        await self._connection.run("extend", ("delivered", "renewed", "uncalled"), arguments)
+        await self._connection.run("extend", EXTEND_KEYS, arguments)
+
+
+def _leased(held: HeldEntry) -> Leased:
+    return held.entry_id, held.aside_id, held.subject.topic_id or ""

@@ -3,18 +3,25 @@
 -- consumer holds the entry (R15); -1 skipped, because the queue does not know the entry.
 --
 -- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held, renewed, uncalled,
---       claimed, communities, dead_by_community
+--       claimed, communities, dead_by_community, held_by_community
 -- ARGV: group, consumer, keep_results, then outcomes, each JSON {id, kind, source, topic_id,
---       group_id, content, line, reason, code, may_exist, counts, record, metadata, is_cut}
+--       group_id, aside_id, content, line, reason, code, may_exist, counts, record, metadata, is_cut}
 local stream, imported, dead, counts, topics, letters, lost, batches, aside = unpack(KEYS)
 local marks = {renewed = KEYS[10], uncalled = KEYS[11], claimed = KEYS[12]}
-local communities, by_community = KEYS[13], KEYS[14]
+local communities, by_community, held_by_community = KEYS[13], KEYS[14], KEYS[15]
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local FORGOTTEN_AT_ONCE = 1000
 
 local last_batch = {}
 for _, id in ipairs(cjson.decode(redis.call('HGET', batches, consumer) or '[]')) do
   last_batch[id] = true
+end
+
+-- Returns whether the entry is in the side stream again, from where this consumer took it: Redis lost
+-- its last second.
+local function is_back_aside(outcome)
+  local id = outcome.aside_id
+  return id ~= '' and #redis.call('XRANGE', aside, id, id) > 0
 end
 
 -- Returns the answer for an outcome (see above), before anything is changed.
@@ -25,6 +32,7 @@ local function answer_for(outcome)
   -- A crash of Redis may have lost to whom it delivered the entry.
   if #redis.call('XRANGE', stream, id, id) > 0 then return 1 end
   if last_batch[id] then return 2 end
+  if is_back_aside(outcome) then return 1 end
   -- Trimmed away, and counted as lost by another consumer; but this consumer holds it (R16).
   local was_lost = redis.call('SREM', lost, id) == 1
   local holder = holder_of(topics, outcome.topic_id)
@@ -77,6 +85,14 @@ local function settle(outcome)
   redis.call('XACK', stream, group, outcome.id)
   redis.call('XDEL', stream, outcome.id)
   forget_marks(marks, outcome.id)
+  if outcome.aside_id ~= '' and redis.call('XDEL', aside, outcome.aside_id) == 1 then
+    add_to(held_by_community, outcome.group_id, -1)
+    local holder = holder_of(topics, outcome.topic_id)
+    if holder and holder.is_aside and holder.id == outcome.aside_id then
+      holder.id, holder.is_aside = outcome.id, nil
+      hold(topics, outcome.topic_id, holder)
+    end
+  end
   if outcome.kind == 'imported' then
     import(outcome)
   elseif outcome.kind == 'dead' then

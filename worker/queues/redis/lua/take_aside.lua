@@ -1,7 +1,7 @@
 -- Takes entries of some communities out of the side stream, into the hands of a consumer (R23). Each
 -- comes to the end of the stream and is pending for the consumer at once; `claimed` keeps whose it
 -- is until its place in the stream is read. Returns where to continue ('-': the end was reached), and
--- the entries {id, fields}.
+-- the entries {id, fields, ID in the side stream}.
 --
 -- KEYS: stream, held, held_by_community, topics, uncalled, claimed
 -- ARGV: group, consumer, ID to begin after or '-', how many to examine, how many to take,
@@ -28,7 +28,7 @@ local function take(entry, group_id)
     holder.id, holder.is_aside = id, nil
     hold(topics, topic_id, holder)
   end
-  return {id, fields}
+  return {id, fields, entry[1]}
 end
 
 local page = redis.call('XRANGE', aside, after == '-' and '-' or '(' .. after, '+',

@@ -223,6 +223,20 @@ async def test_a_doubtful_record_that_is_held_stays_in_doubt(
         assert taken.history.may_exist
 
 
+@pytest.mark.parametrize("in_memory", [0, 10])
+async def test_a_held_record_that_was_delivered_is_in_doubt_after_a_crash(
+    server: RedisServer, streams: Streams, in_memory: int
+) -> None:
+    add_all(streams, *of(SICK, 1))
+    queue = await open_redis(server, "one", held_in_memory_max=in_memory)
+    assert await queue.take(10, without=HELD) == []
+    assert len(await queue.take_of(SICK, 10)) == 1
+    await queue.die()
+    async with opened(server, "one") as later:
+        (again,) = await later.take(10)
+        assert again.history.may_exist
+
+
 async def test_a_replica_that_leaves_gives_back_what_it_held(
     server: RedisServer, streams: Streams
 ) -> None:

@@ -27,8 +27,9 @@ class PassedOver:
         return ids.union(entry.id for entry in self.moving)
 
     def add(self, entry: Entry) -> None:
-        self._entries.setdefault(entry.group_id, {})[entry.id] = entry
-        self._count += 1
+        entries = self._entries.setdefault(entry.group_id, {})
+        self._count += entry.id not in entries
+        entries[entry.id] = entry
 
     def remove(self, entries: Iterable[Entry]) -> None:
         """Remove entries; those that are not here are ignored."""

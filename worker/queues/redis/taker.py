@@ -1,5 +1,6 @@
 """Taking: entries of held communities are passed over, all others become deliveries."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -12,9 +13,9 @@ from worker.queues.redis.hold import Hold
 from worker.queues.redis.registrar import Registrar, Step
 from worker.rules.outcome import DeadLetter, Delivery
 
-READS_PER_TAKE = 20
+READ_ON_S = 0.25
 READ_ON_AT_ONCE = 500
-"""Bounds of reading on past entries that are passed over, in one take."""
+"""Bounds of reading on past entries that are passed over: begun in one take, and in one call."""
 
 
 class Taker:
@@ -37,6 +38,7 @@ class Taker:
         held_in_memory_max: int,
     ) -> None:
         self._stream = connection.url.stream
+        self._clock = asyncio.get_running_loop().time
         self._taking = taking
         self._hold = hold
         self._passed_over = hold.passed_over
@@ -83,17 +85,15 @@ class Taker:
         self, taken: list[Delivery], count: int, *, without: frozenset[str], is_in_trouble: bool
     ) -> None:
         read_at_once = 0
-        for _ in range(READS_PER_TAKE):
-            room = count - len(taken)
-            if room <= 0:
-                break
+        end_s = self._clock() + READ_ON_S
+        while (room := count - len(taken)) > 0:
             found = await self._finder.find(max(room, read_at_once), is_in_trouble=is_in_trouble)
             before = len(self._passed_over)
             await self._deliver(taken, found, count, without)
             has_passed_over = len(self._passed_over) > before
             self._passed_over.move_beyond(self._held_in_memory_max)
             await self._aside.finish_moving()
-            if not has_passed_over or self._finder.is_drained:
+            if not has_passed_over or self._finder.is_drained or self._clock() >= end_s:
                 break
             # What is found beyond `count` is in our hands, and is delivered first the next time.
             read_at_once = READ_ON_AT_ONCE

@@ -1,5 +1,6 @@
 """The Redis queue under random faults: lost calls and replies, crashes, takeovers, lost groups.
 
+Each consumer holds other communities at other times, with little room for them in memory.
 Whatever happens, no record is lost, no topic has two outcomes, and a topic that was called before
 is delivered again only in doubt.
 """
@@ -17,9 +18,11 @@ import redis
 from tests.support.engines import RedisUnderTest, open_redis
 from tests.support.queues import DEAD, imported, read_record
 from tests.support.redis_server import RedisServer
+from tests.support.redis_streams import topic
 from worker.queues.redis.connection import SCRIPTS
 from worker.queues.redis.patience import Patience
 from worker.rules.outcome import Delivery, Outcome, Released
+from worker.rules.record import Record
 
 TOPICS = 300
 BATCH = 50
@@ -27,6 +30,8 @@ CONSUMERS = 3
 LEASE_S = 0.3
 PATIENCE_S = 40.0
 FAILS = 0.04
+COMMUNITIES = ["@TGS#_a", "@TGS#_b", "@TGS#_c"]
+HELD_IN_MEMORY_MAX = 5
 
 
 @dataclass
@@ -54,6 +59,12 @@ class World:
         return imported(delivery.id)
 
 
+def record(line: int) -> Record:
+    """Return a record of one of the communities."""
+    group_id = COMMUNITIES[line % len(COMMUNITIES)]
+    return read_record(line, raw=orjson.dumps(topic(line, GroupId=group_id)))
+
+
 class Unreliable:
     """A script that loses some calls and some replies."""
 
@@ -72,7 +83,7 @@ class Unreliable:
 
 
 async def open_unreliable(server: RedisServer, name: str, world: World) -> RedisUnderTest:
-    queue = await open_redis(server, name, lease_s=LEASE_S)
+    queue = await open_redis(server, name, lease_s=LEASE_S, held_in_memory_max=HELD_IN_MEMORY_MAX)
     for script in SCRIPTS:
         queue._scripts[script] = Unreliable(queue._scripts[script], world.chance)
     return queue
@@ -80,12 +91,18 @@ async def open_unreliable(server: RedisServer, name: str, world: World) -> Redis
 
 async def consume(server: RedisServer, name: str, world: World) -> None:
     queue = await open_unreliable(server, name, world)
+    held: frozenset[str] = frozenset()
     while not world.is_over:
-        outcomes = [world.call(delivery) for delivery in await queue.take(20)]
+        if world.chance.random() < 0.1:
+            held = frozenset(world.chance.sample(COMMUNITIES, world.chance.randint(0, 2)))
+        taken = await queue.take(20, without=held)
+        for group_id in sorted(held):
+            taken += await queue.take_of(group_id, world.chance.randint(0, 2))
+        outcomes = [world.call(delivery) for delivery in taken]
         if world.chance.random() < 0.05:
             await queue.fall_silent()  # a crash, with all that it holds
             await asyncio.sleep(world.chance.choice([0.0, LEASE_S * 2]))
-            await queue.close()
+            await world.chance.choice([queue.close, queue.die])()
             queue = await open_unreliable(server, name, world)
         elif outcomes:
             await queue.settle(outcomes)
@@ -116,7 +133,7 @@ async def test_chaos_loses_nothing_and_hides_no_doubt(
     jobs = [consume(server, f"consumer {n}", world) for n in range(CONSUMERS)]
     running = [asyncio.create_task(job) for job in (*jobs, forget_groups(server, world))]
     for at in range(0, TOPICS, BATCH):
-        await feeder.put([read_record(n) for n in range(at + 1, at + BATCH + 1)])
+        await feeder.put([record(n) for n in range(at + 1, at + BATCH + 1)])
         await asyncio.sleep(0.02)
     async with asyncio.timeout(PATIENCE_S):
         while not await feeder.is_empty():

@@ -16,7 +16,7 @@ from worker.queues import contract
 from worker.queues.contract import JobIdentity
 from worker.queues.redis.entries import HeldEntry
 from worker.queues.redis.feed import StreamWriter
-from worker.queues.redis.queue import Copy, RedisQueue, Taking
+from worker.queues.redis.queue import HELD_IN_MEMORY_MAX, Copy, RedisQueue, Taking
 from worker.queues.redis.streams import StreamUrl
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.rules.counts import Counts
@@ -67,8 +67,8 @@ class SqliteUnderTest(SqliteQueue):
 class RedisUnderTest(RedisQueue):
     """The distributed engine on a real server: a consumer that puts, too."""
 
-    def __init__(self, url: StreamUrl, taking: Taking, *, copy: Copy | None = None) -> None:
-        super().__init__(url, taking, copy=copy)
+    def __init__(self, url: StreamUrl, taking: Taking, **options: Any) -> None:
+        super().__init__(url, taking, **options)
         self._writer = StreamWriter(self._connection, self._patience)
 
     async def put(self, records: list[Record]) -> int:
@@ -106,6 +106,15 @@ class RedisUnderTest(RedisQueue):
         """Renew no lease any more, as a process that is stopped, but keep what it took."""
         await self._hold.stop()
 
+    async def renew(self) -> None:
+        """Renew the lease on all that is in the hands of this consumer."""
+        await self._hold.renew_all()
+
+    async def die(self) -> None:
+        """End as a process that is killed: what it has in its hands stays there."""
+        await self._hold.stop()
+        await self._connection.close()
+
     async def end(self) -> None:
         await self.close()
 
@@ -132,7 +141,7 @@ class RedisUnderTest(RedisQueue):
         self._finder.own_unread_after = entry_id
 
     async def _extend(self, entry_ids: list[bytes]) -> None:
-        await self._hold.renew(entry_ids)
+        await self._hold.renew([(entry_id, b"", "") for entry_id in entry_ids], may_call=True)
 
 
 def redis_queue(
@@ -144,11 +153,12 @@ def redis_queue(
     rules: RecordRules = RULES,
     line_bytes_max: int = 1 << 20,
     copy: Copy | None = None,
+    held_in_memory_max: int = HELD_IN_MEMORY_MAX,
 ) -> RedisUnderTest:
     """Make a consumer's view of the queue on a server, for `open`."""
     url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
     taking = Taking(consumer, lease_s, keep, rules, line_bytes_max)
-    return RedisUnderTest(url, taking, copy=copy)
+    return RedisUnderTest(url, taking, copy=copy, held_in_memory_max=held_in_memory_max)
 
 
 async def open_redis(server: RedisServer, consumer: str = "one", **options: Any) -> RedisUnderTest:

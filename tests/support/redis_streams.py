@@ -27,9 +27,11 @@ class Streams:
 
     def __init__(self, server: RedisServer) -> None:
         self._client: Any = redis.Redis(port=server.port, decode_responses=True)
+        self._raw: Any = redis.Redis(port=server.port)
 
     def close(self) -> None:
         self._client.close()
+        self._raw.close()
 
     def add(self, record: Any, **fields: str | bytes) -> str:
         """Add an entry as a producer does. Returns its ID."""
@@ -78,6 +80,31 @@ class Streams:
         found = self._client.xpending_range("topics", "importers", "-", "+", 100)
         return {entry["message_id"]: entry["consumer"] for entry in found}
 
+    def length(self, kind: str) -> int:
+        """Return how many entries a stream beside the queue's holds."""
+        return int(self._client.xlen(f"topics:{kind}"))
+
+    def hash(self, kind: str) -> dict[str, str]:
+        """Return a hash beside the stream."""
+        found: dict[str, str] = self._client.hgetall(f"topics:{kind}")
+        return found
+
+    def set_hash(self, kind: str, fields: dict[str, str]) -> None:
+        self._client.hset(f"topics:{kind}", mapping=fields)
+
+    def delete(self, kind: str) -> None:
+        """Delete a key beside the stream."""
+        self._client.delete(f"topics:{kind}")
+
+    def marks(self) -> dict[str, int]:
+        """Return how much is kept beside entries that are not settled, by the name of the key."""
+        sizes = {
+            "uncalled": self._client.scard("topics:uncalled"),
+            "claimed": self._client.hlen("topics:claimed"),
+            "held_by_community": self._client.hlen("topics:held_by_community"),
+        }
+        return {name: size for name, size in sizes.items() if size}
+
     def remembered_topics(self) -> int:
         """Return for how many topics the queue remembers whose they are."""
         return int(self._client.hlen("topics:topics"))
@@ -86,6 +113,16 @@ class Streams:
         """Forget which entry was delivered to whom, as Redis does after losing its last second."""
         self._client.xgroup_destroy("topics", "importers")
         self._client.xgroup_create("topics", "importers", "0")
+
+    def snapshot(self) -> dict[bytes, bytes]:
+        """Return all that the server holds, for `go_back_to`."""
+        return {key: self._raw.dump(key) for key in self._raw.scan_iter()}
+
+    def go_back_to(self, snapshot: dict[bytes, bytes]) -> None:
+        """Forget all since then, as a server that loses its last second."""
+        self._raw.flushdb()
+        for key, content in snapshot.items():
+            self._raw.restore(key, 0, content)
 
     def configure(self, name: str, value: str | int) -> None:
         """Set an option of the running server."""

@@ -10,11 +10,7 @@ from worker.rules.codes import AT_THE_DOOR, CODES, Action, Code, lookup
 from worker.rules.streaks import GATEWAY_REFUSALS
 
 UNKNOWN_AT_THE_DOOR = "; ten in a row without a success between, or 20 s of them, halt the run"
-    "; ten calls in a row without a success between, or 20 s of them, halt the run"
-)
 UNKNOWN_ELSEWHERE = "; ten in a row with the same code halt it while nothing was imported"
-    "; ten calls in a row with the same code halt the run while nothing was imported"
-)
 HTTP_STATUSES = range(100, 600)
 _WHAT_HAPPENS = {
     Action.IMPORTED: "the record is settled as imported",

@@ -12,7 +12,7 @@ from worker.queues.letters import (
     subject_of_invalid,
     subject_of_topic,
 )
-from worker.queues.redis.entries import HeldEntry
+from worker.queues.redis.entries import Entry, HeldEntry
 from worker.rules.counts import dead_letter_counts, imported_counts
 from worker.rules.outcome import (
     DeadLetter,
@@ -27,6 +27,8 @@ from worker.rules.result_lines import dead_letter_line, imported_line, record_in
 from worker.rules.topic.problems import InvalidRecordError
 
 HASH_DIGITS = 12
+GROUP_ID_LENGTH_MAX = 200
+"""A longer GroupId is no community's: the dead letter is counted for none."""
 POSITIONS_LINES = 1_000_000
 """Lines of an input whose hashes share one string: a string of Redis holds at most 512 MB."""
 
@@ -50,6 +52,7 @@ def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str
         "raw": "",
         "kind": "dead",
         "topic_id": topic.topic_id or "",
+        "group_id": community_name(topic.group_id),
         "content": "",
         "dead": "",
         "reason": "",
@@ -81,6 +84,8 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
         "id": held.entry_id.decode(),
         "source": held.subject.source,
         "topic_id": held.subject.topic_id or "",
+        "group_id": community_name(held.subject.group_id),
+        "aside_id": held.aside_id.decode(),
         "content": held.content,
         "may_exist": outcome.history.may_exist,
         "is_cut": held.is_cut,
@@ -106,15 +111,34 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
             return content | {
                 "kind": "released",
                 "record": held.subject.raw.decode(),
-                "metadata": _metadata(held, outcome),
+                "metadata": _metadata(
+                    held.subject.source, held.subject.topic_id or "", outcome.history
+                ),
             }
 
 
-def _metadata(held: HeldEntry, outcome: Released) -> str:
+def entry_to_set_aside(entry: Entry) -> bytes:
+    """Return an entry for `set_aside.lua`."""
+    return orjson.dumps(
+        {
+            "id": entry.id.decode(),
+            "topic_id": entry.topic_id,
+            "group_id": entry.group_id,
+            "record": entry.raw.decode(),
+            "metadata": _metadata(entry.source, entry.topic_id, entry.history),
+        }
+    )
+
+
+def _metadata(source: str, topic_id: str, history: History) -> str:
     """Return what the field beside the record holds: an `EntryMetadata` as JSON."""
-    source, topic_id = held.subject.source, held.subject.topic_id or ""
-    metadata = {"source": source, "topic_id": topic_id, "history": outcome.history}
+    metadata = {"source": source, "topic_id": topic_id, "history": history}
     return orjson.dumps(metadata).decode()
+
+
+def community_name(group_id: str | None) -> str:
+    """Return the GroupId under which a record is counted; empty for none."""
+    return group_id if group_id and len(group_id) <= GROUP_ID_LENGTH_MAX else ""
 
 
 def letter_to_requeue(entry_id: bytes, line: bytes) -> dict[str, Any]:

@@ -67,12 +67,16 @@ class FoundEntry:
     `may_have_called`: an earlier taker may have called for it (R14). `cut_bytes`: the length of its
     record (without one, of the entry) if that is too long and Redis returned only the beginning; 0
     if it returned all that is read.
+    `was_read`: this process read its place in the stream; so nothing before it is new any more.
+    `aside_id`: the ID that it had in the side stream, if it was just taken from there (R23).
     """
 
     id: bytes
     fields: dict[bytes, bytes]
     may_have_called: bool
     cut_bytes: int = 0
+    was_read: bool = False
+    aside_id: bytes = b""
 
 
 @dataclass(slots=True)
@@ -80,6 +84,8 @@ class Entry:
     """One entry of the stream after reading; `is_cut`: `raw` is only the beginning of its record.
 
     `conflict_with`: the source of the record that holds its TopicId with other content.
+    `is_uncalled`: nobody can have called for it since it was delivered first (R22).
+    `was_imported_into`: this job made a topic in its community before (R24).
     """
 
     id: bytes
@@ -88,7 +94,19 @@ class Entry:
     topic: Topic | InvalidRecordError
     history: History
     is_cut: bool = False
+    is_uncalled: bool = False
+    aside_id: bytes = b""
     conflict_with: str | None = None
+    was_imported_into: bool = False
+
+    @property
+    def is_valid(self) -> bool:
+        return isinstance(self.topic, Topic)
+
+    @property
+    def group_id(self) -> str:
+        """The community of a valid record; empty for any other."""
+        return self.topic.group_id if isinstance(self.topic, Topic) else ""
 
     @property
     def topic_id(self) -> str:
@@ -112,6 +130,7 @@ class HeldEntry:
     content: str
     origin: Origin
     is_cut: bool = False
+    aside_id: bytes = b""
     delivery: Delivery | None = None
     letter: DeadLetter | None = None
 
@@ -125,10 +144,10 @@ class HeldEntry:
             origin, is_cut = Origin.NONE, entry.is_cut
             return cls(number, entry.id, subject, "", origin, is_cut, letter=letter)
         subject = subject_of_topic(entry.source, entry.raw, topic)
-        held = cls(number, entry.id, subject, entry.content, topic.origin)
+        held = cls(number, entry.id, subject, entry.content, topic.origin, aside_id=entry.aside_id)
         if entry.conflict_with is not None:
             return replace(held, letter=conflict_letter(number, entry.conflict_with, history))
-        return replace(held, delivery=Delivery(number, topic, history))
+        return replace(held, delivery=Delivery(number, topic, history, entry.was_imported_into))
 
 
 def read_entry(stream: str, found: FoundEntry, rules: RecordRules) -> Entry:
@@ -154,7 +173,16 @@ def read_entry(stream: str, found: FoundEntry, rules: RecordRules) -> Entry:
         topic = _topic(raw, rules, metadata.topic_id or None)
     if isinstance(topic, Topic) or topic.is_object:
         raw = on_one_line(raw)
-    return Entry(found.id, metadata.source, raw, topic, history, is_cut)
+    is_uncalled = not found.may_have_called
+    return Entry(
+        found.id, metadata.source, raw, topic, history, is_cut, is_uncalled, found.aside_id
+    )
+
+
+def order(entry_id: bytes) -> tuple[int, int]:
+    """Return where an entry stands in its stream, for comparisons."""
+    milliseconds, _, number = entry_id.partition(b"-")
+    return int(milliseconds), int(number)
 
 
 def _metadata(source: str, written: bytes | None) -> EntryMetadata:

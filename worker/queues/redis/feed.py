@@ -13,7 +13,7 @@ from worker.queues.redis.group import Group
 from worker.queues.redis.patience import Patience
 from worker.queues.redis.reader import StreamReader
 from worker.queues.redis.streams import StreamUrl
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.record import Record
 from worker.rules.topic.problems import InvalidRecordError
 
@@ -60,7 +60,9 @@ class StreamWriter:
         return new
 
     async def _put(self, positions: str, contents: list[dict[str, Any]]) -> list[Any]:
-        keys = ("dead", "counts", "topics", "letters", "lost", positions)
+        keys = (
+            "dead", "counts", "topics", "letters", "lost", "held", "dead_by_community", positions,
+        )  # fmt: skip
         answers: list[Any] = []
         for part in in_parts([orjson.dumps(content) for content in contents]):
             answers += await self._patience.run("put", keys, [self._url.group, *part])
@@ -72,7 +74,7 @@ class StreamWriter:
         `letters`: as `StreamReader.letters` yields them. Those that another process put back
         meanwhile are not counted.
         """
-        keys = ("dead", "counts", "topics", "letters")
+        keys = ("dead", "counts", "topics", "letters", "dead_by_community")
         contents = [orjson.dumps(letter_to_requeue(entry_id, line)) for entry_id, line in letters]
         return sum([await self._patience.run("requeue", keys, part) for part in in_parts(contents)])
 
@@ -139,6 +141,10 @@ class RedisFeed:
     async def counts_and_lengths(self) -> tuple[Counts, dict[str, int]]:
         """Return the counts and the lengths of the streams, as StreamReader does."""
         return await self._reader.counts_and_lengths()
+
+    async def worst_communities(self, count: int) -> list[CommunityLetters]:
+        """Return the communities with the most dead letters, the worst first."""
+        return await self._reader.worst_communities(count)
 
     async def consumers(self) -> dict[str, int]:
         """Return how many entries each consumer holds, by name."""

@@ -11,8 +11,8 @@ from redis.exceptions import ResponseError
 from worker.logs import logger
 from worker.queues.redis.connection import Connection
 from worker.queues.redis.consumer import Taking
-from worker.queues.redis.entries import FoundEntry
-from worker.queues.redis.hold import Hold, order
+from worker.queues.redis.entries import FoundEntry, order
+from worker.queues.redis.hold import Hold
 
 log = logger()
 
@@ -23,6 +23,8 @@ REUNION_S = 10.0
 """After an outage of Redis, the time within which all replicas have noticed that it is over."""
 CLAIMED_AT_ONCE = 100
 LOST_SHOWN = 10
+LOSE_KEYS = ("lost", "renewed", "uncalled", "claimed")
+TAKE_OVER_KEYS = ("lost", "renewed", "taken", "uncalled", "claimed")
 _FROM_THE_START = b"0"
 _NO_CURSOR = b"-"
 
@@ -99,13 +101,28 @@ class Finder:
             self.own_unread_after = page[-1][0] if page else None
             others = [entry for entry in page if entry[0] not in held]
             await self._lose([entry_id for entry_id, *content in others if not content])
-            nobody_called = self._delivery_was_lost
+            uncalled = await self._uncalled([entry[0] for entry in others])
+            nobody_called = self._delivery_was_lost | uncalled
             found += [
-                FoundEntry(entry_id, _fields(content[0]), entry_id not in nobody_called, content[1])
+                FoundEntry(
+                    entry_id,
+                    fields_of(content[0]),
+                    may_have_called=entry_id not in nobody_called,
+                    cut_bytes=content[1],
+                    was_read=entry_id in self._delivery_was_lost,
+                )
                 for entry_id, *content in others
                 if content
             ]
         return found
+
+    async def _uncalled(self, entry_ids: list[bytes]) -> set[bytes]:
+        """Return those for which no process called since they were delivered (R22)."""
+        if not entry_ids:
+            return set()
+        key, redis = self._url.key("uncalled"), self._connection.redis
+        answers: list[int] = await self._connection.once(redis.smismember(key, entry_ids))
+        return {i for i, answer in zip(entry_ids, answers, strict=True) if answer}
 
     async def _taken_by_a_lost_reply(self) -> set[bytes]:
         """Return the entries that were delivered to this process by replies that never arrived."""
@@ -128,7 +145,7 @@ class Finder:
     async def _lose(self, entry_ids: list[bytes]) -> None:
         """Count our own entries as lost that were trimmed while no process held them (R16)."""
         if entry_ids:
-            await self._connection.run("lose", ("lost", "held"), [self._url.group, *entry_ids])
+            await self._connection.run("lose", LOSE_KEYS, [self._url.group, *entry_ids])
             self._report_lost(entry_ids)
 
     def _report_lost(self, entry_ids: list[bytes]) -> None:
@@ -150,7 +167,7 @@ class Finder:
             self._url.group, taking.consumer, int(taking.lease_s * 1000), self._claim_cursor,
             min(count, CLAIMED_AT_ONCE), taking.line_bytes_max,
         ]  # fmt: skip
-        answer = await self._connection.run("take_over", ("lost", "held", "taken"), arguments)
+        answer = await self._connection.run("take_over", TAKE_OVER_KEYS, arguments)
         self._claim_cursor, claimed, gone = answer
         if self._claim_cursor == _NO_CURSOR:
             self._search_again_at_s = self._clock() + min(
@@ -159,8 +176,10 @@ class Finder:
         # Our own entries appear here too if we renewed their lease too late.
         self._report_lost([entry_id for entry_id in gone if entry_id not in held])
         found = [
-            FoundEntry(entry_id, _fields(flat), may_have_called=True, cut_bytes=cut_bytes)
-            for entry_id, flat, cut_bytes in claimed
+            FoundEntry(
+                entry_id, fields_of(flat), may_have_called=not is_uncalled, cut_bytes=cut_bytes
+            )
+            for entry_id, flat, cut_bytes, is_uncalled in claimed
             if entry_id not in held
         ]
         if found:
@@ -174,14 +193,22 @@ class Finder:
             self._url.group, self._taking.consumer, self._process, count,
             self._hold.last_delivered, self._taking.line_bytes_max,
         ]  # fmt: skip
-        entries = await self._connection.run("take_new", ("delivered", "taken"), arguments)
-        self.is_drained = len(entries) < count and not self.own_unread_after
+        keys = ("delivered", "taken", "claimed")
+        n_read, entries = await self._connection.run("take_new", keys, arguments)
+        self.is_drained = n_read < count and not self.own_unread_after
         return [
-            FoundEntry(entry_id, _fields(flat), bool(had_before), cut_bytes)
+            FoundEntry(
+                entry_id,
+                fields_of(flat),
+                may_have_called=bool(had_before),
+                cut_bytes=cut_bytes,
+                was_read=True,
+            )
             for entry_id, flat, had_before, cut_bytes in entries
             if entry_id not in held
         ]
 
 
-def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+def fields_of(flat: list[bytes]) -> dict[bytes, bytes]:
+    """Return the fields of an entry as a script returns them."""
     return dict(zip(flat[::2], flat[1::2], strict=True))

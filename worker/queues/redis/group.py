@@ -10,6 +10,8 @@ from worker.queues.redis.connection import Connection, queue_error, text
 
 log = logger()
 
+UPGRADED_KEYS = ("held", "renewed", "dead", "dead_by_community")
+
 
 class Group:
     """Makes the group, also after Redis lost it, and checks that the queue is this job's."""
@@ -30,6 +32,7 @@ class Group:
             # First, so that a run of another job leaves no group behind.
             await self._identify()
             await self.make()
+            await self._connection.run("upgrade", UPGRADED_KEYS, [])
             await self._warn_of_possible_loss()
         except (RedisError, OSError) as error:
             raise queue_error(error) from None

@@ -3,26 +3,37 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from worker.queues.redis.connection import Connection
 from worker.queues.redis.consumer import Taking
-from worker.queues.redis.entries import Entry, HeldEntry
+from worker.queues.redis.entries import Entry, HeldEntry, order
+from worker.queues.redis.passed_over import PassedOver
 from worker.queues.redis.patience import RETRY_S
 
 RENEWED_AT_ONCE = 100
 RENEWALS_PER_LEASE = 3
+EXTEND_KEYS = ("delivered", "renewed", "uncalled", "held", "topics")
+Leased = tuple[bytes, bytes, str]
+"""An entry whose lease is renewed: its ID, its ID in the side stream if it came from there, and its
+TopicId; each empty for none."""
 
 
 class Hold:
-    """The entries that were taken and have no outcome yet, by the number of each."""
+    """The entries in the hands of a consumer.
+
+    `entries`: those that were taken and have no outcome yet, by the number of each.
+    `passed_over`: those of held communities.
+    """
 
     def __init__(self, connection: Connection, taking: Taking) -> None:
         self._connection = connection
         self._taking = taking
         self.entries: dict[int, HeldEntry] = {}
+        self.passed_over = PassedOver()
         self.last_delivered = b"0-0"
         """The ID of the last entry that this process knows to have been delivered to anybody."""
         self._next_number = 1
@@ -38,8 +49,8 @@ class Hold:
         return held
 
     def entry_ids(self) -> set[bytes]:
-        """Return the IDs of all entries that are held now."""
-        return {held.entry_id for held in self.entries.values()}
+        """Return the IDs of all entries in the hands of this consumer, also those passed over."""
+        return {held.entry_id for held in self.entries.values()} | self.passed_over.entry_ids()
 
     def note_delivered(self, entry_ids: Iterable[bytes]) -> None:
         """Remember that these entries were delivered."""
@@ -75,25 +86,33 @@ class Hold:
                     await self._renew_now.wait()
             self._renew_now.clear()
             try:
-                await self._renew_all()
+                await self.renew_all()
                 pause_s = usual_s
             except (RedisError, OSError):
                 pause_s = RETRY_S
 
-    async def _renew_all(self) -> None:
-        ids = [held.entry_id for held in self.entries.values()]
-        for at in range(0, len(ids), RENEWED_AT_ONCE):
+    async def renew_all(self) -> None:
+        """Renew the lease on all entries in our hands. Raises RedisError, OSError."""
+        await self._renew_some([*map(_leased, self.entries.values())], may_call=True)
+        passed_over = [(entry_id, b"", "") for entry_id in self.passed_over.entry_ids()]
+        await self._renew_some(passed_over, may_call=False)
+
+    async def _renew_some(self, leased: list[Leased], *, may_call: bool) -> None:
+        for at in range(0, len(leased), RENEWED_AT_ONCE):
             if not self._is_stopped:
-                await self.renew(ids[at : at + RENEWED_AT_ONCE])
+                await self.renew(leased[at : at + RENEWED_AT_ONCE], may_call=may_call)
 
-    async def renew(self, entry_ids: list[bytes]) -> None:
-        """Renew the lease on entries that are still this consumer's. Raises RedisError, OSError."""
+    async def renew(self, leased: list[Leased], *, may_call: bool) -> None:
+        """Renew the lease on entries that are still this consumer's. Raises RedisError, OSError.
+
+        `may_call`: they were delivered, so that this process may have called for them (R22).
+        """
         url, taking = self._connection.url, self._taking
-        arguments: list[Any] = [url.group, taking.consumer, self.last_delivered, *entry_ids]
-        await self._connection.run("extend", ("delivered", "held"), arguments)
+        arguments: list[Any] = [
+            url.group, taking.consumer, self.last_delivered, int(may_call), *chain(*leased),
+        ]  # fmt: skip
+        await self._connection.run("extend", EXTEND_KEYS, arguments)
 
 
-def order(entry_id: bytes) -> tuple[int, int]:
-    """Return where an entry stands in its stream, for comparisons."""
-    milliseconds, _, number = entry_id.partition(b"-")
-    return int(milliseconds), int(number)
+def _leased(held: HeldEntry) -> Leased:
+    return held.entry_id, held.aside_id, held.subject.topic_id or ""

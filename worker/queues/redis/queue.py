@@ -14,18 +14,23 @@ Who may have called for an entry before it is delivered (the doubt, rule R14):
   nobody, if it was delivered to this very process by a reply that never arrived.
 - an entry taken over from a silent consumer: that consumer.
 - an entry whose topic was lost before: whoever held it then.
+- an entry that a consumer passed over because its community is held: nobody since then (R22).
+
+The side stream `<stream>:held` (R23) has no group: an entry that is taken out of it comes to the
+end of the stream and is pending for its taker at once.
 """
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
 from worker.queues.contract import JobIdentity
-from worker.queues.redis.connection import Connection, queue_error, text
+from worker.queues.redis.connection import Connection, queue_error
 from worker.queues.redis.consumer import Taking
-from worker.queues.redis.entries import Entry, FoundEntry, read_entry
 from worker.queues.redis.finder import Finder
 from worker.queues.redis.group import Group
 from worker.queues.redis.hold import Hold
@@ -33,8 +38,9 @@ from worker.queues.redis.patience import Patience
 from worker.queues.redis.reader import StreamReader
 from worker.queues.redis.settling import Copy, NoCopy, Settler
 from worker.queues.redis.streams import StreamUrl
-from worker.rules.counts import Counts
-from worker.rules.outcome import Delivery, Outcome
+from worker.queues.redis.taker import Taker
+from worker.rules.counts import CommunityLetters, Counts
+from worker.rules.outcome import DeadLetter, Delivery, Outcome
 
 if TYPE_CHECKING:
     from worker.queues.contract import Queue
@@ -43,8 +49,8 @@ __all__ = ["Copy", "RedisQueue", "Taking"]
 
 FORGET_S = 600.0
 """Beyond the lease: after this, a silent consumer that holds nothing is removed from the group."""
-DUPLICATE, IN_DOUBT = 1, 2
-"""Answers of the script that registers; a text is the source of the record in conflict."""
+HELD_IN_MEMORY_MAX = 10_000
+"""Records of held communities in the hands of one consumer; the others are in the side stream."""
 
 
 class _Outages:
@@ -71,7 +77,14 @@ class RedisQueue:
     it until `give_up`, so that no outcome is dropped.
     """
 
-    def __init__(self, url: StreamUrl, taking: Taking, *, copy: Copy | None = None) -> None:
+    def __init__(
+        self,
+        url: StreamUrl,
+        taking: Taking,
+        *,
+        copy: Copy | None = None,
+        held_in_memory_max: int = HELD_IN_MEMORY_MAX,
+    ) -> None:
         self.found: Counter[str] = Counter()
         """Records that ended as they were taken: `duplicate` (the queue held their topic before),
         `dead` (they cannot be sent), `lost` (trimmed away while no process held them)."""
@@ -84,6 +97,16 @@ class RedisQueue:
         self._group = Group(self._connection)
         self._hold = Hold(self._connection, taking)
         self._finder = Finder(self._connection, taking, self._hold, self.found)
+        self._taker = Taker(
+            self._connection,
+            taking,
+            self._hold,
+            self._finder,
+            self.found,
+            end=self._end,
+            held_in_memory_max=held_in_memory_max,
+        )
+        self._one_take = asyncio.Lock()
         self._patience = Patience(
             self._connection, self._group, listener=_Outages(self._finder, self._hold)
         )
@@ -120,10 +143,14 @@ class RedisQueue:
         self._connection.give_up()
 
     async def close(self) -> None:
-        """Stop renewing the lease, and leave; entries that are still held stay pending."""
+        """Stop renewing the lease, and leave; entries that are still held stay pending.
+
+        What was passed over is left to the other consumers.
+        """
         await self._hold.stop()
         if self._hold.was_started:
             with suppress(RedisError, OSError):
+                await self._taker.leave()
                 await self._forget_consumers(self._taking.consumer)
         await self._connection.close()
 
@@ -134,64 +161,63 @@ class RedisQueue:
 
     # ---- taking
 
-    async def take(self, count: int, *, untried_first: bool = False) -> list[Delivery]:
-        """Take up to `count`: what this consumer held before, what silent ones hold, then new.
+    async def take(
+        self,
+        count: int,
+        *,
+        untried_first: bool = False,
+        without: frozenset[str] = frozenset(),
+    ) -> list[Delivery]:
+        """Take up to `count`, first what was passed over before and is not held any more.
 
+        Then come those that this consumer held before, those of silent consumers, and new ones.
         `untried_first`: of these, records with attempts come last (R21). A released record stands
         at the end of the stream in any case.
+        `without`: communities whose records are passed over (R22).
         Returns nothing while Redis is away, or while the copy cannot be written.
         """
-        self.is_drained = False
-        self._copy.flush()
-        if self._copy.trouble:
-            await self._patience.pause()
-            return []
-        taken: list[Delivery] = []
-        try:
-            found = await self._finder.find(count, is_in_trouble=self._patience.trouble is not None)
-            self.is_drained = self._finder.is_drained
-            taken = await self._deliver(found)
-        except (RedisError, OSError) as error:
-            await self._patience.failed("take", error)
-        else:
-            self._patience.succeeded("take")
+        async with self._one_take:
+            self.is_drained = self._taker.is_drained = False
+            is_in_trouble = self._patience.trouble is not None
+            taken = await self._fill(
+                lambda into: self._taker.take(
+                    into, count, without=without, is_in_trouble=is_in_trouble
+                )
+            )
+            self.is_drained = self._taker.is_drained
         if untried_first:
             taken.sort(key=lambda delivery: delivery.history.attempts > 0)
         return taken
 
-    async def _deliver(self, found: list[FoundEntry]) -> list[Delivery]:
-        stream, taking = self._connection.url.stream, self._taking
-        entries = [read_entry(stream, e, taking.rules) for e in found]
-        held = [self._hold.add(entry) for entry in await self._register(entries)]
-        self._hold.note_delivered(entry.id for entry in found)
-        letters: list[Outcome] = [one.letter for one in held if one.letter]
-        if letters:
-            await self.settle(letters)
-            self.found["dead"] += len(letters)
-        return [one.delivery for one in held if one.delivery]
+    async def take_of(self, group_id: str, count: int) -> list[Delivery]:
+        """Take up to `count` of one community: of those passed over, then of the side stream.
 
-    async def _register(self, entries: list[Entry]) -> list[Entry]:
-        """Give each topic its place in the index of TopicIds (R18).
-
-        Returns the entries without duplicates, which end here; conflicts and doubts are marked.
+        Those that no take has found yet are not among them.
         """
-        named = [entry for entry in entries if entry.topic_id]
-        if not named:
-            return entries
-        arguments: list[bytes | str] = [self._connection.url.group]
-        for entry in named:
-            arguments += [entry.id, entry.topic_id, entry.content, entry.source]
-        answers = await self._connection.run("register", ("counts", "topics", "lost"), arguments)
-        duplicates = set()
-        for entry, answer in zip(named, answers, strict=True):
-            if answer == DUPLICATE:
-                duplicates.add(entry.id)
-                self.found["duplicate"] += 1
-            elif answer == IN_DOUBT:
-                entry.history = entry.history.cut_off()
-            elif isinstance(answer, bytes):
-                entry.conflict_with = text(answer)
-        return [entry for entry in entries if entry.id not in duplicates]
+        async with self._one_take:
+            return await self._fill(lambda into: self._taker.take_of(into, group_id, count))
+
+    async def _fill(
+        self, take: Callable[[list[Delivery]], Coroutine[Any, Any, None]]
+    ) -> list[Delivery]:
+        """Let a list be filled with deliveries; return those that came before a failure, too."""
+        taken: list[Delivery] = []
+        self._copy.flush()
+        if self._copy.trouble:
+            await self._patience.pause()
+            return taken
+        try:
+            await take(taken)
+        except (RedisError, OSError) as error:
+            await self._patience.failed("take", error)
+        else:
+            self._patience.succeeded("take")
+        return taken
+
+    async def _end(self, letters: list[DeadLetter]) -> None:
+        """Settle entries that cannot be sent."""
+        await self.settle([*letters])
+        self.found["dead"] += len(letters)
 
     # ---- settling
 
@@ -208,6 +234,10 @@ class RedisQueue:
     async def counts(self) -> Counts:
         """Return how many records are in which state."""
         return await self._reader.counts()
+
+    async def worst_communities(self, count: int) -> list[CommunityLetters]:
+        """Return the communities with the most dead letters, the worst first."""
+        return await self._reader.worst_communities(count)
 
     async def is_empty(self) -> bool:
         """Return whether nothing is ready and no consumer holds anything."""

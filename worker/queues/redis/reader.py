@@ -1,14 +1,22 @@
 """Reading the streams of a queue in Redis, without taking anything."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 
 from redis.exceptions import RedisError
 
 from worker.queues.redis.connection import Connection, queue_error, script, text
-from worker.rules.counts import Counts
+from worker.queues.redis.entries import order
+from worker.queues.redis.tally import Tally, tally_name, worst
+from worker.rules.counts import CommunityLetters, Counts
 
 LETTERS_AT_ONCE = 500
+LETTERS_COUNTED_MAX = 200_000
+"""About 400 pages: as many letters as one report may read."""
+COMMUNITIES_AT_ONCE = 1000
+IS_COMPLETE = "complete"
+"""The field of the hash that says that it counted from the first dead letter on."""
 
 
 class StreamReader:
@@ -30,13 +38,14 @@ class StreamReader:
     async def counts_and_lengths(self) -> tuple[Counts, dict[str, int]]:
         """Return the counts, and the lengths of the streams at the same moment.
 
-        The lengths by name: `queued`, `imported`, `dead`.
+        The lengths by name: `queued` (with the side stream, R23), `imported`, `dead`.
         """
         url = self._url
         names = {"queued": url.stream, "imported": url.key("imported"), "dead": url.key("dead")}
-        keys = [url.key("counts"), url.key("lost"), *names.values()]
-        kept, lost, found = await self._connection.read(self._counts(keys=keys))
+        keys = [url.key("counts"), url.key("lost"), url.key("held"), *names.values()]
+        kept, lost, (aside, *found) = await self._connection.read(self._counts(keys=keys))
         lengths = dict(zip(names, found, strict=True))
+        lengths["queued"] += aside
         n = {text(k): int(v) for k, v in zip(kept[::2], kept[1::2], strict=True)}
         imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
         counts = Counts(
@@ -69,7 +78,7 @@ class StreamReader:
 
     async def is_empty(self) -> bool:
         """Return whether nothing is ready and no consumer holds anything."""
-        if await self._connection.read(self._redis.xlen(self._url.stream)):
+        if (await self.counts_and_lengths())[1]["queued"]:
             return False
         pending = await self._connection.read(
             self._redis.xpending(self._url.stream, self._url.group)
@@ -77,14 +86,41 @@ class StreamReader:
         return not pending["pending"]
 
     async def oldest_age_s(self) -> float:
-        """Return for how many seconds the oldest entry has been in the stream; 0 if it is empty.
+        """Return for how many seconds the oldest entry has been in its stream; 0 if there is none.
 
         Compares the clock of Redis, which is in the entry's ID, with the clock of this machine.
+        For an entry in the side stream it counts from the move there.
         """
-        first = await self._connection.read(self._redis.xrange(self._url.stream, count=1))
-        if not first:
-            return 0.0
-        return max(0.0, time.time() - int(first[0][0].split(b"-")[0]) / 1000)
+        ages = [0.0]
+        for key in (self._url.stream, self._url.key("held")):
+            for entry_id, _ in await self._connection.read(self._redis.xrange(key, count=1)):
+                ages.append(time.time() - order(entry_id)[0] / 1000)
+        return max(ages)
+
+    async def worst_communities(self, count: int) -> list[CommunityLetters]:
+        """Return the communities with the most dead letters, the worst first (R25).
+
+        Counts letters one by one where an older version filled the stream; returns nothing then if
+        there are more than LETTERS_COUNTED_MAX.
+        """
+        numbers: Tally = {}
+        key, cursor, is_first = self._url.key("dead_by_community"), 0, True
+        while cursor or is_first:
+            page = self._redis.hscan(key, cursor=cursor, count=COMMUNITIES_AT_ONCE)
+            cursor, found = await self._connection.read(page)
+            numbers |= {text(name): int(n) for name, n in found.items()}
+            is_first = False
+        if not numbers.pop(IS_COMPLETE, 0):
+            numbers = await self._count_letters()
+        return worst(numbers, count)
+
+    async def _count_letters(self) -> Tally:
+        _, lengths = await self.counts_and_lengths()
+        if lengths["dead"] > LETTERS_COUNTED_MAX:
+            return {}
+        return dict(
+            Counter([tally_name(line) async for page in self.letters() for _, line in page])
+        )
 
     async def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
         """Yield the dead letters of now in pages of (entry ID, line).

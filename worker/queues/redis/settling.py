@@ -17,7 +17,10 @@ from worker.rules.outcome import Outcome
 
 log = logger()
 
-KEYS = ("imported", "dead", "counts", "topics", "letters", "lost", "batches", "held")
+KEYS = (
+    "imported", "dead", "counts", "topics", "letters", "lost", "batches", "held", "renewed",
+    "uncalled", "claimed", "communities", "dead_by_community", "held_by_community",
+)  # fmt: skip
 HELD_BY_ANOTHER, UNKNOWN = 0, -1
 """Answers of the script that settles for outcomes that it skips; answers above 0: settled."""
 

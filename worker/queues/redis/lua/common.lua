@@ -49,6 +49,7 @@ end
 
 -- The holder of a TopicId in the index (R2): {content, source}, and
 --   id: its entry, while it is queued,
+--   is_aside: this entry is in the side stream (R23),
 --   in_doubt: a call that this entry knows nothing of may have made the topic (R13, R16),
 --   is_kept: it was imported, or refused but may exist (R6),
 --   letter: it was refused and cannot exist (R5).
@@ -61,21 +62,61 @@ local function hold(topics, topic_id, holder)
   if topic_id ~= '' then redis.call('HSET', topics, topic_id, cjson.encode(holder)) end
 end
 
+-- Returns whether a holder is this entry of the stream.
+local function is_entry(holder, id)
+  return holder ~= nil and holder.id == id and not holder.is_aside
+end
+
 -- Returns whether Redis no longer has the entry of a queued holder, and no consumer holds it (R16).
-local function is_gone(stream, group, holder)
+local function is_gone(stream, group, aside, holder)
   if not holder or not holder.id or holder.is_kept or holder.letter then return false end
+  if holder.is_aside then return #redis.call('XRANGE', aside, holder.id, holder.id) == 0 end
   return #redis.call('XRANGE', stream, holder.id, holder.id) == 0
          and #redis.call('XPENDING', stream, group, holder.id, holder.id, 1) == 0
 end
 
--- Counts a pending entry as lost that is gone from the stream (R16).
-local function lose(stream, group, lost, held, id)
-  redis.call('XACK', stream, group, id)
-  redis.call('SADD', lost, id)
-  redis.call('HDEL', held, id)
+-- What is kept beside an entry that was delivered, by the names of the keys:
+--   renewed: when the lease on an entry was renewed that was trimmed away,
+--   uncalled: the entries for which nobody called since they were delivered (R22),
+--   claimed: who took an entry out of the side stream before its place was read (R23).
+local function forget_marks(marks, id)
+  redis.call('HDEL', marks.renewed, id)
+  redis.call('SREM', marks.uncalled, id)
+  redis.call('HDEL', marks.claimed, id)
 end
 
--- Returns the dead letters of a record, each {id, topic_id, reason, code, may_exist}.
+-- Counts a pending entry as lost that is gone from the stream (R16).
+local function lose(stream, group, lost, marks, id)
+  redis.call('XACK', stream, group, id)
+  redis.call('SADD', lost, id)
+  forget_marks(marks, id)
+end
+
+-- Returns whether an entry that a consumer passed over is still its own.
+local function is_ours(stream, group, consumer, topics, id, topic_id)
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)
+  if #pending > 0 then return pending[1][2] == consumer end
+  -- A crash of Redis lost to whom it delivered the entry: it is delivered again.
+  if #redis.call('XRANGE', stream, id, id) > 0 then return false end
+  return is_entry(holder_of(topics, topic_id), id)
+end
+
+-- Adds to a number in a hash that has no field for 0.
+local function add_to(hash, name, by)
+  if redis.call('HINCRBY', hash, name, by) <= 0 then redis.call('HDEL', hash, name) end
+end
+
+-- Counts a dead letter of a community that comes (1) or goes (-1) (R25).
+local function count_letter(by_community, letter, by)
+  -- A letter of an older version names no community, and was not counted.
+  if not letter.group_id then return end
+  local name = letter.group_id .. '|' .. letter.reason .. '|' .. letter.code
+  if redis.call('HINCRBY', by_community, name, by) == 0 then
+    redis.call('HDEL', by_community, name)
+  end
+end
+
+-- Returns the dead letters of a record, each {id, topic_id, group_id, reason, code, may_exist}.
 local function letters_of(letters, source)
   local text = redis.call('HGET', letters, source)
   return text and cjson.decode(text) or {}
@@ -91,20 +132,22 @@ end
 
 -- Adds a dead letter to its stream and to the letters of its record; returns its ID. `whole`: the
 -- record itself, if the line holds only the beginning of it.
-local function add_dead_letter(dead, letters, source, line, letter, whole)
+local function add_dead_letter(dead, letters, by_community, source, line, letter, whole)
   local fields = {'line', line}
   if whole then fields[3], fields[4] = 'record', whole end
   letter.id = redis.call('XADD', dead, '*', unpack(fields))
   local kept = letters_of(letters, source)
   kept[#kept + 1] = letter
   keep_letters(letters, source, kept)
+  count_letter(by_community, letter, 1)
   return letter.id
 end
 
 -- Removes a dead letter from its stream, the counts and the index; returns whether it was there.
-local function remove_dead_letter(dead, counts, topics, letter)
+local function remove_dead_letter(dead, counts, topics, by_community, letter)
   if redis.call('XDEL', dead, letter.id) == 0 then return false end
   count(counts, 'dead', -1)
+  count_letter(by_community, letter, -1)
   count(counts, 'reason:' .. letter.reason, -1)
   if letter.code ~= '' then count(counts, 'code:' .. letter.code, -1) end
   local holder = holder_of(topics, letter.topic_id)

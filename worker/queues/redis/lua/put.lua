@@ -2,10 +2,10 @@
 -- counted as a duplicate, or made a dead letter. Returns for each record: 0 read before, 1 new, or
 -- the source of the record that holds its TopicId with other content (R4; nothing is changed then).
 --
--- KEYS: stream, dead, counts, topics, letters, lost, read
+-- KEYS: stream, dead, counts, topics, letters, lost, held, dead_by_community, read
 -- ARGV: group, then records, each JSON {is_standard_input, position, hash, source, raw, kind,
---       topic_id, content, dead, reason, may_exist, asked_again, letter_topic_id}
-local stream, dead, counts, topics, letters, lost, read = unpack(KEYS)
+--       topic_id, group_id, content, dead, reason, may_exist, asked_again, letter_topic_id}
+local stream, dead, counts, topics, letters, lost, aside, by_community, read = unpack(KEYS)
 local group = ARGV[1]
 local HASH_DIGITS = 12
 
@@ -14,7 +14,7 @@ local function remove_dead_letters(source, is_replaced)
   local kept, may_exist, n = {}, false, 0
   for _, letter in ipairs(letters_of(letters, source)) do
     if is_replaced(letter) then
-      remove_dead_letter(dead, counts, topics, letter)
+      remove_dead_letter(dead, counts, topics, by_community, letter)
       may_exist = may_exist or letter.may_exist
       n = n + 1
     else
@@ -26,9 +26,9 @@ local function remove_dead_letters(source, is_replaced)
 end
 
 local function put_dead_letter(record)
-  add_dead_letter(dead, letters, record.source, record.dead,
-                  {topic_id = record.topic_id, reason = record.reason, code = '',
-                   may_exist = record.may_exist})
+  add_dead_letter(dead, letters, by_community, record.source, record.dead,
+                  {topic_id = record.topic_id, group_id = record.group_id,
+                   reason = record.reason, code = '', may_exist = record.may_exist})
   count(counts, 'dead', 1)
   count(counts, 'reason:' .. record.reason, 1)
 end
@@ -55,14 +55,14 @@ local function conflict(record)
   local holder = holder_of(topics, record.topic_id)
   if not holder or holder.letter or holder.content == record.content then return nil end
   if record.asked_again and holder.source == record.source then return nil end
-  return not is_gone(stream, group, holder) and holder.source or nil
+  return not is_gone(stream, group, aside, holder) and holder.source or nil
 end
 
 local function place(record, replaced)
   if record.kind == 'dead' then return put_dead_letter(record) end
   local holder = holder_of(topics, record.topic_id)
   if not holder then return add(record) end
-  if is_gone(stream, group, holder) then
+  if is_gone(stream, group, aside, holder) then
     if holder.content == record.content then
       -- The lost record is found again, and a consumer may have called for it (R16).
       redis.call('SREM', lost, holder.id)
@@ -98,7 +98,7 @@ local function is_known(record, old)
   if old ~= record.hash then return false end
   if record.kind == 'dead' then return true end
   local holder = holder_of(topics, record.topic_id)
-  if holder and holder.source == record.source and is_gone(stream, group, holder) then
+  if holder and holder.source == record.source and is_gone(stream, group, aside, holder) then
     return false
   end
   for _, letter in ipairs(letters_of(letters, record.source)) do

@@ -1,8 +1,8 @@
 -- Puts dead letters back into the stream, each with its TopicId and its doubt; returns how many.
 --
--- KEYS: stream, dead, counts, topics, letters
+-- KEYS: stream, dead, counts, topics, letters, dead_by_community
 -- ARGV: letters, each JSON {id, source, topic_id, record, reason, code, may_exist}
-local stream, dead, counts, topics, letters = unpack(KEYS)
+local stream, dead, counts, topics, letters, by_community = unpack(KEYS)
 
 local function whole_record(letter)
   local entry = redis.call('XRANGE', dead, letter.id, letter.id)[1]
@@ -13,11 +13,15 @@ local n = 0
 for _, argument in ipairs(ARGV) do
   local letter = cjson.decode(argument)
   local record = whole_record(letter)
-  if remove_dead_letter(dead, counts, topics, letter) then
-    local kept = {}
-    for _, known in ipairs(letters_of(letters, letter.source)) do
-      if known.id ~= letter.id then kept[#kept + 1] = known end
+  local kept = {}
+  for _, known in ipairs(letters_of(letters, letter.source)) do
+    if known.id == letter.id then
+      letter.group_id = known.group_id
+    else
+      kept[#kept + 1] = known
     end
+  end
+  if remove_dead_letter(dead, counts, topics, by_community, letter) then
     keep_letters(letters, letter.source, kept)
     local id = enqueue(stream, record, {source = letter.source, topic_id = letter.topic_id,
                                         history = {may_exist = letter.may_exist}})

@@ -2,16 +2,26 @@
 -- 1 settled; 2 settled before, by a batch whose reply was lost (R17); 0 skipped, because another
 -- consumer holds the entry (R15); -1 skipped, because the queue does not know the entry.
 --
--- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held
+-- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held, renewed, uncalled,
+--       claimed, communities, dead_by_community, held_by_community
 -- ARGV: group, consumer, keep_results, then outcomes, each JSON {id, kind, source, topic_id,
---       content, line, reason, code, may_exist, counts, record, metadata, is_cut}
-local stream, imported, dead, counts, topics, letters, lost, batches, held = unpack(KEYS)
+--       group_id, aside_id, content, line, reason, code, may_exist, counts, record, metadata, is_cut}
+local stream, imported, dead, counts, topics, letters, lost, batches, aside = unpack(KEYS)
+local marks = {renewed = KEYS[10], uncalled = KEYS[11], claimed = KEYS[12]}
+local communities, by_community, held_by_community = KEYS[13], KEYS[14], KEYS[15]
 local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local FORGOTTEN_AT_ONCE = 1000
 
 local last_batch = {}
 for _, id in ipairs(cjson.decode(redis.call('HGET', batches, consumer) or '[]')) do
   last_batch[id] = true
+end
+
+-- Returns whether the entry is in the side stream again, from where this consumer took it: Redis lost
+-- its last second.
+local function is_back_aside(outcome)
+  local id = outcome.aside_id
+  return id ~= '' and #redis.call('XRANGE', aside, id, id) > 0
 end
 
 -- Returns the answer for an outcome (see above), before anything is changed.
@@ -22,10 +32,11 @@ local function answer_for(outcome)
   -- A crash of Redis may have lost to whom it delivered the entry.
   if #redis.call('XRANGE', stream, id, id) > 0 then return 1 end
   if last_batch[id] then return 2 end
+  if is_back_aside(outcome) then return 1 end
   -- Trimmed away, and counted as lost by another consumer; but this consumer holds it (R16).
   local was_lost = redis.call('SREM', lost, id) == 1
   local holder = holder_of(topics, outcome.topic_id)
-  local is_holder = holder and holder.id == id and not holder.is_kept
+  local is_holder = is_entry(holder, id) and not holder.is_kept
   return (was_lost or is_holder) and 1 or -1
 end
 
@@ -34,7 +45,7 @@ local function release(outcome)
   local id = redis.call('XADD', stream, '*', 'record', outcome.record, 'topic-import',
                         outcome.metadata)
   local holder = holder_of(topics, outcome.topic_id)
-  if holder and holder.id == outcome.id then
+  if is_entry(holder, outcome.id) then
     holder.id = id
     hold(topics, outcome.topic_id, holder)
   end
@@ -42,6 +53,7 @@ end
 
 local function import(outcome)
   redis.call('XADD', imported, '*', 'line', outcome.line, 'topic_id', outcome.topic_id)
+  redis.call('HINCRBY', communities, outcome.group_id, 1)  -- R24
   if outcome.content ~= '' then
     hold(topics, outcome.topic_id,
          {content = outcome.content, source = outcome.source, is_kept = true})
@@ -53,13 +65,13 @@ end
 local function may_hold(outcome)
   local holder = holder_of(topics, outcome.topic_id)
   return not holder or holder.letter or holder.source == outcome.source
-         or is_gone(stream, group, holder)
+         or is_gone(stream, group, aside, holder)
 end
 
 local function settle_dead_letter(outcome, whole)
-  local letter = {topic_id = outcome.topic_id, reason = outcome.reason, code = outcome.code,
-                  may_exist = outcome.may_exist}
-  local id = add_dead_letter(dead, letters, outcome.source, outcome.line, letter, whole)
+  local letter = {topic_id = outcome.topic_id, group_id = outcome.group_id,
+                  reason = outcome.reason, code = outcome.code, may_exist = outcome.may_exist}
+  local id = add_dead_letter(dead, letters, by_community, outcome.source, outcome.line, letter, whole)
   if outcome.reason == 'conflict' or not may_hold(outcome) then return end
   -- R6 if it may exist, else R5.
   local holder = {content = outcome.content, source = outcome.source}
@@ -72,7 +84,15 @@ local function settle(outcome)
   -- Deleting comes first: a Redis that is full refuses a script whose first write needs memory.
   redis.call('XACK', stream, group, outcome.id)
   redis.call('XDEL', stream, outcome.id)
-  redis.call('HDEL', held, outcome.id)
+  forget_marks(marks, outcome.id)
+  if outcome.aside_id ~= '' and redis.call('XDEL', aside, outcome.aside_id) == 1 then
+    add_to(held_by_community, outcome.group_id, -1)
+    local holder = holder_of(topics, outcome.topic_id)
+    if holder and holder.is_aside and holder.id == outcome.aside_id then
+      holder.id, holder.is_aside = outcome.id, nil
+      hold(topics, outcome.topic_id, holder)
+    end
+  end
   if outcome.kind == 'imported' then
     import(outcome)
   elseif outcome.kind == 'dead' then

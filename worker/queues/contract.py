@@ -162,8 +162,9 @@ class Queue(Protocol):
     async def take_of(self, group_id: str, count: int) -> list[Delivery]:
         """Take up to `count` ready records of one community, those with the fewest attempts first.
 
-        Durable as `take`. Records that `take` passed over are among them. It says nothing about
-        what else is ready: `is_drained` stays as it was.
+        Durable as `take`. Records that `take` passed over are among them; an engine that cannot
+        search all it holds MAY return only those. It says nothing about what else is ready:
+        `is_drained` stays as it was.
         """
         ...
 

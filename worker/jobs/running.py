@@ -17,6 +17,7 @@ from worker.logs import logger
 from worker.outputs.files import OUT_OF_ROOM, write_whole
 from worker.outputs.report import Report
 from worker.rules.counts import Counters, Counts
+from worker.rules.topic.oddities import NO_EQUAL_NAMES, EqualNames
 from worker.rules.verdict import Halt
 from worker.settings.advice import unwise
 from worker.settings.model import Settings
@@ -143,7 +144,12 @@ class Run:
         self._started, self._started_s = time.time(), time.monotonic()
 
     def report(
-        self, counts: Counts, halt: Halt | None, *, crowded: Sequence[tuple[str, int]] = ()
+        self,
+        counts: Counts,
+        halt: Halt | None,
+        *,
+        crowded: Sequence[tuple[str, int]] = (),
+        equal_names: EqualNames = NO_EQUAL_NAMES,
     ) -> Report:
         """Return the final report of this run."""
         return Report(
@@ -155,6 +161,7 @@ class Run:
             ended=time.time(),
             halted=halt,
             crowded=crowded,
+            equal_names=equal_names,
         )
 
     def write(self, report: Report) -> Path | None:

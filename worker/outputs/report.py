@@ -7,14 +7,16 @@ from typing import Any
 import orjson
 
 from worker.redaction import redact
-from worker.rules.counts import RARE, Counters, Counts, balance
+from worker.rules.counts import RARE, WARNINGS, Counters, Counts, balance
 from worker.rules.result_lines import rfc3339
+from worker.rules.topic.oddities import NO_EQUAL_NAMES, SENTENCES, EqualNames, Oddity
 from worker.rules.verdict import Halt
 
 COMMUNITY_TOPICS_MAX = 200
 """The most topics that a community holds (usage limits page of the service)."""
 CROWDED_SHOWN = 5
 CROWDED_LISTED = 1000
+EQUAL_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Report:
     ended: float
     halted: Halt | None = None
     crowded: Sequence[tuple[str, int]] = ()
+    equal_names: EqualNames = NO_EQUAL_NAMES
 
     @property
     def rate_per_s(self) -> float:
@@ -43,6 +46,8 @@ class Report:
         quota_used = self.rate_per_s / self.quota_per_s if self.quota_per_s else None
         numbers = self.counts.numbers()
         rare = {name: numbers.pop(name) for name in RARE}
+        for kind in WARNINGS:
+            del numbers[kind]
         content: dict[str, Any] = {
             **numbers,
             **asdict(self.counters),
@@ -53,12 +58,15 @@ class Report:
             "halted": self._halted(),
             "by_reason": self.counts.by_reason,
             "by_code": self.counts.by_code,
+            "warnings": self.counts.warnings() | equal_names_warning(self.equal_names),
             "started": rfc3339(self.started),
             "ended": rfc3339(self.ended),
             **{name: n for name, n in rare.items() if n},
         }
         if self.crowded:
             content["crowded_communities"] = crowded_dict(self.crowded)
+        if self.equal_names.names:
+            content["equal_names"] = asdict(self.equal_names)
         return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def _halted(self) -> dict[str, Any] | None:
@@ -85,6 +93,12 @@ def sums(counts: Counts) -> list[str]:
         lines.append(
             f'warning: {c.may_exist_twice:,} topics may exist twice (records.topic_ids "as-given")'
         )
+    if c.cut:
+        lines.append(
+            f"of the imported, {c.cut:,} have a value that was cut to fit (`truncated` in "
+            "imported.jsonl)"
+        )
+    lines += [f"warning: {n:,} x {SENTENCES[Oddity(kind)]}" for kind, n in c.warnings().items()]
     if c.dead:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in c.by_reason.items())
         codes = ", ".join(f"{code} {n:,}" for code, n in c.by_code.items())
@@ -113,6 +127,21 @@ def crowded_dict(crowded: Sequence[tuple[str, int]]) -> dict[str, Any]:
     }
 
 
+def equal_names_warning(equal: EqualNames) -> dict[str, int]:
+    """Return the count of topics whose names became equal by cutting, by its kind of warning."""
+    return {Oddity.NAMES_EQUAL.value: equal.topics} if equal.topics else {}
+
+
+def equal_names_message(equal: EqualNames) -> str:
+    """Return a sentence that names TopicNames which became equal by cutting."""
+    shown = ", ".join(
+        f'"{name.topic_name}" {name.topics:,} in {name.group_id}'
+        for name in equal.examples[:EQUAL_NAMES_SHOWN]
+    )
+    more = equal.names - EQUAL_NAMES_SHOWN
+    return f"{SENTENCES[Oddity.NAMES_EQUAL]}: {shown}" + (f" and {more:,} more" if more > 0 else "")
+
+
 def summary(report: Report) -> list[str]:
     """Return the summary of a run as lines for people."""
     counters = report.counters
@@ -125,6 +154,9 @@ def summary(report: Report) -> list[str]:
     ]
     if report.crowded:
         lines.append(crowded_line(report.crowded))
+    if report.equal_names.names:
+        count, message = report.equal_names.topics, equal_names_message(report.equal_names)
+        lines.append(f"warning: {count:,} x {message}")
     if report.halted:
         lines.append(f"HALTED ({report.halted.code}): {redact(report.halted.message)}")
     return lines

@@ -1,16 +1,19 @@
 """How many records are in which state, and how many calls a run made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from worker.rules.outcome import Already, Imported
 from worker.rules.topic.identity import Origin
+from worker.rules.topic.oddities import Oddity, time_oddity
 
 PLACES = ("queued", "imported", "dead", "duplicate", "lost")
 """The counts that add up to `read`: each record that was read is counted in exactly one."""
 RARE = ("lost", "already_before_derived", "may_exist_twice")
 """Counts that are 0 in nearly every job; reports leave them out while they are."""
+WARNINGS = (Oddity.TIME_ZERO, Oddity.TIME_EARLY, Oddity.TIME_FUTURE)
+"""Kinds of warnings that are counted; each is the name of a count."""
 FAMILIES = {"by_reason": "reason:", "by_code": "code:"}
 """Counts by a label, and the prefix under which a queue keeps each label."""
 
@@ -24,6 +27,8 @@ class Counts:
     - `already_before`: topics that existed before the first call of this job.
     - `already_before_derived`: those of them under an ID that only this program derives.
     - `may_exist_twice`: calls without a TopicId, repeated after an ambiguous reply.
+    - `cut`: imported topics of which a value was cut (`records.on_too_long`).
+    - the names in WARNINGS: imported topics whose CreateTime is odd.
     - `by_reason`, `by_code`: dead letters.
 
     A new count is a new field here; the reports and the queues take its name from here.
@@ -36,6 +41,10 @@ class Counts:
     already_before: int = 0
     already_before_derived: int = 0
     may_exist_twice: int = 0
+    cut: int = 0
+    create_time_zero: int = 0
+    create_time_before_2000: int = 0
+    create_time_in_future: int = 0
     dead: int = 0
     duplicate: int = 0
     lost: int = 0
@@ -66,6 +75,10 @@ class Counts:
         counts = {name: getattr(self, name) for name in PLACES}
         return {name: n for name, n in counts.items() if n or name not in RARE}
 
+    def warnings(self) -> dict[str, int]:
+        """Return how many imported topics are odd, by the kind of warning; none where none is."""
+        return {kind.value: n for kind in WARNINGS if (n := getattr(self, kind.value))}
+
     def numbers(self) -> dict[str, int]:
         """Return every plain count by name."""
         return {name: getattr(self, name) for name in _NUMBERS}
@@ -95,8 +108,17 @@ def balance(counts: Counts) -> str:
     return f"read {counts.read:,} {sign} {' + '.join(parts)}"
 
 
-def imported_counts(outcome: Imported, origin: Origin) -> list[str]:
-    """Return the names of the counts that an imported record adds one to."""
+def imported_counts(
+    outcome: Imported,
+    origin: Origin,
+    *,
+    truncated: Sequence[str] = (),
+    create_time: int | None = None,
+) -> list[str]:
+    """Return the names of the counts that an imported record adds one to.
+
+    `truncated`: its fields that were cut. `create_time`: its CreateTime, in Unix seconds.
+    """
     counts = ["imported"]
     if outcome.already is not Already.NO:
         counts.append(f"already_{outcome.already.value}")
@@ -104,7 +126,10 @@ def imported_counts(outcome: Imported, origin: Origin) -> list[str]:
         counts.append("already_before_derived")
     if origin is Origin.NONE and outcome.history.may_exist:
         counts.append("may_exist_twice")
-    return counts
+    if truncated:
+        counts.append("cut")
+    oddity = time_oddity(create_time, outcome.at)
+    return counts if oddity is None else [*counts, oddity.value]
 
 
 def dead_letter_counts(reason: str, code: int | None) -> list[str]:

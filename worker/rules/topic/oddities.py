@@ -1,5 +1,6 @@
 """What is valid in a record, and probably not meant: warnings, which change no exit code."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 YEAR_2000_S = 946_684_800
@@ -21,7 +22,7 @@ SENTENCES = {
     Oddity.TIME_ZERO: "CreateTime is 0, which is the year 1970: leave it out if it is not known",
     Oddity.TIME_EARLY: "CreateTime is before the year 2000",
     Oddity.TIME_FUTURE: "CreateTime is in the future",
-    Oddity.NAMES_EQUAL: "TopicNames became equal to another one of their community by cutting",
+    Oddity.NAMES_EQUAL: "TopicName became equal to another one of its community by cutting",
 }
 
 
@@ -39,3 +40,28 @@ def time_oddity(create_time: int | None, now_s: float) -> Oddity | None:
     if create_time < YEAR_2000_S:
         return Oddity.TIME_EARLY
     return Oddity.TIME_FUTURE if create_time > now_s else None
+
+
+@dataclass(frozen=True, slots=True)
+class EqualName:
+    """One TopicName that several topics of a community have, at least one of them by cutting.
+
+    `sources`: where two of them were read, as `path:line`.
+    """
+
+    group_id: str
+    topic_name: str
+    topics: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EqualNames:
+    """How many TopicNames became equal by cutting, how many topics have them, and the first."""
+
+    names: int = 0
+    topics: int = 0
+    examples: tuple[EqualName, ...] = ()
+
+
+NO_EQUAL_NAMES = EqualNames()

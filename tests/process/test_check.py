@@ -12,7 +12,7 @@ from tests.support.processes import ROOT, Job
 from tests.support.topics import record
 
 
-def checked(job: Job, path: Any, **settings: str) -> tuple[int, dict[str, Any]]:
+def checked(job: Job, path: Any, **settings: Any) -> tuple[int, dict[str, Any]]:
     done = job.run("check", path, "--json", **settings)
     return done.returncode, orjson.loads(done.stdout)
 
@@ -45,7 +45,7 @@ def test_conflicts_are_one_group(offline_job: Job) -> None:
 
 def test_what_cutting_does_is_counted_and_named(offline_job: Job) -> None:
     path = CASES / "links-and-json-to-cut.jsonl"
-    cutting = {"RECORDS__ON_TOO_LONG": "truncate"}
+    cutting: dict[str, Any] = {"RECORDS__ON_TOO_LONG": "truncate"}
     exit_code, found = checked(offline_job, path, **cutting)
     assert (exit_code, found["valid"], found["invalid"], found["cut"]) == (1, 2, 2, 2)
     assert {problem["message"] for problem in found["problems"]} == {

@@ -1,10 +1,12 @@
 """A backfill that cuts texts: what the service gets, what the results and the report say."""
 
+from typing import Any
+
 from tests.support.cases import CASES
 from tests.support.processes import Job, Simulator
 from tests.support.topics import record
 
-CUTTING = {"RECORDS__ON_TOO_LONG": "truncate"}
+CUTTING: dict[str, Any] = {"RECORDS__ON_TOO_LONG": "truncate"}
 LATER_S = 2**32 - 1
 
 

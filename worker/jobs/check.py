@@ -21,7 +21,7 @@ from worker.outputs.report import (
 )
 from worker.queues.sqlite.store import SqliteStore
 from worker.rules.record import Record
-from worker.rules.topic.grouping import MessageGroup, kind_of_message
+from worker.rules.topic.grouping import PLACES_KEPT, MessageGroup, kind_of_message
 from worker.rules.topic.oddities import (
     NO_EQUAL_NAMES,
     SENTENCES,
@@ -132,7 +132,7 @@ def _findings(store: SqliteStore, problems: _Groups, warnings: _Groups) -> _Find
     cut = store.queued_cut()
     equal_names = store.equal_names() if cut else NO_EQUAL_NAMES
     if equal_names.names:
-        places = [place for name in equal_names.examples for place in name.sources]
+        places = [place for name in equal_names.examples for place in name.sources][:PLACES_KEPT]
         warnings.by_kind[Oddity.NAMES_EQUAL] = MessageGroup(
             equal_names_message(equal_names), count=equal_names.topics, places=places
         )

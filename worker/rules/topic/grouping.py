@@ -1,7 +1,6 @@
 """Problems that differ only in their numbers are one group, with the range of its numbers."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 PLACES_KEPT = 1000
@@ -26,16 +25,17 @@ class MessageGroup:
     summary: str | None = None
     count: int = 0
     places: list[str] = field(default_factory=list)
+    _words: str = ""
     _ranges: list[tuple[float, float]] = field(default_factory=list)
     _have_other_words: bool = False
 
     def add(self, message: str, place: str) -> None:
         """Count one more message of this kind, at this place."""
-        numbers = list(_numbers(message))
         if self.count == 0:
+            self._words, numbers = _split(message)
             self._ranges = [(number, number) for number in numbers]
         elif message != self.example:
-            self._widen(message, numbers)
+            self._widen(*_split(message))
         self.count += 1
         if len(self.places) < PLACES_KEPT:
             self.places.append(place)
@@ -58,8 +58,8 @@ class MessageGroup:
         text = _PART.sub(shown, self.example)
         return f"{text} (and others like it)" if self._have_other_words else text
 
-    def _widen(self, message: str, numbers: list[float]) -> None:
-        self._have_other_words |= _words(message) != _words(self.example)
+    def _widen(self, words: str, numbers: list[float]) -> None:
+        self._have_other_words |= words != self._words
         if len(numbers) == len(self._ranges):
             self._ranges = [
                 (min(low, number), max(high, number))
@@ -67,12 +67,14 @@ class MessageGroup:
             ]
 
 
-def _numbers(message: str) -> Iterator[float]:
-    for found in _PART.finditer(message):
-        if found.lastgroup == "number":
-            yield float(found[0]) if "." in found[0] else int(found[0])
+def _split(message: str) -> tuple[str, list[float]]:
+    """Return a message without the numbers that stand alone, and these numbers."""
+    numbers: list[float] = []
 
+    def take_out(found: re.Match[str]) -> str:
+        if found.lastgroup != "number":
+            return found[0]
+        numbers.append(float(found[0]) if "." in found[0] else int(found[0]))
+        return "N"
 
-def _words(message: str) -> str:
-    """Return a message without the numbers that stand alone."""
-    return _PART.sub(lambda found: "N" if found.lastgroup == "number" else found[0], message)
+    return _PART.sub(take_out, message), numbers

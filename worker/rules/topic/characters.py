@@ -39,17 +39,20 @@ def is_blank(text: str) -> bool:
 
 def name_problem(name: str) -> str | None:
     """Return why people could not use a name that is not empty, None if they can."""
+    # Most names: no control is printable, and people see their first character.
+    if name.isprintable() and name[0].isalnum() and name[0] not in _FILLERS:
+        return None
     if is_blank(name):
         codes = [code_point(character) for character in dict.fromkeys(name)]
         more = " ..." if len(codes) > CODE_POINTS_NAMED_MAX else ""
         shown = " ".join(codes[:CODE_POINTS_NAMED_MAX])
         return f"has nothing that people can see, only {shown}{more}"
-    # One fast look: no control is printable.
-    return None if name.isprintable() else _control_problem(_CONTROLS_OF_NAMES, name)
+    return _control_problem(_CONTROLS_OF_NAMES, name)
 
 
 def text_problem(text: str) -> str | None:
     """Return which control a text of one or more lines may not hold, None if there is none."""
+    # No control is printable; this takes half the time of the search.
     return None if text.isprintable() else _control_problem(_CONTROLS_OF_TEXTS, text)
 
 

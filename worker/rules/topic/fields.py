@@ -81,15 +81,17 @@ def _text(value: Any) -> Checked:
 
 
 def _free_text(value: Any) -> Checked:
-    text, problem = _text(value)
-    problem = problem or text_problem(text)
-    return (None, problem) if problem else (text, None)
+    if not isinstance(value, str):
+        return _text(value)
+    problem = text_problem(value)
+    return (None, problem) if problem else (value, None)
 
 
 def _topic_name(value: Any) -> Checked:
-    text, problem = _non_empty_text(value)
-    problem = problem or name_problem(text)
-    return (None, problem) if problem else (text, None)
+    if not isinstance(value, str) or not value:
+        return _non_empty_text(value)
+    problem = name_problem(value)
+    return (None, problem) if problem else (value, None)
 
 
 def _non_empty_text(value: Any) -> Checked:

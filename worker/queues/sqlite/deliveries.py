@@ -121,4 +121,9 @@ def _settle(db: sqlite3.Connection, outcome: Imported | DeadLetter, counting: Co
         "INSERT INTO imported (id, line) VALUES (?, ?)",
         (outcome.id, imported_line(subject, outcome)),
     )
-    counting.update(imported_counts(outcome, Origin(origin)))
+    create_time = named.get("CreateTime")
+    counting.update(
+        imported_counts(
+            outcome, Origin(origin), truncated=subject.truncated, create_time=create_time
+        )
+    )

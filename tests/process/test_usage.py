@@ -147,12 +147,15 @@ def test_check_lists_every_problem_with_its_position(offline_job: Job) -> None:
     done = offline_job.run("check", path, APP__SDK_APP_ID="", APP__SECRET_KEY="")
     output = done.stdout.decode()
     assert done.returncode == 1
-    assert "2 x TopicName has 31 bytes" in output
+    assert "2 x TopicName has 31 to 40 bytes of UTF-8, 30 are allowed" in output
     assert f"{path}:2, {path}:3" in output
     assert "read 5 = valid 1 + invalid 3 + duplicate 1" in output
     done = offline_job.run("check", path, "--json")
     problems = orjson.loads(done.stdout)["problems"]
     assert sum(problem["count"] for problem in problems) == 3
+    assert "TopicName has 31 to 40 bytes of UTF-8, 30 are allowed" in {
+        problem["message"] for problem in problems
+    }
     assert not offline_job.out.exists()
 
 

@@ -4,10 +4,14 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from worker.rules.topic.characters import is_blank
+
 GROUP = "@TGS#_@TGS#cGRP0001"
 
 _ASCII = st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters="@#")
 _TEXT = st.characters(exclude_categories=["Cs"])
+_OF_A_NAME = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
+_OF_A_TEXT = st.one_of(st.characters(exclude_categories=["Cs", "Cc"]), st.sampled_from("\t\n\r"))
 
 
 def texts(bytes_max: int, *, bytes_min: int = 0) -> st.SearchStrategy[str]:
@@ -17,7 +21,16 @@ def texts(bytes_max: int, *, bytes_min: int = 0) -> st.SearchStrategy[str]:
 
 
 def topic_names() -> st.SearchStrategy[str]:
-    return texts(30, bytes_min=1)
+    """Generate valid names; `is_blank` decides which of them people can see."""
+    names = st.text(_OF_A_NAME, min_size=1, max_size=30)
+    return names.filter(lambda name: len(name.encode()) <= 30 and not is_blank(name))
+
+
+def free_texts(bytes_max: int) -> st.SearchStrategy[str]:
+    """Generate texts of one or more lines."""
+    return st.text(_OF_A_TEXT, max_size=bytes_max).filter(
+        lambda text: len(text.encode()) <= bytes_max
+    )
 
 
 def group_ids() -> st.SearchStrategy[str]:
@@ -33,10 +46,10 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
         "TopicId": topic_ids,
         "Type": st.just("Community"),
         "From_Account": st.one_of(st.integers(0, 2**64 - 1), texts(32, bytes_min=1)),
-        "CustomString": texts(200),
-        "FaceUrl": texts(100),
-        "Notification": texts(100),
-        "Introduction": texts(100),
+        "CustomString": free_texts(200),
+        "FaceUrl": free_texts(100),
+        "Notification": free_texts(100),
+        "Introduction": free_texts(100),
         "CreateTime": st.integers(0, 2**32 - 1),
     }
     record: dict[str, Any] = {"GroupId": group_id, "TopicName": draw(topic_names())}

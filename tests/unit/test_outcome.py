@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.rules.counts import Counts, balance, dead_letter_counts, imported_counts
+from worker.rules.counts import WARNINGS, Counts, balance, dead_letter_counts, imported_counts
 from worker.rules.outcome import Already, DeadLetter, History, Imported, Reason, Released
 from worker.rules.record import Record, content_hash
 from worker.rules.result_lines import (
@@ -74,6 +74,13 @@ def test_counts_are_read_from_what_a_queue_keeps_and_listed_by_name() -> None:
     assert counts.as_dict().keys() - counts.numbers().keys() == {"by_reason", "by_code"}
 
 
+def test_every_counted_warning_is_a_count() -> None:
+    assert {*WARNINGS} < Counts().numbers().keys()
+    assert Counts().warnings() == {}
+    counts = Counts(create_time_zero=2, create_time_in_future=1)
+    assert counts.warnings() == {"create_time_zero": 2, "create_time_in_future": 1}
+
+
 def test_the_balance_shows_whether_the_sum_holds() -> None:
     line = "queued 1,000 + imported 0 + dead 0 + duplicate 0"
     assert balance(Counts(read=1000, queued=1000)) == f"read 1,000 = {line}"
@@ -100,6 +107,12 @@ def test_an_outcome_names_the_counts_it_increments() -> None:
     assert names(Already.BEFORE, Origin.DERIVED) == before
     assert names(Already.NO, Origin.NONE) == ["imported"]
     assert names(Already.NO, Origin.NONE, may_exist=True) == ["imported", "may_exist_twice"]
+    outcome = Imported(1, Already.NO, History(), at=1_600_000_000.0)
+    assert imported_counts(outcome, Origin.GIVEN, truncated=("TopicName",), create_time=0) == [
+        "imported",
+        "cut",
+        "create_time_zero",
+    ]
     assert dead_letter_counts("rejected", 10010) == ["dead", "reason:rejected", "code:10010"]
     assert dead_letter_counts("invalid", None) == ["dead", "reason:invalid"]
 

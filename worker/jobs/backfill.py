@@ -28,6 +28,7 @@ from worker.pipeline import Pipeline
 from worker.queues.contract import JobMismatchError, QueueError, QueueTakenError
 from worker.rules.counts import Counts
 from worker.rules.halts import HaltCode
+from worker.rules.topic.oddities import NO_EQUAL_NAMES
 from worker.rules.verdict import Halt
 from worker.settings.model import Settings
 
@@ -187,7 +188,17 @@ class _Backfill:
         counts = await job.queue.counts()
         crowded = await job.crowded_communities(COMMUNITY_TOPICS_MAX)
         worst = await job.queue.worst_communities(WORST_LISTED) if counts.dead else []
-        report = self._run.report(counts, self._halt, crowded=crowded, worst=worst, held=self._held)
+        # Reading all names takes seconds for a million: only where some may have been cut.
+        is_cutting = self._settings.records.on_too_long == "truncate" or counts.cut
+        equal_names = await job.equal_names() if is_cutting else NO_EQUAL_NAMES
+        report = self._run.report(
+            counts,
+            self._halt,
+            crowded=crowded,
+            worst=worst,
+            held=self._held,
+            equal_names=equal_names,
+        )
         report_path = self._run.write(report)
         lines = self._summary(report, report_path, await job.unfinished_inputs())
         try:

@@ -22,6 +22,7 @@ from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record, content_hash
+from worker.rules.topic.oddities import EqualNames
 from worker.settings.model import Settings
 
 PAGE = 500
@@ -155,6 +156,10 @@ class OpenJob:
     async def crowded_communities(self, topics_max: int) -> Sequence[tuple[str, int]]:
         """Return the communities for which more topics were read, with how many."""
         return await self.queue.run(lambda: self.queue.store.crowded_communities(topics_max))
+
+    async def equal_names(self) -> EqualNames:
+        """Return the TopicNames that became equal within a community by cutting."""
+        return await self.queue.run(self.queue.store.equal_names)
 
 
 class _Taker:

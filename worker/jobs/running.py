@@ -18,6 +18,7 @@ from worker.logs import logger
 from worker.outputs.files import OUT_OF_ROOM, write_whole
 from worker.outputs.report import Report
 from worker.rules.counts import CommunityLetters, Counters, Counts
+from worker.rules.topic.oddities import NO_EQUAL_NAMES, EqualNames
 from worker.rules.verdict import Halt
 from worker.settings.advice import unwise
 from worker.settings.model import Settings
@@ -151,6 +152,7 @@ class Run:
         crowded: Sequence[tuple[str, int]] = (),
         worst: Sequence[CommunityLetters] = (),
         held: Mapping[str, str] = MappingProxyType({}),
+        equal_names: EqualNames = NO_EQUAL_NAMES,
     ) -> Report:
         """Return the final report of this run."""
         return Report(
@@ -164,6 +166,7 @@ class Run:
             crowded=crowded,
             worst=worst,
             held=held,
+            equal_names=equal_names,
         )
 
     def write(self, report: Report) -> Path | None:

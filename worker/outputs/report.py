@@ -7,8 +7,16 @@ from typing import Any
 import orjson
 
 from worker.redaction import redact
-from worker.rules.counts import RARE, CommunityLetters, Counters, Counts, balance
+from worker.rules.counts import (
+    RARE,
+    WARNINGS,
+    CommunityLetters,
+    Counters,
+    Counts,
+    balance,
+)
 from worker.rules.result_lines import rfc3339
+from worker.rules.topic.oddities import NO_EQUAL_NAMES, SENTENCES, EqualNames, Oddity
 from worker.rules.verdict import Halt
 
 COMMUNITY_TOPICS_MAX = 200
@@ -18,6 +26,7 @@ CROWDED_LISTED = 1000
 WORST_LISTED = 20
 WORST_SHOWN = 5
 HELD_SHOWN = 5
+EQUAL_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class Report:
     crowded: Sequence[tuple[str, int]] = ()
     worst: Sequence[CommunityLetters] = ()
     held: Mapping[str, str] = field(default_factory=dict)
+    equal_names: EqualNames = NO_EQUAL_NAMES
 
     @property
     def rate_per_s(self) -> float:
@@ -50,6 +60,8 @@ class Report:
         numbers = self.counts.numbers()
         unproven = numbers.pop("unproven")
         rare = {name: numbers.pop(name) for name in RARE}
+        for kind in WARNINGS:
+            del numbers[kind]
         content: dict[str, Any] = {
             **numbers,
             **asdict(self.counters),
@@ -63,12 +75,15 @@ class Report:
             "by_community": [letters_dict(letters) for letters in self.worst],
             "held": dict(self.held),
             "unproven": unproven,
+            "warnings": self.counts.warnings() | equal_names_warning(self.equal_names),
             "started": rfc3339(self.started),
             "ended": rfc3339(self.ended),
             **{name: n for name, n in rare.items() if n},
         }
         if self.crowded:
             content["crowded_communities"] = crowded_dict(self.crowded)
+        if self.equal_names.names:
+            content["equal_names"] = asdict(self.equal_names)
         return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def _halted(self) -> dict[str, Any] | None:
@@ -100,6 +115,12 @@ def sums(counts: Counts) -> list[str]:
         lines.append(
             f'warning: {c.may_exist_twice:,} topics may exist twice (records.topic_ids "as-given")'
         )
+    if c.cut:
+        lines.append(
+            f"of the imported, {c.cut:,} have a value that was cut to fit (`truncated` in "
+            "imported.jsonl)"
+        )
+    lines += [f"warning: {n:,} x {SENTENCES[Oddity(kind)]}" for kind, n in c.warnings().items()]
     if c.dead:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in c.by_reason.items())
         codes = ", ".join(f"{code} {n:,}" for code, n in c.by_code.items())
@@ -151,6 +172,21 @@ def crowded_dict(crowded: Sequence[tuple[str, int]]) -> dict[str, Any]:
     }
 
 
+def equal_names_warning(equal: EqualNames) -> dict[str, int]:
+    """Return the count of topics whose names became equal by cutting, by its kind of warning."""
+    return {Oddity.NAMES_EQUAL.value: equal.topics} if equal.topics else {}
+
+
+def equal_names_message(equal: EqualNames) -> str:
+    """Return a sentence that names TopicNames which became equal by cutting."""
+    shown = ", ".join(
+        f'"{name.topic_name}" {name.topics:,} in {name.group_id}'
+        for name in equal.examples[:EQUAL_NAMES_SHOWN]
+    )
+    more = equal.names - EQUAL_NAMES_SHOWN
+    return f"{SENTENCES[Oddity.NAMES_EQUAL]}: {shown}" + (f" and {more:,} more" if more > 0 else "")
+
+
 def summary(report: Report) -> list[str]:
     """Return the summary of a run as lines for people."""
     counters = report.counters
@@ -164,6 +200,9 @@ def summary(report: Report) -> list[str]:
     lines += community_lines(report.worst, report.held)
     if report.crowded:
         lines.append(crowded_line(report.crowded))
+    if report.equal_names.names:
+        count, message = report.equal_names.topics, equal_names_message(report.equal_names)
+        lines.append(f"warning: {count:,} x {message}")
     if report.halted:
         lines.append(f"HALTED ({report.halted.code}): {redact(report.halted.message)}")
     return lines

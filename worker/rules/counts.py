@@ -1,11 +1,12 @@
 """How many records are in which state, and how many calls a run made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from worker.rules.outcome import Already, Imported
 from worker.rules.topic.identity import Origin
+from worker.rules.topic.oddities import Oddity, time_oddity
 
 PLACES = ("queued", "imported", "dead", "duplicate", "lost")
 """The counts that add up to `read`: each record that was read is counted in exactly one."""
@@ -18,6 +19,8 @@ ALREADY_COUNTS: dict[Already, tuple[str, ...]] = {
     Already.UNPROVEN: ("unproven",),
 }
 """The counts of imported topics by how they came to exist."""
+WARNINGS = (Oddity.TIME_ZERO, Oddity.TIME_EARLY, Oddity.TIME_FUTURE)
+"""Kinds of warnings that are counted; each is the name of a count."""
 FAMILIES = {"by_reason": "reason:", "by_code": "code:"}
 """Counts by a label, and the prefix under which a queue keeps each label."""
 
@@ -33,6 +36,8 @@ class Counts:
     - `unproven`: topics that seem to be made by an earlier call of this job, but could not be
       compared with the service.
     - `may_exist_twice`: calls without a TopicId, repeated after an ambiguous reply.
+    - `cut`: imported topics of which a value was cut (`records.on_too_long`).
+    - the names in WARNINGS: imported topics whose CreateTime is odd.
     - `by_reason`, `by_code`: dead letters.
 
     A new count is a new field here; the reports and the queues take its name from here.
@@ -46,6 +51,10 @@ class Counts:
     already_before_derived: int = 0
     unproven: int = 0
     may_exist_twice: int = 0
+    cut: int = 0
+    create_time_zero: int = 0
+    create_time_before_2000: int = 0
+    create_time_in_future: int = 0
     dead: int = 0
     duplicate: int = 0
     lost: int = 0
@@ -76,6 +85,10 @@ class Counts:
         counts = {name: getattr(self, name) for name in PLACES}
         return {name: n for name, n in counts.items() if n or name not in RARE}
 
+    def warnings(self) -> dict[str, int]:
+        """Return how many imported topics are odd, by the kind of warning; none where none is."""
+        return {kind.value: n for kind in WARNINGS if (n := getattr(self, kind.value))}
+
     def numbers(self) -> dict[str, int]:
         """Return every plain count by name."""
         return {name: getattr(self, name) for name in _NUMBERS}
@@ -105,14 +118,26 @@ def balance(counts: Counts) -> str:
     return f"read {counts.read:,} {sign} {' + '.join(parts)}"
 
 
-def imported_counts(outcome: Imported, origin: Origin) -> list[str]:
-    """Return the names of the counts that an imported record adds one to."""
+def imported_counts(
+    outcome: Imported,
+    origin: Origin,
+    *,
+    truncated: Sequence[str] = (),
+    create_time: int | None = None,
+) -> list[str]:
+    """Return the names of the counts that an imported record adds one to.
+
+    `truncated`: its fields that were cut. `create_time`: its CreateTime, in Unix seconds.
+    """
     counts = ["imported", *ALREADY_COUNTS[outcome.already]]
     if outcome.already is Already.BEFORE and origin is Origin.DERIVED:
         counts.append("already_before_derived")
     if origin is Origin.NONE and outcome.history.may_exist:
         counts.append("may_exist_twice")
-    return counts
+    if truncated:
+        counts.append("cut")
+    oddity = time_oddity(create_time, outcome.at)
+    return counts if oddity is None else [*counts, oddity.value]
 
 
 def dead_letter_counts(reason: str, code: int | None) -> list[str]:

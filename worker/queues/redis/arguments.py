@@ -96,7 +96,7 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
             return content | {
                 "kind": "imported",
                 "line": _line(imported_line(held.subject, outcome)),
-                "counts": imported_counts(outcome, held.origin),
+                "counts": _imported_counts(held, outcome),
                 "topic_id": held.subject.topic_id or outcome.made_id or "",
             }
         case DeadLetter():
@@ -115,6 +115,14 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
                     held.subject.source, held.subject.topic_id or "", outcome.history
                 ),
             }
+
+
+def _imported_counts(held: HeldEntry, outcome: Imported) -> list[str]:
+    topic = held.delivery.topic if held.delivery else None
+    create_time = orjson.loads(topic.body).get("CreateTime") if topic else None
+    return imported_counts(
+        outcome, held.origin, truncated=held.subject.truncated, create_time=create_time
+    )
 
 
 def entry_to_set_aside(entry: Entry) -> bytes:

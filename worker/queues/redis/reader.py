@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from redis.exceptions import RedisError
 
@@ -48,19 +49,14 @@ class StreamReader:
         lengths["queued"] += aside
         n = {text(k): int(v) for k, v in zip(kept[::2], kept[1::2], strict=True)}
         imported, dead, duplicate = (n.get(k, 0) for k in ("imported", "dead", "duplicate"))
-        counts = Counts(
+        counts = replace(
+            Counts.from_kept(n),
             read=lengths["queued"] + imported + dead + duplicate + lost,
             queued=lengths["queued"],
             imported=imported,
             dead=dead,
             duplicate=duplicate,
             lost=lost,
-            already_own=n.get("already_own", 0),
-            already_before=n.get("already_before", 0),
-            already_before_derived=n.get("already_before_derived", 0),
-            may_exist_twice=n.get("may_exist_twice", 0),
-            by_reason=_with_prefix(n, "reason:"),
-            by_code=_with_prefix(n, "code:"),
         )
         return counts, lengths
 
@@ -141,7 +137,3 @@ class StreamReader:
         """Return the paths of the inputs that were never read to their end, sorted."""
         inputs = await self._connection.read(self._redis.hgetall(self._url.key("inputs")))
         return sorted(text(path) for path, unfinished in inputs.items() if unfinished == b"1")
-
-
-def _with_prefix(counts: dict[str, int], prefix: str) -> dict[str, int]:
-    return {k.removeprefix(prefix): n for k, n in counts.items() if k.startswith(prefix) and n}

@@ -161,4 +161,9 @@ def _settle(db: sqlite3.Connection, outcome: Imported | DeadLetter, counting: Co
         (outcome.id, imported_line(subject, outcome)),
     )
     communities.remember_import(db, community)
-    counting.update(imported_counts(outcome, Origin(origin)))
+    create_time = named.get("CreateTime")
+    counting.update(
+        imported_counts(
+            outcome, Origin(origin), truncated=subject.truncated, create_time=create_time
+        )
+    )

@@ -1,8 +1,8 @@
 """Reading the tables of the embedded queue, without changing anything."""
 
 import sqlite3
-from dataclasses import fields
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 from worker.queues.sqlite.schema import State
 from worker.rules.counts import CommunityLetters, Counts
@@ -12,7 +12,6 @@ PAGE_BYTES = 4 << 20
 
 ResultKind = Literal["imported", "dead"]
 
-_COUNT_NAMES = {item.name for item in fields(Counts)} - {"by_reason", "by_code"}
 _CROWDED = """
 SELECT substr(topic_id, 1, instr(topic_id, :infix) - 1) AS community, count(*) AS topics
 FROM records WHERE topic_id IS NOT NULL
@@ -29,24 +28,13 @@ SELECT group_id, reason, code, letters, letters = of_all FROM (
 
 def kept_counts(db: sqlite3.Connection) -> Counts:
     """Return the counts that every change keeps up to date (R19)."""
-    rows: dict[str, int] = dict(db.execute("SELECT name, n FROM counts"))
-    plain: dict[str, Any] = {name: rows.get(name, 0) for name in _COUNT_NAMES}
-    by_reason, by_code = _with_prefix(rows, "reason:"), _with_prefix(rows, "code:")
-    return Counts(**plain, by_reason=by_reason, by_code=by_code)
-
-
-def _with_prefix(rows: dict[str, int], prefix: str) -> dict[str, int]:
-    return {
-        name.removeprefix(prefix): n
-        for name, n in sorted(rows.items())
-        if name.startswith(prefix) and n
-    }
+    return Counts.from_kept(dict(db.execute("SELECT name, n FROM counts")))
 
 
 def counted_rows(db: sqlite3.Connection) -> Counts:
     """Count the rows themselves, to compare them with the kept counts.
 
-    The kinds of `already`, which no row holds, are copied from the kept counts.
+    What no row holds is copied from the kept counts: kinds of `already`, what was cut, warnings.
     """
     kept = kept_counts(db)
     states = dict(db.execute("SELECT state, count(*) FROM records GROUP BY state"))
@@ -55,16 +43,13 @@ def counted_rows(db: sqlite3.Connection) -> Counts:
     codes = db.execute(
         "SELECT code, count(*) FROM dead WHERE code IS NOT NULL GROUP BY code"
     ).fetchall()
-    return Counts(
+    return replace(
+        kept,
         read=sum(states.values()),
         queued=queued,
         imported=states.get(State.IMPORTED, 0),
         dead=states.get(State.DEAD, 0),
         duplicate=states.get(State.DUPLICATE, 0),
-        already_own=kept.already_own,
-        already_before=kept.already_before,
-        already_before_derived=kept.already_before_derived,
-        may_exist_twice=kept.may_exist_twice,
         by_reason=reasons,
         by_code={str(code): n for code, n in codes},
     )

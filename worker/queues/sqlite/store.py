@@ -6,13 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from worker.queues.contract import JobIdentity, JobMismatchError
-from worker.queues.sqlite import deliveries, reading
+from worker.queues.sqlite import cut_names, deliveries, reading
 from worker.queues.sqlite.file import QueueFile
 from worker.queues.sqlite.put import Putting
 from worker.queues.sqlite.reading import ResultKind
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record
+from worker.rules.topic.oddities import EqualNames
 from worker.rules.topic.problems import InvalidRecordError
 
 _HAS_IDENTIFIED_TOPICS = "SELECT 1 FROM records WHERE content IS NOT NULL LIMIT 1"
@@ -157,6 +158,16 @@ class SqliteStore:
         """Return the communities with the most dead letters of one reason and code, worst first."""
         with self._file.reading() as db:
             return reading.worst_communities(db, count)
+
+    def queued_cut(self) -> int:
+        """Return how many queued records have a value that was cut."""
+        with self._file.reading() as db:
+            return cut_names.queued_cut(db)
+
+    def equal_names(self) -> EqualNames:
+        """Return the TopicNames that became equal within a community by cutting."""
+        with self._file.reading() as db:
+            return cut_names.equal_names(db)
 
     def oldest_queued(self) -> int | None:
         """Return the ID of the record that has been queued longest, None if none is."""

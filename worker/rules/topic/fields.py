@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from worker.rules.topic.characters import name_problem, text_problem
 from worker.rules.topic.identity import GROUP_ID_PREFIX, TOPIC_ID_INFIX
 from worker.rules.topic.problems import kind_of, shortened
 
@@ -27,6 +28,8 @@ FIELDS = (
 )
 """Every field of the API, in the order in which a call's body holds them."""
 REQUIRED = ("GroupId", "TopicName")
+READ_BY_PEOPLE = frozenset(("TopicName", "Notification", "Introduction"))
+"""The fields that may be cut: the beginning of a URL or of a program's data is of no use."""
 GROUP_ID_BYTES_MAX = 48
 TOPIC_ID_BYTES_MAX = 96
 USER_ID_BYTES_MAX = 32
@@ -75,6 +78,20 @@ def _text(value: Any) -> Checked:
     if isinstance(value, str):
         return value, None
     return None, f"must be a text, not {kind_of(value)}"
+
+
+def _free_text(value: Any) -> Checked:
+    if not isinstance(value, str):
+        return _text(value)
+    problem = text_problem(value)
+    return (None, problem) if problem else (value, None)
+
+
+def _topic_name(value: Any) -> Checked:
+    if not isinstance(value, str) or not value:
+        return _non_empty_text(value)
+    problem = name_problem(value)
+    return (None, problem) if problem else (value, None)
 
 
 def _non_empty_text(value: Any) -> Checked:
@@ -142,13 +159,13 @@ def _create_time(value: Any) -> Checked:
 
 _CHECKS: dict[str, Callable[[Any], Checked]] = {
     "GroupId": _group_id,
-    "TopicName": _non_empty_text,
+    "TopicName": _topic_name,
     "TopicId": _topic_id,
     "Type": _type,
     "From_Account": _account,
-    "CustomString": _text,
-    "FaceUrl": _text,
-    "Notification": _text,
-    "Introduction": _text,
+    "CustomString": _free_text,
+    "FaceUrl": _free_text,
+    "Notification": _free_text,
+    "Introduction": _free_text,
     "CreateTime": _create_time,
 }

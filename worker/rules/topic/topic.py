@@ -7,7 +7,14 @@ from typing import Any
 
 import orjson
 
-from worker.rules.topic.fields import FIELDS, REQUIRED, FieldLimits, check_field
+from worker.rules.topic.cutting import cut
+from worker.rules.topic.fields import (
+    FIELDS,
+    READ_BY_PEOPLE,
+    REQUIRED,
+    FieldLimits,
+    check_field,
+)
 from worker.rules.topic.identity import Origin, belongs_to, derive_topic_id, topic_id_problem
 from worker.rules.topic.problems import PROBLEMS_MAX, InvalidRecordError, kind_of, shortened
 
@@ -17,7 +24,8 @@ class RecordRules:
     """How records become topics: the settings of the section `records`.
 
     `fields`: the user's name of a field -> its name in the API. `truncate`: cut a value that is too
-    long instead of refusing the record. `derive_ids`: give a record without TopicId a derived one.
+    long instead of refusing the record, if people read it (READ_BY_PEOPLE). `derive_ids`: give a
+    record without TopicId a derived one.
     """
 
     limits: FieldLimits = field(default_factory=FieldLimits)
@@ -146,14 +154,13 @@ class _Reading:
         limit_bytes = self.rules.limits.bytes_max(name)
         if limit_bytes is None:
             return value
-        encoded = value.encode()
-        if len(encoded) <= limit_bytes:
+        size_bytes = len(value) if value.isascii() else len(value.encode())
+        if size_bytes <= limit_bytes:
             return value
-        cut = encoded[:limit_bytes].decode(errors="ignore") if self.rules.truncate else ""
-        if cut:
+        if self.rules.truncate and name in READ_BY_PEOPLE and (kept := cut(value, limit_bytes)):
             self.truncated.append(name)
-            return cut
-        self.problems.append(f"{name} has {len(encoded)} bytes of UTF-8, {limit_bytes} are allowed")
+            return kept
+        self.problems.append(f"{name} has {size_bytes} bytes of UTF-8, {limit_bytes} are allowed")
         return value
 
     def _check_topic_id(self, body: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from tests.support.strategies import GROUP
 from worker.rules.health import Health
 from worker.rules.outcome import Already, History, Reason
-from worker.rules.reaction import Attempt, Dead, GiveBack, Reaction, TryAgain
+from worker.rules.reaction import Attempt, GiveBack, Reaction, TryAgain
 from worker.rules.retry import RetryPolicy
 from worker.rules.topic.topic import RecordRules, Topic, to_topic
 from worker.rules.verdict import (
@@ -40,7 +40,7 @@ def attempt(
         "topic": topic,
         "history": History(attempts=1),
         "failures": before.failures if before else None,
-        "refused_generation": before.refused_generation if before else None,
+        "refused": before.refused if before else None,
         "started_s": at_s - 0.1,
         "ended_s": at_s,
         "answered_at_start": 0,
@@ -72,7 +72,7 @@ def test_a_success_settles_the_record_and_is_remembered() -> None:
 def test_a_rejection_is_an_answer_and_a_dead_letter() -> None:
     health = Health(POLICY)
     reaction = react(health, Reject(Reason.REJECTED, 10010, "no group", "make it"))
-    assert reaction.fate == Dead(Reason.REJECTED, 10010, "no group", "make it")
+    assert reaction.fate == Reject(Reason.REJECTED, 10010, "no group", "make it")
     assert not health.anything_imported
     assert health.blame.answered == 1
 
@@ -91,7 +91,7 @@ def test_a_record_that_alone_fails_is_exhausted() -> None:
     import_another(health)
     for answered in range(1, 3):
         reaction = react(health, FAILED, before=reaction, answered_at_start=answered)
-    assert isinstance(reaction.fate, Dead)
+    assert isinstance(reaction.fate, Reject)
     assert reaction.fate.reason is Reason.EXHAUSTED
     assert reaction.halt is None
 
@@ -102,7 +102,7 @@ def test_a_retry_with_few_tries_ends_as_a_rejection() -> None:
     again = react(health, twice)
     assert again.fate == TryAgain(1)
     dead = react(health, twice, before=again)
-    assert dead.fate == Dead(Reason.REJECTED, 80003, "webhook failed", "the webhook")
+    assert dead.fate == Reject(Reason.REJECTED, 80003, "webhook failed", "the webhook")
 
 
 def test_refusals_of_a_gateway_in_a_row_halt_and_give_the_record_back() -> None:
@@ -162,10 +162,27 @@ def test_a_renewal_that_does_not_help_halts() -> None:
 def test_an_account_refused_beside_a_success_is_dead_lettered() -> None:
     health = Health(POLICY)
     first = react(health, REFUSED, topic=WITH_ACCOUNT)
-    import_another(health)
-    second = react(health, REFUSED, before=first, topic=WITH_ACCOUNT)
-    assert isinstance(second.fate, Dead)
+    assert first.fate == TryAgain(1)
+    import_another(health, at_s=2.0)
+    second = react(health, REFUSED, before=first, topic=WITH_ACCOUNT, at_s=3.0)
+    assert isinstance(second.fate, Reject)
     assert second.fate.code == 60004
+
+
+def test_a_success_that_began_before_the_refusal_proves_no_account_wrong() -> None:
+    health = Health(POLICY)
+    first = react(health, REFUSED, topic=WITH_ACCOUNT)
+    import_another(health, at_s=2.0, started_s=0.95)
+    second = react(health, REFUSED, before=first, topic=WITH_ACCOUNT, at_s=3.0)
+    assert isinstance(second.fate, TryAgain)
+
+
+def test_a_success_with_another_signature_proves_no_account_wrong() -> None:
+    health = Health(POLICY)
+    first = react(health, REFUSED, topic=WITH_ACCOUNT)
+    import_another(health, at_s=2.0, generation=2, current_generation=2)
+    second = react(health, REFUSED, before=first, topic=WITH_ACCOUNT, at_s=3.0)
+    assert isinstance(second.fate, TryAgain)
 
 
 def test_a_halt_gives_the_record_back() -> None:

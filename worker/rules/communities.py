@@ -52,9 +52,10 @@ class _Community:
     """What is known of one community in trouble."""
 
     failing: set[int] = field(default_factory=set)
-    failed_first_s: float = 0.0
     trouble: Trouble | None = None
     held_at_s: float = 0.0
+    patience_from_s: float = 0.0
+    compared_from_s: float = 0.0
     letter: Reject | None = None
     next_probe_s: float = 0.0
     probes: int = 0
@@ -97,7 +98,8 @@ class Communities:
     """What the replies so far say about single communities.
 
     `patience_s`: how long a community may fail before the records queued for it are exhausted.
-    `anything_imported`: whether this job ever imported a record.
+    `anything_imported`: whether this job ever imported a record. `is_outage`: communities failed
+    in an outage of all that is not known to be over.
     """
 
     def __init__(self, *, patience_s: float, anything_imported: bool = False) -> None:
@@ -111,6 +113,7 @@ class Communities:
         self._imported = _Latest()
         self._not_there: set[str] = set()
         self._not_permitted: set[str] = set()
+        self.is_outage = False
 
     def __repr__(self) -> str:
         given_up = sum(known.given_up is not None for known in self._known.values())
@@ -193,21 +196,27 @@ class Communities:
         if len(known.failing) < FAILING_MAX:
             known.failing.add(record)
         known.letter = letter
+        if known.compared_from_s == float("inf"):
+            known.compared_from_s = now_s
         if known.trouble is None and self._is_in_trouble(group_id, known):
             self._hold(group_id, Trouble.FAILURES, now_s)
         return len(known.failing)
 
     def failed_in_outage(self, group_id: str, now_s: float) -> None:
         """Let others probe first: this community was asked in the outage of all."""
+        self.is_outage = True
         known = self._community(group_id)
         if known.trouble is None:
             self._hold(group_id, Trouble.FAILURES, now_s)
 
     def outage_ended(self, now_s: float) -> None:
-        """Probe every community that failed in the outage at once."""
+        """Probe every community that failed in the outage at once; patience begins anew."""
+        self.is_outage = False
         for known in self._known.values():
             if known.trouble is Trouble.FAILURES:
-                known.next_probe_s = now_s
+                # What failed in the outage says nothing of what comes after it.
+                known.compared_from_s = float("inf")
+                known.patience_from_s = known.next_probe_s = now_s
                 known.probes = 0
 
     def exceeded(
@@ -309,10 +318,10 @@ class Communities:
     def _expires_at_s(self, group_id: str) -> float:
         """Return when patience with a community ends; never while nobody else is answered."""
         known = self._known[group_id]
-        others_are_answered = self._answered.started_beside_s(group_id) > known.held_at_s
-        if known.trouble is not Trouble.FAILURES or not others_are_answered:
+        is_unconfirmed = self._is_unconfirmed(group_id, known)
+        if self.is_outage or known.trouble is not Trouble.FAILURES or is_unconfirmed:
             return float("inf")
-        return known.held_at_s + self._patience_s
+        return known.patience_from_s + self._patience_s
 
     def probe_started(self, group_id: str, now_s: float) -> None:
         """Remember that a record of a held community asks."""
@@ -359,10 +368,13 @@ class Communities:
     def has_unconfirmed(self) -> bool:
         """Whether a community fails of which nobody knows whether others would be answered."""
         return any(
-            known.trouble is Trouble.FAILURES
-            and self._answered.started_beside_s(group) <= known.held_at_s
+            known.trouble is Trouble.FAILURES and self._is_unconfirmed(group, known)
             for group, known in self._known.items()
         )
+
+    def _is_unconfirmed(self, group_id: str, known: _Community) -> bool:
+        """Return whether nobody else was answered in a call that began after it failed."""
+        return self._answered.started_beside_s(group_id) <= known.compared_from_s
 
     def open(self, group_id: str) -> None:
         """Forget the trouble of a community."""
@@ -400,7 +412,8 @@ class Communities:
 
     def _hold(self, group_id: str, trouble: Trouble, now_s: float) -> None:
         known = self._community(group_id)
-        known.trouble, known.held_at_s = trouble, now_s
+        known.trouble = trouble
+        known.held_at_s = known.patience_from_s = known.compared_from_s = now_s
         known.next_probe_s, known.probes = now_s + PROBE_PAUSES_S[0], 0
         self._list_held()
 

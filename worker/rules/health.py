@@ -125,9 +125,8 @@ class Health:
 
     def _answer(self, attempt: Attempt, *, is_import: bool = False) -> None:
         """Learn from a call for which the service did its work."""
-        was_outage = self.breaker.is_outage
         self.blame.answer(attempt.ended_s, started_s=attempt.started_s, is_import=is_import)
-        if was_outage and not self.breaker.is_outage:
+        if self.communities.is_outage and not self.breaker.is_outage:
             self.communities.outage_ended(attempt.ended_s)
         learn = self.communities.imported if is_import else self.communities.answered
         learn(attempt.topic.group_id, attempt.record, started_s=attempt.started_s)

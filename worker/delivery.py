@@ -79,6 +79,8 @@ class _Carried:
     failures: Failures | None = None
     refused: Refusal | None = None
     was_called: bool = False
+    asks_again: bool = False
+    """Whether it is the one record that asks for a community that was given up a minute ago."""
     letter: verdict.Reject | None = None
     """What it was dead-lettered with while it waited for its community."""
 
@@ -278,6 +280,13 @@ class Carrier:
     def _is_held(self, carried: _Carried) -> bool:
         return not carried.is_probe and carried.topic.group_id in self.health.held
 
+    def _may_call(self, carried: _Carried) -> bool:
+        """Return whether nothing became known of the community while the record was in line."""
+        if self._is_held(carried):
+            return False
+        communities, group_id = self.health.communities, carried.topic.group_id
+        return carried.asks_again or not communities.is_given_up(group_id, self._clock())
+
     def _end_probe(self, carried: _Carried) -> None:
         if carried.is_probe:
             carried.is_probe = False
@@ -296,6 +305,9 @@ class Carrier:
             if halt:
                 self.halt(halt)
             return _dead_letter(carried, letter)
+        carried.asks_again = self.health.communities.is_given_up(
+            carried.topic.group_id, self._clock()
+        )
         if not self._is_held(carried):
             return None
         if carried.was_called:
@@ -304,7 +316,7 @@ class Carrier:
 
     async def _attempt(self, carried: _Carried) -> Outcome | _Wait:
         """Make one call and act on its reply."""
-        async with self._limits.slot_and_turn(lambda: not self._is_held(carried)) as turn:
+        async with self._limits.slot_and_turn(lambda: self._may_call(carried)) as turn:
             if turn is None:
                 return _Wait()
             if self.stopping.is_set():

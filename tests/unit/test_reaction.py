@@ -185,6 +185,33 @@ def test_a_success_with_another_signature_proves_no_account_wrong() -> None:
     assert isinstance(second.fate, TryAgain)
 
 
+def test_a_blamed_account_proves_nothing_for_the_signature() -> None:
+    """Else the first one blamed after the key was revoked would condemn all others in turn."""
+    health = Health(POLICY)
+    bad = react(health, REFUSED, topic=WITH_ACCOUNT)
+    import_another(health, at_s=2.0)
+    innocent = react(health, REFUSED, topic=WITH_ACCOUNT, record=3, at_s=3.0)
+    blamed = react(health, REFUSED, before=bad, topic=WITH_ACCOUNT, at_s=4.0)
+    assert isinstance(blamed.fate, Reject)
+    again = react(health, REFUSED, before=innocent, topic=WITH_ACCOUNT, record=3, at_s=5.0)
+    assert isinstance(again.fate, TryAgain)
+
+
+def test_some_accounts_refused_beside_answers_put_no_signature_in_doubt() -> None:
+    health = Health(POLICY)
+    for record in range(10, 30):
+        refused = react(health, REFUSED, topic=WITH_ACCOUNT, record=record, at_s=1.0)
+        assert refused.fate == TryAgain(1)
+        assert refused.renew is None
+        import_another(health, at_s=1.0, started_s=0.5)
+
+
+def test_ten_accounts_refused_in_a_row_put_the_signature_in_doubt() -> None:
+    health = Health(POLICY)
+    reactions = [react(health, REFUSED, topic=WITH_ACCOUNT, record=record) for record in range(10)]
+    assert [reaction.renew is not None for reaction in reactions] == [False] * 9 + [True]
+
+
 def test_a_halt_gives_the_record_back() -> None:
     halt = Halt(70009, "wrong key")
     reaction = react(Health(POLICY), halt)

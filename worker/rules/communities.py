@@ -8,7 +8,7 @@ was open at that moment says nothing about what came later. Times are seconds of
 """
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import ceil, log
 
@@ -21,6 +21,7 @@ IMPORTED_KEPT_MAX = 10_000
 """Communities remembered as imported into by this process, the latest; the queue knows the rest."""
 FAILING_MIN = 2
 FAILING_MAX = 16
+"""Distinct records in a row: so few may hold a community, so many do, however the others fare."""
 CHANCE_OF_BAD_LUCK = 1e-4
 """So unlikely must a row of failures be, at the rate at which the others fail, to hold."""
 RATE_MIN = 0.01
@@ -31,6 +32,10 @@ PROBE_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 REJECTED_IN_A_ROW = 3
 GIVEN_UP_S = 60.0
 """A community that is given up is asked again after so long."""
+ANSWERED_WITHOUT_CALL = (
+    "answered without a call, for other records of this community were refused alike"
+)
+EXHAUSTED_TOGETHER = "its community failed for as long as retry.patience, while others did not"
 WRONG_COMMUNITIES_HALT = 20
 """So many communities in a row that do not exist: the app or the region is wrong."""
 
@@ -111,6 +116,7 @@ class Communities:
         self._recent: deque[tuple[str, int, bool]] = deque(maxlen=RECENT_MAX)
         self._answered = _Latest()
         self._imported = _Latest()
+        self._failing_since_answer: set[str] = set()
         self._not_there: set[str] = set()
         self._not_permitted: set[str] = set()
         self.is_outage = False
@@ -139,6 +145,16 @@ class Communities:
         beside = [failed for _, of, failed in self._recent if of != record]
         return sum(beside) / len(beside) if beside else 0.0
 
+    @property
+    def fail_together(self) -> bool:
+        """Whether several communities failed since anybody was answered."""
+        return len(self._failing_since_answer) >= FAILING_MIN
+
+    def is_given_up(self, group_id: str, now_s: float) -> bool:
+        """Return whether the records of a community are answered without a call."""
+        known = self._known.get(group_id)
+        return bool(known and known.given_up and now_s < known.given_up_until_s)
+
     def answer_without_call(self, group_id: str, now_s: float) -> Reject | None:
         """Return the answer for a record of a community that is given up.
 
@@ -157,6 +173,7 @@ class Communities:
     def answered(self, group_id: str, record: int, *, started_s: float) -> None:
         """Learn from a proper answer, whatever it said."""
         self._recent.append((group_id, record, False))
+        self._failing_since_answer.clear()
         self._answered.note(group_id, started_s)
         known = self._known.get(group_id)
         if known is None:
@@ -192,6 +209,8 @@ class Communities:
         failed in a row.
         """
         self._recent.append((group_id, record, True))
+        if len(self._failing_since_answer) < FAILING_MIN:
+            self._failing_since_answer.add(group_id)
         known = self._community(group_id)
         if len(known.failing) < FAILING_MAX:
             known.failing.add(record)
@@ -351,7 +370,8 @@ class Communities:
         over = [group for group in self._held if self._expires_at_s(group) <= now_s]
         for group in over:
             known = self._known[group]
-            known.given_up, known.given_up_until_s = known.letter, float("inf")
+            known.given_up_until_s = float("inf")
+            known.given_up = known.letter and _for_all(known.letter, EXHAUSTED_TOGETHER)
             self._release(known)
         self._list_held()
         return over
@@ -394,8 +414,8 @@ class Communities:
             if group != group_id or record not in known.failing
         ]
         rate = sum(others) / len(others) if others else 0.0
-        if rate >= 1.0:
-            return False
+        if count == FAILING_MAX or rate >= 1.0:
+            return count == FAILING_MAX
         return count >= ceil(log(CHANCE_OF_BAD_LUCK) / log(max(rate, RATE_MIN)) - 1e-9)
 
     def _community(self, group_id: str) -> _Community:
@@ -419,7 +439,8 @@ class Communities:
 
     def _give_up(self, group_id: str, letter: Reject, now_s: float) -> None:
         known = self._community(group_id)
-        known.given_up, known.given_up_until_s = letter, now_s + GIVEN_UP_S
+        known.given_up_until_s = now_s + GIVEN_UP_S
+        known.given_up = _for_all(letter, ANSWERED_WITHOUT_CALL)
         self._release(known)
         self._list_held()
 
@@ -436,6 +457,11 @@ class Communities:
 
     def _list_held(self) -> None:
         self._held = frozenset(g for g, known in self._known.items() if known.trouble)
+
+
+def _for_all(letter: Reject, why: str) -> Reject:
+    """Return the dead letter for the other records of the community of one."""
+    return replace(letter, message=f"{letter.message}; {why}")
 
 
 def _halt(letter: Reject) -> Halt:

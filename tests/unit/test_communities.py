@@ -145,8 +145,9 @@ def test_probes_of_a_held_community_come_at_growing_pauses() -> None:
     assert all(pause_s >= 0.5 for pause_s in pauses), "at most two calls a second"
 
 
-def test_the_end_of_a_probe_that_nobody_knows_changes_nothing() -> None:
+def test_a_community_that_nobody_knows_changes_nothing() -> None:
     communities = new()
+    communities.open("nobody")
     communities.probe_ended("nobody")
     assert communities.due(1e9) == []
     assert communities.next_due_s(0.0) is None

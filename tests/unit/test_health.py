@@ -184,6 +184,16 @@ def test_an_outage_that_outlasts_the_patience_of_a_backfill_halts_it() -> None:
         assert all(isinstance(over, Halt) for over in at_the_end)
 
 
+def test_an_outage_from_the_start_on_names_the_settings_of_the_address() -> None:
+    health = Health(POLICY)
+    cut = [fail(health, record, 1, code=None) for record in range(OUTAGE_RECORDS)]
+    assert health.breaker.is_outage
+    assert is_over(health, cut[0], 599.0, has_untried=True) is False
+    halt = is_over(health, cut[0], 600.0, has_untried=True)
+    assert isinstance(halt, Halt)
+    assert "app.base_url" in halt.message
+
+
 def test_a_service_waits_for_the_end_of_an_outage() -> None:
     health = Health(POLICY, is_service=True)
     failures = [fail(health, record, 50) for record in range(OUTAGE_RECORDS)]

@@ -102,10 +102,14 @@ class FleetingQueue:
         self.imported = 0
         self.is_drained = False
 
-    async def take(self, count: int) -> list[Delivery]:
+    async def take(self, count: int, *, without: frozenset[str] = frozenset()) -> list[Delivery]:
+        assert not without, "every community of the simulator is well"
         taken = [Delivery(n, topic, History()) for n, topic in islice(self._waiting, count)]
         self.is_drained = len(taken) < count
         return taken
+
+    async def take_of(self, group_id: str, count: int) -> list[Delivery]:
+        raise AssertionError(group_id, count)
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         self.imported += sum(isinstance(outcome, Imported) for outcome in outcomes)

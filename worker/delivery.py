@@ -85,6 +85,8 @@ class _Carried:
     failures: Failures | None = None
     refused: Refusal | None = None
     was_called: bool = False
+    asks_again: bool = False
+    """Whether it is the one record that asks for a community that was given up a minute ago."""
     letter: verdict.Reject | None = None
     """What it was dead-lettered with while it waited for its community."""
 
@@ -285,9 +287,11 @@ class Carrier:
         return not carried.is_probe and carried.topic.group_id in self.health.held
 
     def _may_call(self, carried: _Carried) -> bool:
-        group_id = carried.topic.group_id
-        is_given_up = self.health.communities.is_given_up(group_id, self._clock())
-        return not (is_given_up or self._is_held(carried))
+        """Return whether nothing became known of the community while the record was in line."""
+        if self._is_held(carried):
+            return False
+        communities, group_id = self.health.communities, carried.topic.group_id
+        return carried.asks_again or not communities.is_given_up(group_id, self._clock())
 
     def _end_probe(self, carried: _Carried) -> None:
         if carried.is_probe:
@@ -307,6 +311,9 @@ class Carrier:
             if halt:
                 self.halt(halt)
             return _dead_letter(carried, letter)
+        carried.asks_again = self.health.communities.is_given_up(
+            carried.topic.group_id, self._clock()
+        )
         if not self._is_held(carried):
             return None
         if carried.was_called:

@@ -141,7 +141,7 @@ class Pipeline:
             found_none = room > 0 and not feeding
             if self._is_done(found_none=found_none):
                 return
-            if found_none:
+            if not (self._may_hold_more or feeding):
                 self._judge_what_is_left()
             await self._wait_for_change()
 
@@ -156,13 +156,15 @@ class Pipeline:
             return
         self._held = self._health.held
         taken = await self._queue.take(room, without=self._held)
+        is_probe = False
         if not taken and self._health.breaker.is_stopped_by_rejections and not self.unsettled:
             # Only communities of the streak are left to probe with.
             taken = await self._queue.take(1, without=self._health.communities.held)
+            is_probe = True
         self._taken += len(taken)
         self._traffic.has_untried = not (self._queue.is_drained or self._all_taken())
         for delivery in taken:
-            self._start(delivery)
+            self._start(delivery, is_probe=is_probe)
 
     def _room(self) -> int:
         """Return how many deliveries to take now; 0 while it is not worth a transaction."""
@@ -213,9 +215,12 @@ class Pipeline:
             await self._exhaust(group_id)
         if self._health.breaker.is_outage:
             await self._ask_in_outage()
-        elif not self._health.breaker.is_open:
-            for group_id in communities.due(now_s):
-                await self._probe(group_id)
+            return
+        for group_id in communities.due(now_s):
+            if self._health.breaker.is_open and (self._traffic.waiting or self._traffic.calling):
+                # Whoever is in line finds out when calls may flow again.
+                return
+            await self._probe(group_id)
 
     async def _ask_in_outage(self) -> None:
         """Keep one record in line to probe with, of the community that was asked longest ago."""

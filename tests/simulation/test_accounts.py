@@ -26,25 +26,26 @@ class OneAccountIsBad:
         return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
 
 
-def carry_one_of_each(*accounts: str) -> tuple[MemoryQueue, Carrier]:
-    """Import one record of each account concurrently."""
+def carry_in_order(*accounts: str) -> tuple[MemoryQueue, Carrier]:
+    """Import one record of each account, one call at a time."""
     queue = MemoryQueue()
     for number, account in enumerate(accounts):
         record = {"GroupId": "@TGS#_a", "TopicName": str(number), "From_Account": account}
         queue.put(to_topic(record, RecordRules()))
-    return queue, carry(queue, OneAccountIsBad())
+    return queue, carry(queue, OneAccountIsBad(), slots=1)
 
 
-def test_code_60004_halts_while_no_other_record_succeeds() -> None:
-    queue, carrier = carry_one_of_each("somebody")
+@pytest.mark.parametrize("accounts", [("somebody",), ("other", "somebody")])
+def test_code_60004_halts_while_no_record_succeeds_after_it(accounts: tuple[str, ...]) -> None:
+    queue, carrier = carry_in_order(*accounts)
     assert carrier.halted
     assert carrier.halted.code == 60004
     assert queue.unsettled == 1
 
 
-@pytest.mark.parametrize("accounts", [("somebody", "other"), ("other", "somebody")])
-def test_code_60004_rejects_the_record_when_another_succeeds(accounts: tuple[str, str]) -> None:
-    queue, carrier = carry_one_of_each(*accounts)
+@pytest.mark.parametrize("accounts", [("somebody", "other"), ("other", "somebody", "other")])
+def test_code_60004_rejects_the_record_when_another_succeeds(accounts: tuple[str, ...]) -> None:
+    queue, carrier = carry_in_order(*accounts)
     assert carrier.halted is None
     kinds = [type(queue.outcomes[delivery]) for delivery in sorted(queue.outcomes)]
     expected = {"somebody": DeadLetter, "other": Imported}

@@ -56,6 +56,7 @@ def test_every_rolling_second_uses_the_quota_without_exceeding_it(
         for _ in range(3):
             for _ in range(4 * floor(quota_per_s)):
                 async with limits.slot_and_turn() as turn:
+                    assert turn
                     starts.append(turn.started_s)
                 limits.call_ended(turn.started_s, answered=True)
             await asyncio.sleep(idle_s)
@@ -99,6 +100,7 @@ def test_calls_do_not_burst_after_all_slots_stalled() -> None:
 
         async def call() -> None:
             async with limits.slot_and_turn() as turn:
+                assert turn
                 starts.append(turn.started_s)
                 await asyncio.sleep(max(0.01, 5.0 - turn.started_s))
 

@@ -9,6 +9,7 @@ from worker.rules.breaker import (
     OUTAGE_RECORDS,
     PROBE_PATIENCE_S,
     PROBE_PAUSES_S,
+    REJECTED_PROBE_PAUSE_S,
     SILENCE_AT_FIRST_S,
     SILENCE_MIN_S,
     Breaker,
@@ -195,3 +196,39 @@ def test_failures_during_a_hold_make_it_an_outage() -> None:
     assert breaker.open_for_s(60.0) == 60.0
     breaker.succeeded(60.1, started_s=60.0)
     assert breaker.open_for_s(60.2) == 0.0
+
+
+def test_a_service_that_rejects_all_alike_is_probed_once_a_second_until_an_import() -> None:
+    breaker = Breaker()
+    breaker.stop_for_rejections(10.0)
+    assert breaker.is_stopped_by_rejections
+    assert not breaker.is_outage
+    now_s = 10.0
+    for _ in range(20):
+        wait_s = breaker.wait_s(now_s)
+        assert abs(wait_s - REJECTED_PROBE_PAUSE_S) < 1e-9
+        now_s += wait_s
+        breaker.started(now_s)
+        breaker.ended(now_s, now_s, answered=True)
+        assert not breaker.succeeded(now_s, started_s=now_s, is_import=False)
+        assert breaker.is_stopped_by_rejections
+    breaker.succeeded(now_s, started_s=now_s)
+    assert not breaker.is_open
+
+
+def test_all_that_could_be_asked_failing_is_an_outage() -> None:
+    breaker = Breaker()
+    breaker.fail_for_all(5.0)
+    assert breaker.is_outage
+    assert breaker.open_for_s(6.0) == 1.0
+
+
+def test_the_next_probe_waits_for_as_long_as_the_reply_asks() -> None:
+    breaker = opened()
+    breaker.wait_until(40.0)
+    assert breaker.wait_s(0.0) == 40.0
+    breaker.wait_until(20.0)
+    assert breaker.wait_s(0.0) == 40.0, "the later one stands"
+    closed = Breaker()
+    closed.wait_until(40.0)
+    assert closed.wait_s(0.0) == 0.0, "while calls flow it concerns its own record only"

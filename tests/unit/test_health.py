@@ -104,8 +104,8 @@ def test_a_failure_from_before_an_outage_does_not_condemn_while_it_lasts() -> No
     early = failed(health, 0, early, 1.0, code=10002)
     early = failed(health, 0, early, 2.0, code=10002)
     assert not is_over(health, early, 599.0, has_untried=False)
-    assert not is_over(health, early, 600.0, has_untried=True)
-    assert is_over(health, early, 600.0, has_untried=False), "nobody is left to ask with"
+    for has_untried in (True, False):
+        assert isinstance(is_over(health, early, 600.0, has_untried=has_untried), Halt)
 
 
 def test_many_bad_records_at_the_end_are_no_outage() -> None:
@@ -174,13 +174,42 @@ def test_a_line_that_dies_after_a_call_got_through_ends_in_a_halt_too() -> None:
     assert isinstance(is_over(health, failures, 700.0), Halt)
 
 
-def test_an_outage_may_last_longer_than_the_patience() -> None:
+def test_an_outage_that_outlasts_the_patience_of_a_backfill_halts_it() -> None:
     health = Health(POLICY)
     answer(health)
     failures = [fail(health, record, 50) for record in range(OUTAGE_RECORDS)]
-    assert not any(is_over(health, f, 1e9, has_untried=True) for f in failures)
-    at_the_end = [is_over(health, f, 1e9) for f in failures]
-    assert all(isinstance(over, Halt) for over in at_the_end), "nobody is left to ask with"
+    assert not any(is_over(health, f, 599.0, has_untried=True) for f in failures)
+    for has_untried in (True, False):
+        at_the_end = [is_over(health, f, 600.0, has_untried=has_untried) for f in failures]
+        assert all(isinstance(over, Halt) for over in at_the_end)
+
+
+def test_an_outage_from_the_start_on_names_the_settings_of_the_address() -> None:
+    health = Health(POLICY)
+    cut = [fail(health, record, 1, code=None) for record in range(OUTAGE_RECORDS)]
+    assert health.breaker.is_outage
+    assert is_over(health, cut[0], 599.0, has_untried=True) is False
+    halt = is_over(health, cut[0], 600.0, has_untried=True)
+    assert isinstance(halt, Halt)
+    assert "app.base_url" in halt.message
+
+
+def test_a_service_waits_for_the_end_of_an_outage() -> None:
+    health = Health(POLICY, is_service=True)
+    failures = [fail(health, record, 50) for record in range(OUTAGE_RECORDS)]
+    for has_untried in (True, False):
+        assert not any(is_over(health, f, 1e9, has_untried=has_untried) for f in failures)
+
+
+def test_a_service_judges_its_last_record_when_another_is_answered() -> None:
+    health = Health(POLICY, is_service=True)
+    answer(health)
+    cut = fail(health, 1, 5, code=None, at_s=1.0)
+    assert is_over(health, cut, 1e6, is_coded=False) is False
+    refused = fail(health, 2, 5, at_s=1.0)
+    assert is_over(health, refused, 1e6) is False, "nobody was answered meanwhile"
+    answer(health, 1e6)
+    assert is_over(health, refused, 1e6) is True
 
 
 def test_attempts_made_in_an_outage_too_small_to_be_seen_do_not_count() -> None:
@@ -219,7 +248,10 @@ def test_a_line_that_is_dead_says_nothing_about_a_record() -> None:
         answer(health)
     assert failures is not None
     assert (failures.tries, failures.count) == (50, 0)
-    assert not is_over(health, failures, 1e9, has_untried=False)
+    assert not is_over(health, failures, 599.0, has_untried=False)
+    assert isinstance(is_over(health, failures, 600.0), Halt), "nobody was answered for so long"
+    answer(health, 1000.0)
+    assert not is_over(health, failures, 1001.0, has_untried=False)
 
 
 def test_the_same_rejection_many_times_over_two_communities_halts() -> None:
@@ -304,8 +336,8 @@ def test_the_state_can_be_read_off() -> None:
     answer(health)
     fail(health, 1, 1)
     assert repr(health) == (
-        "<Health <Blame answered=1 outages=0> <RejectionStreak 0 x None> "
-        "<Breaker closed failing=1 in_flight=0>>"
+        "<Health <Blame answered=1 outages=0> <Communities 0 held, 0 given up> "
+        "<RejectionStreak 0 x None> <Breaker closed failing=1 in_flight=0>>"
     )
 
 

@@ -2,18 +2,24 @@
 
 from typing import Any
 
+import pytest
+
 from tests.support.strategies import GROUP
+from worker.rules.communities import REJECTED_IN_A_ROW
 from worker.rules.health import Health
 from worker.rules.outcome import Already, History, Reason
-from worker.rules.reaction import Attempt, Dead, GiveBack, Reaction, TryAgain
+from worker.rules.reaction import Attempt, GiveBack, Reaction, TryAgain
 from worker.rules.retry import RetryPolicy
 from worker.rules.topic.topic import RecordRules, Topic, to_topic
 from worker.rules.verdict import (
+    Compare,
     Halt,
+    HoldCommunity,
     Imported,
     Reject,
     Renew,
     Retry,
+    SetupFault,
     Throttled,
     Verdict,
 )
@@ -40,7 +46,7 @@ def attempt(
         "topic": topic,
         "history": History(attempts=1),
         "failures": before.failures if before else None,
-        "refused_generation": before.refused_generation if before else None,
+        "refused": before.refused if before else None,
         "started_s": at_s - 0.1,
         "ended_s": at_s,
         "answered_at_start": 0,
@@ -72,7 +78,7 @@ def test_a_success_settles_the_record_and_is_remembered() -> None:
 def test_a_rejection_is_an_answer_and_a_dead_letter() -> None:
     health = Health(POLICY)
     reaction = react(health, Reject(Reason.REJECTED, 10010, "no group", "make it"))
-    assert reaction.fate == Dead(Reason.REJECTED, 10010, "no group", "make it")
+    assert reaction.fate == Reject(Reason.REJECTED, 10010, "no group", "make it")
     assert not health.anything_imported
     assert health.blame.answered == 1
 
@@ -91,7 +97,7 @@ def test_a_record_that_alone_fails_is_exhausted() -> None:
     import_another(health)
     for answered in range(1, 3):
         reaction = react(health, FAILED, before=reaction, answered_at_start=answered)
-    assert isinstance(reaction.fate, Dead)
+    assert isinstance(reaction.fate, Reject)
     assert reaction.fate.reason is Reason.EXHAUSTED
     assert reaction.halt is None
 
@@ -102,7 +108,7 @@ def test_a_retry_with_few_tries_ends_as_a_rejection() -> None:
     again = react(health, twice)
     assert again.fate == TryAgain(1)
     dead = react(health, twice, before=again)
-    assert dead.fate == Dead(Reason.REJECTED, 80003, "webhook failed", "the webhook")
+    assert dead.fate == Reject(Reason.REJECTED, 80003, "webhook failed", "the webhook")
 
 
 def test_refusals_of_a_gateway_in_a_row_halt_and_give_the_record_back() -> None:
@@ -162,13 +168,248 @@ def test_a_renewal_that_does_not_help_halts() -> None:
 def test_an_account_refused_beside_a_success_is_dead_lettered() -> None:
     health = Health(POLICY)
     first = react(health, REFUSED, topic=WITH_ACCOUNT)
-    import_another(health)
-    second = react(health, REFUSED, before=first, topic=WITH_ACCOUNT)
-    assert isinstance(second.fate, Dead)
+    assert first.fate == TryAgain(1)
+    import_another(health, at_s=2.0)
+    second = react(health, REFUSED, before=first, topic=WITH_ACCOUNT, at_s=3.0)
+    assert isinstance(second.fate, Reject)
     assert second.fate.code == 60004
+
+
+def test_a_success_that_began_before_the_refusal_proves_no_account_wrong() -> None:
+    health = Health(POLICY)
+    first = react(health, REFUSED, topic=WITH_ACCOUNT)
+    import_another(health, at_s=2.0, started_s=0.95)
+    second = react(health, REFUSED, before=first, topic=WITH_ACCOUNT, at_s=3.0)
+    assert isinstance(second.fate, TryAgain)
+
+
+def test_a_success_with_another_signature_proves_no_account_wrong() -> None:
+    health = Health(POLICY)
+    first = react(health, REFUSED, topic=WITH_ACCOUNT)
+    import_another(health, at_s=2.0, generation=2, current_generation=2)
+    second = react(health, REFUSED, before=first, topic=WITH_ACCOUNT, at_s=3.0)
+    assert isinstance(second.fate, TryAgain)
+
+
+def test_a_blamed_account_proves_nothing_for_the_signature() -> None:
+    """Else the first one blamed after the key was revoked would condemn all others in turn."""
+    health = Health(POLICY)
+    bad = react(health, REFUSED, topic=WITH_ACCOUNT)
+    import_another(health, at_s=2.0)
+    innocent = react(health, REFUSED, topic=WITH_ACCOUNT, record=3, at_s=3.0)
+    blamed = react(health, REFUSED, before=bad, topic=WITH_ACCOUNT, at_s=4.0)
+    assert isinstance(blamed.fate, Reject)
+    again = react(health, REFUSED, before=innocent, topic=WITH_ACCOUNT, record=3, at_s=5.0)
+    assert isinstance(again.fate, TryAgain)
+
+
+def test_some_accounts_refused_beside_answers_put_no_signature_in_doubt() -> None:
+    health = Health(POLICY)
+    for record in range(10, 30):
+        refused = react(health, REFUSED, topic=WITH_ACCOUNT, record=record, at_s=1.0)
+        assert refused.fate == TryAgain(1)
+        assert refused.renew is None
+        import_another(health, at_s=1.0, started_s=0.5)
+
+
+def test_ten_accounts_refused_in_a_row_put_the_signature_in_doubt() -> None:
+    health = Health(POLICY)
+    reactions = [react(health, REFUSED, topic=WITH_ACCOUNT, record=record) for record in range(10)]
+    assert [reaction.renew is not None for reaction in reactions] == [False] * 9 + [True]
 
 
 def test_a_halt_gives_the_record_back() -> None:
     halt = Halt(70009, "wrong key")
     reaction = react(Health(POLICY), halt)
     assert reaction == Reaction(GiveBack(), History(attempts=1), halt=halt)
+
+
+OTHER = to_topic({"GroupId": "@TGS#_other", "TopicName": "a"}, RecordRules())
+THIRD = to_topic({"GroupId": "@TGS#_third", "TopicName": "a"}, RecordRules())
+NO_GROUP = Reject(Reason.REJECTED, 10010, "no group", "make it")
+FULL = HoldCommunity(Reject(Reason.REJECTED, 10037, "full", "buy more"))
+
+
+def test_a_topic_to_be_compared_is_an_answer() -> None:
+    health = Health(POLICY)
+    compare = Compare(10021, "in use")
+    assert react(health, compare) == Reaction(compare, History(attempts=1))
+    assert health.blame.answered == 1
+    assert not health.anything_imported
+
+
+def test_what_a_comparison_shows_counts_for_the_streak() -> None:
+    health = Health(POLICY, same_rejection=2)
+    conflict = Reject(Reason.CONFLICT, 10021, "in use", "choose another")
+    assert health.compared(conflict, attempt()).fate == conflict
+    assert health.compared(Imported(Already.UNPROVEN), attempt()).halt is None
+    assert health.compared(conflict, attempt(topic=OTHER)).halt is None, "it began anew"
+    assert health.compared(conflict, attempt()).halt is not None
+
+
+@pytest.mark.parametrize("code", [10037, 11000])
+def test_a_record_of_a_held_community_goes_back(code: int) -> None:
+    health = Health(POLICY)
+    hold = HoldCommunity(Reject(Reason.REJECTED, code, "held", "a hint"))
+    assert react(health, hold) == Reaction(GiveBack(), History(attempts=1))
+    assert health.held == {GROUP}
+    halted = react(health, hold, topic=OTHER, at_s=2.0)
+    assert halted.halt is not None
+    assert halted.halt.code == code
+
+
+def test_the_probe_of_a_full_community_is_dead_lettered() -> None:
+    health = Health(POLICY)
+    react(health, FULL)
+    import_another(health, topic=OTHER, at_s=2.0)
+    health.communities.probe_started(GROUP, 3.0)
+    assert react(health, FULL, at_s=3.2).fate == FULL.letter
+
+
+def test_no_permission_for_two_communities_halts() -> None:
+    health = Health(POLICY)
+    refused = Reject(Reason.REJECTED, 10007, "no permission", "a hint")
+    assert react(health, refused).fate == refused
+    halted = react(health, refused, topic=OTHER)
+    assert halted.halt is not None
+    assert isinstance(halted.fate, GiveBack)
+
+
+def test_a_missing_community_is_answered_without_a_call() -> None:
+    health = Health(POLICY, same_rejection=REJECTED_IN_A_ROW + 2)
+    assert health.answer_without_call(GROUP, 1.0) is None
+    for record in range(REJECTED_IN_A_ROW):
+        react(health, NO_GROUP, record=record)
+    answer = health.answer_without_call(GROUP, 2.0)
+    assert answer is not None
+    assert answer[0].code == 10010
+    assert answer[1] is None
+    react(health, NO_GROUP, topic=OTHER)
+    answer = health.answer_without_call(GROUP, 2.0)
+    assert answer is not None
+    assert answer[1] is not None, "such records count for halt.same_rejection"
+
+
+def test_a_service_slows_down_for_a_streak_and_an_import_ends_it() -> None:
+    health = Health(POLICY, same_rejection=2, is_service=True)
+    bad = Reject(Reason.REJECTED, 10004, "bad", "a hint")
+    react(health, bad)
+    reaction = react(health, bad, topic=OTHER)
+    assert (reaction.fate, reaction.halt) == (bad, None)
+    assert health.stopped_by_rejections is not None
+    assert health.breaker.is_stopped_by_rejections
+    assert health.held == {GROUP, "@TGS#_other"}
+    react(health, bad, topic=THIRD, at_s=2.0)
+    assert health.breaker.is_stopped_by_rejections
+    import_another(health, topic=THIRD, at_s=3.0)
+    assert not health.breaker.is_open
+    assert health.stopped_by_rejections is None
+    assert not health.held
+
+
+def test_a_service_slows_down_for_answers_without_a_call_too() -> None:
+    health = Health(POLICY, same_rejection=REJECTED_IN_A_ROW + 2, is_service=True)
+    react(health, NO_GROUP, topic=OTHER)
+    for record in range(REJECTED_IN_A_ROW):
+        react(health, NO_GROUP, record=record)
+    answer = health.answer_without_call(GROUP, 2.0)
+    assert answer is not None
+    assert answer[1] is None
+    assert health.stopped_by_rejections is not None
+
+
+def test_records_of_a_community_whose_patience_ended_are_exhausted() -> None:
+    health = Health(POLICY)
+    import_another(health, topic=OTHER)
+    for record in range(10, 12):
+        reaction = react(health, FAILED, record=record)
+        assert isinstance(reaction.fate, TryAgain)
+    assert health.held == {GROUP}
+    import_another(health, topic=OTHER, at_s=2.0)
+    assert health.communities.expired(1000.0) == [GROUP]
+    answer = health.answer_without_call(GROUP, 1000.0)
+    assert answer is not None
+    assert answer[0].reason is Reason.EXHAUSTED
+    assert answer[1] is None
+
+
+def test_the_end_of_an_outage_probes_what_failed_in_it() -> None:
+    health = Health(POLICY)
+    topics = [
+        to_topic({"GroupId": f"@TGS#_g{n}", "TopicName": "a"}, RecordRules()) for n in range(11)
+    ]
+    for number, topic in enumerate(topics):
+        react(health, FAILED, record=number, topic=topic)
+    assert health.communities.is_outage
+    assert health.held == {"@TGS#_g9", "@TGS#_g10"}
+    import_another(health, topic=OTHER, at_s=5.0)
+    assert not health.communities.is_outage
+    assert set(health.communities.due(5.0)) == health.held
+
+
+@pytest.mark.parametrize("code", [60999, 12345])
+def test_ten_unknown_codes_halt_and_dead_letter_nobody(code: int) -> None:
+    health = Health(POLICY)
+    unknown = Retry(
+        code, "unknown", "ask", ambiguous=False, is_unknown=True, no_record_s_fault=False
+    )
+    reactions = [react(health, unknown, record=n, code=code) for n in range(10)]
+    assert [r.halt is not None for r in reactions] == [False] * 9 + [True]
+    assert isinstance(reactions[-1].fate, GiveBack)
+    assert not health.breaker.is_open
+
+
+def test_a_wrong_address_halts_a_backfill_and_no_service() -> None:
+    lost = Retry(
+        None,
+        "no such host",
+        "the network",
+        ambiguous=False,
+        reached=False,
+        setup_fault=SetupFault.ADDRESS,
+    )
+    for is_service in (False, True):
+        health = Health(POLICY, is_service=is_service)
+        react(health, lost, status=None, code=None)
+        last = react(health, lost, status=None, code=None, at_s=30.0)
+        assert (last.halt is None) is is_service
+
+
+def test_retry_after_delays_a_record_up_to_the_patience() -> None:
+    asked = Retry(None, "HTTP 503", "the service", ambiguous=True, wait_s=40.0)
+    fate = react(Health(POLICY), asked, status=503, code=None).fate
+    assert isinstance(fate, TryAgain)
+    assert fate.at_least_s == 40.0
+    for_long = Retry(None, "HTTP 503", "the service", ambiguous=True, wait_s=1e9)
+    fate = react(Health(POLICY), for_long, status=503, code=None).fate
+    assert isinstance(fate, TryAgain)
+    assert fate.at_least_s == POLICY.patience_s
+
+
+def test_retry_after_delays_the_next_probe_of_an_outage() -> None:
+    health = Health(POLICY)
+    health.breaker.fail_for_all(1.0)
+    asked = Retry(None, "HTTP 503", "the service", ambiguous=True, wait_s=40.0)
+    react(health, asked, status=503, code=None, at_s=2.0)
+    assert health.breaker.wait_s(2.0) == 40.0
+
+
+def test_a_refused_signature_that_a_renewal_does_not_mend_pauses_all_then_halts() -> None:
+    health = Health(POLICY)
+    pausing = Renew(60004, "refused", once=True, hint="check the key", pauses_s=(1.0, 2.0))
+    assert react(health, pausing).renew == pausing
+    for at_s in (10.0, 20.0):
+        paused = react(health, pausing, at_s=at_s)
+        assert paused.fate == TryAgain()
+        assert paused.halt is None
+        assert health.breaker.is_open
+    halted = react(health, pausing, at_s=30.0)
+    assert halted.halt is not None
+    assert "check the key" in halted.halt.message
+
+
+def test_only_the_latest_signatures_are_remembered() -> None:
+    health = Health(POLICY)
+    for generation in range(100):
+        import_another(health, generation=generation)
+    assert len(health._succeeded_at_s) <= 4

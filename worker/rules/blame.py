@@ -19,7 +19,8 @@ class Failures:
     `confirmed`: those of `count` after which another record was answered before this one was tried
     again. `answered_before`, `answered_at_last`: proper answers of the whole run when this record
     failed first and last. `by_the_service`: at least one failure carried an error code, so that
-    somebody was there to judge. `since_s`: when the first of them came, in seconds.
+    somebody was there to judge. `was_reached`: at least one call got as far as somebody who could
+    judge it. `since_s`: when the first of them came, in seconds.
     """
 
     epoch: int
@@ -30,6 +31,7 @@ class Failures:
     answered_before: int
     answered_at_last: int
     by_the_service: bool
+    was_reached: bool = False
 
     @property
     def backoff_tries(self) -> int:
@@ -96,6 +98,7 @@ class Blame:
         self._last_failure = ""
         self._breaker = breaker
         self._answered = 0
+        self._answered_last_s = float("-inf")
         self._epoch = 0
         self._first_failed_at_s = float("inf")
 
@@ -111,6 +114,7 @@ class Blame:
         """Count a proper answer: the service did its work for this call."""
         self._epoch += self._breaker.succeeded(now_s, started_s=started_s, is_import=is_import)
         self._answered += 1
+        self._answered_last_s = now_s
 
     def failed(self, call: FailedCall, before: Failures | None) -> Failures:
         """Count a failed call; the failures of an outage that ended are forgiven.
@@ -135,6 +139,7 @@ class Blame:
             confirmed=before.confirmed + (call.answered_at_start > before.answered_at_last),
             answered_at_last=self._answered,
             by_the_service=before.by_the_service or call.code is not None,
+            was_reached=before.was_reached or call.reached,
         )
 
     def _from_now_on(self, now_s: float, *, tries: int) -> Failures:
@@ -168,7 +173,8 @@ class Blame:
         answer comes, others must have been answered after each attempt but the last.
         In an outage nobody is exhausted.
         Where no record is left to compare with, patience decides: a record that failed while others
-        were answered, or that the service itself refuses, is exhausted; else the run halts.
+        were answered, or that the service itself refuses, is exhausted; else the run halts. A
+        service (serve) waits for others to compare with instead.
         A backfill in which nobody was ever answered halts after its patience, whatever waits.
         """
         if self._breaker.is_outage:
@@ -181,10 +187,18 @@ class Blame:
             return halt
         if has_untried or now_s - failures.since_s < self._retry.patience_s:
             return GoOn()
-        if compared or failures.by_the_service:
+        is_refused_alone = failures.by_the_service and not self._has_patience
+        if failures.was_reached and (compared or is_refused_alone):
             return Exhausted()
+        return self._nobody_is_left_to_ask_with(failures, now_s)
+
+    def _nobody_is_left_to_ask_with(self, failures: Failures, now_s: float) -> Judgement:
+        """Halt a backfill; only an answer of late shows that the line of a record is not dead."""
+        unanswered_s = now_s - max(failures.since_s, self._answered_last_s)
+        if self._has_patience or unanswered_s < self._retry.patience_s:
+            return GoOn()
         return self._outage(
-            now_s - failures.since_s,
+            unanswered_s,
             "and no other record is left to ask with: see what the log "
             "says of the attempts, and continue when the service is well",
         )

@@ -8,7 +8,7 @@ was open at that moment says nothing about what came later. Times are seconds of
 """
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import ceil, log
 
@@ -21,6 +21,7 @@ IMPORTED_KEPT_MAX = 10_000
 """Communities remembered as imported into by this process, the latest; the queue knows the rest."""
 FAILING_MIN = 2
 FAILING_MAX = 16
+"""Distinct records in a row: so few may hold a community, so many do, however the others fare."""
 CHANCE_OF_BAD_LUCK = 1e-4
 """So unlikely must a row of failures be, at the rate at which the others fail, to hold."""
 RATE_MIN = 0.01
@@ -31,6 +32,10 @@ PROBE_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 REJECTED_IN_A_ROW = 3
 GIVEN_UP_S = 60.0
 """A community that is given up is asked again after so long."""
+ANSWERED_WITHOUT_CALL = (
+    "answered without a call, for other records of this community were refused alike"
+)
+EXHAUSTED_TOGETHER = "its community failed for as long as retry.patience, while others did not"
 WRONG_COMMUNITIES_HALT = 20
 """So many communities in a row that do not exist: the app or the region is wrong."""
 
@@ -52,9 +57,10 @@ class _Community:
     """What is known of one community in trouble."""
 
     failing: set[int] = field(default_factory=set)
-    failed_first_s: float = 0.0
     trouble: Trouble | None = None
     held_at_s: float = 0.0
+    patience_from_s: float = 0.0
+    compared_from_s: float = 0.0
     letter: Reject | None = None
     next_probe_s: float = 0.0
     probes: int = 0
@@ -97,7 +103,8 @@ class Communities:
     """What the replies so far say about single communities.
 
     `patience_s`: how long a community may fail before the records queued for it are exhausted.
-    `anything_imported`: whether this job ever imported a record.
+    `anything_imported`: whether this job ever imported a record. `is_outage`: communities failed
+    in an outage of all that is not known to be over.
     """
 
     def __init__(self, *, patience_s: float, anything_imported: bool = False) -> None:
@@ -109,8 +116,10 @@ class Communities:
         self._recent: deque[tuple[str, int, bool]] = deque(maxlen=RECENT_MAX)
         self._answered = _Latest()
         self._imported = _Latest()
+        self._failing_since_answer: set[str] = set()
         self._not_there: set[str] = set()
         self._not_permitted: set[str] = set()
+        self.is_outage = False
 
     def __repr__(self) -> str:
         given_up = sum(known.given_up is not None for known in self._known.values())
@@ -141,6 +150,16 @@ class Communities:
         beside = [failed for _, of, failed in self._recent if of != record]
         return sum(beside) / len(beside) if beside else 0.0
 
+    @property
+    def fail_together(self) -> bool:
+        """Whether several communities failed since anybody was answered."""
+        return len(self._failing_since_answer) >= FAILING_MIN
+
+    def is_given_up(self, group_id: str, now_s: float) -> bool:
+        """Return whether the records of a community are answered without a call."""
+        known = self._known.get(group_id)
+        return bool(known and known.given_up and now_s < known.given_up_until_s)
+
     def answer_without_call(self, group_id: str, now_s: float) -> Reject | None:
         """Return the answer for a record of a community that is given up.
 
@@ -159,6 +178,7 @@ class Communities:
     def answered(self, group_id: str, record: int, *, started_s: float) -> None:
         """Learn from a proper answer, whatever it said."""
         self._recent.append((group_id, record, False))
+        self._failing_since_answer.clear()
         self._answered.note(group_id, started_s)
         known = self._known.get(group_id)
         if known is None:
@@ -194,25 +214,33 @@ class Communities:
         failed in a row.
         """
         self._recent.append((group_id, record, True))
+        if len(self._failing_since_answer) < FAILING_MIN:
+            self._failing_since_answer.add(group_id)
         known = self._community(group_id)
         if len(known.failing) < FAILING_MAX:
             known.failing.add(record)
         known.letter = letter
+        if known.compared_from_s == float("inf"):
+            known.compared_from_s = now_s
         if known.trouble is None and self._is_in_trouble(group_id, known):
             self._hold(group_id, Trouble.FAILURES, now_s)
         return len(known.failing)
 
     def failed_in_outage(self, group_id: str, now_s: float) -> None:
         """Let others probe first: this community was asked in the outage of all."""
+        self.is_outage = True
         known = self._community(group_id)
         if known.trouble is None:
             self._hold(group_id, Trouble.FAILURES, now_s)
 
     def outage_ended(self, now_s: float) -> None:
-        """Probe every community that failed in the outage at once."""
+        """Probe every community that failed in the outage at once; patience begins anew."""
+        self.is_outage = False
         for known in self._known.values():
             if known.trouble is Trouble.FAILURES:
-                known.next_probe_s = now_s
+                # What failed in the outage says nothing of what comes after it.
+                known.compared_from_s = float("inf")
+                known.patience_from_s = known.next_probe_s = now_s
                 known.probes = 0
 
     def exceeded(
@@ -314,10 +342,10 @@ class Communities:
     def _expires_at_s(self, group_id: str) -> float:
         """Return when patience with a community ends; never while nobody else is answered."""
         known = self._known[group_id]
-        others_are_answered = self._answered.started_beside_s(group_id) > known.held_at_s
-        if known.trouble is not Trouble.FAILURES or not others_are_answered:
+        is_unconfirmed = self._is_unconfirmed(group_id, known)
+        if self.is_outage or known.trouble is not Trouble.FAILURES or is_unconfirmed:
             return float("inf")
-        return known.held_at_s + self._patience_s
+        return known.patience_from_s + self._patience_s
 
     def probe_started(self, group_id: str, now_s: float) -> None:
         """Remember that a record of a held community asks."""
@@ -347,7 +375,8 @@ class Communities:
         over = [group for group in self._held if self._expires_at_s(group) <= now_s]
         for group in over:
             known = self._known[group]
-            known.given_up, known.given_up_until_s = known.letter, float("inf")
+            known.given_up_until_s = float("inf")
+            known.given_up = known.letter and _for_all(known.letter, EXHAUSTED_TOGETHER)
             self._release(known)
         self._list_held()
         return over
@@ -364,10 +393,13 @@ class Communities:
     def has_unconfirmed(self) -> bool:
         """Whether a community fails of which nobody knows whether others would be answered."""
         return any(
-            known.trouble is Trouble.FAILURES
-            and self._answered.started_beside_s(group) <= known.held_at_s
+            known.trouble is Trouble.FAILURES and self._is_unconfirmed(group, known)
             for group, known in self._known.items()
         )
+
+    def _is_unconfirmed(self, group_id: str, known: _Community) -> bool:
+        """Return whether nobody else was answered in a call that began after it failed."""
+        return self._answered.started_beside_s(group_id) <= known.compared_from_s
 
     def open(self, group_id: str) -> None:
         """Forget the trouble of a community."""
@@ -387,8 +419,8 @@ class Communities:
             if group != group_id or record not in known.failing
         ]
         rate = sum(others) / len(others) if others else 0.0
-        if rate >= 1.0:
-            return False
+        if count == FAILING_MAX or rate >= 1.0:
+            return count == FAILING_MAX
         return count >= ceil(log(CHANCE_OF_BAD_LUCK) / log(max(rate, RATE_MIN)) - 1e-9)
 
     def _community(self, group_id: str) -> _Community:
@@ -405,13 +437,15 @@ class Communities:
 
     def _hold(self, group_id: str, trouble: Trouble, now_s: float) -> None:
         known = self._community(group_id)
-        known.trouble, known.held_at_s = trouble, now_s
+        known.trouble = trouble
+        known.held_at_s = known.patience_from_s = known.compared_from_s = now_s
         known.next_probe_s, known.probes = now_s + PROBE_PAUSES_S[0], 0
         self._list_held()
 
     def _give_up(self, group_id: str, letter: Reject, now_s: float) -> None:
         known = self._community(group_id)
-        known.given_up, known.given_up_until_s = letter, now_s + GIVEN_UP_S
+        known.given_up_until_s = now_s + GIVEN_UP_S
+        known.given_up = _for_all(letter, ANSWERED_WITHOUT_CALL)
         self._release(known)
         self._list_held()
 
@@ -428,6 +462,11 @@ class Communities:
 
     def _list_held(self) -> None:
         self._held = frozenset(g for g, known in self._known.items() if known.trouble)
+
+
+def _for_all(letter: Reject, why: str) -> Reject:
+    """Return the dead letter for the other records of the community of one."""
+    return replace(letter, message=f"{letter.message}; {why}")
 
 
 def _halt(letter: Reject) -> Halt:

@@ -17,6 +17,8 @@ from worker.rules.streaks import GatewayRefusals, RejectionStreak, UnknownCodes
 from worker.rules.verdict import Halt, Reject, Throttled, Verdict
 
 SHOWN_IN_MINUTES_FROM_S = 120
+REFUSED_IN_A_ROW = 10
+"""So many records with accounts refused in a row: the signature, and not their accounts."""
 GENERATIONS_KEPT = 4
 """Signatures of which is remembered when a call with them last succeeded."""
 
@@ -52,7 +54,7 @@ class Health:
         self.stopped_by_rejections: Halt | None = None
         self._succeeded_at_s: dict[int, float] = {}
         self._refused: set[int] = set()
-        self._refused_first_s = 0.0
+        self._answered_last_s = float("-inf")
 
     def __repr__(self) -> str:
         return f"<Health {self.blame!r} {self.communities!r} {self.rejections!r} {self.breaker!r}>"
@@ -125,9 +127,8 @@ class Health:
 
     def _answer(self, attempt: Attempt, *, is_import: bool = False) -> None:
         """Learn from a call for which the service did its work."""
-        was_outage = self.breaker.is_outage
         self.blame.answer(attempt.ended_s, started_s=attempt.started_s, is_import=is_import)
-        if was_outage and not self.breaker.is_outage:
+        if self.communities.is_outage and not self.breaker.is_outage:
             self.communities.outage_ended(attempt.ended_s)
         learn = self.communities.imported if is_import else self.communities.answered
         learn(attempt.topic.group_id, attempt.record, started_s=attempt.started_s)
@@ -143,8 +144,8 @@ class Health:
         proven[generation] = max(proven.get(generation, attempt.started_s), attempt.started_s)
         while len(proven) > GENERATIONS_KEPT:
             del proven[min(proven)]
-        if attempt.started_s > self._refused_first_s:
-            self._refused.clear()
+        self._refused.clear()
+        self._answered_last_s = attempt.ended_s
 
     def _dead(self, letter: Reject, attempt: Attempt) -> Reaction:
         halt = self.rejections.count(letter.code or letter.message, attempt.topic.group_id)
@@ -253,7 +254,7 @@ class Health:
             reached=retry.reached,
             message=f"{retry.message}: {retry.hint}" if retry.code else retry.message,
             no_record_s_fault=retry.no_record_s_fault,
-            counts_for_outage=failing <= FAILING_MIN,
+            counts_for_outage=failing <= FAILING_MIN or self.communities.fail_together,
             failing_beside=self.communities.failing_beside(attempt.record),
         )
 
@@ -301,17 +302,22 @@ class Health:
         attempt = replace(attempt, refused=Refusal(attempt.generation, attempt.ended_s))
         may_be_account = renew.code in ACCOUNT_OR_SIGNATURE and attempt.topic.has_account
         if may_be_account and before and self._others_succeeded_after(before):
+            # This says nothing for the signature, so it is no answer.
             hint = "others succeed with the same signature: check From_Account"
-            return self._rejected(Reject(Reason.REJECTED, renew.code, renew.message, hint), attempt)
-        if not self._refused:
-            self._refused_first_s = attempt.ended_s
-        self._refused.add(attempt.record)
+            return self._dead(Reject(Reason.REJECTED, renew.code, renew.message, hint), attempt)
+        if len(self._refused) < REFUSED_IN_A_ROW:
+            self._refused.add(attempt.record)
         if attempt.generation != attempt.current_generation:
             return _at_once(attempt)
-        if may_be_account and before is None and len(self._refused) == 1:
+        if may_be_account and not self._is_signature_in_doubt(before):
             # Perhaps only this account is bad: what others get meanwhile shows it.
             return Reaction(TryAgain(1), attempt.history, attempt.failures, attempt.refused)
         return self._renew_or_pause(renew, attempt)
+
+    def _is_signature_in_doubt(self, before: Refusal | None) -> bool:
+        """Return whether many records in a row, or one again, were refused and nobody answered."""
+        is_refused_again = before is not None and before.at_s >= self._answered_last_s
+        return is_refused_again or len(self._refused) >= REFUSED_IN_A_ROW
 
     def _renew_or_pause(self, renew: verdict.Renew, attempt: Attempt) -> Reaction:
         halt = self.renewals.renew(renew.code, renew.message, attempt.ended_s, once=renew.once)

@@ -10,7 +10,7 @@ import random
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -98,9 +98,8 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = functools.partial[ResponseHandler](
-            _Connection, loop=asyncio.get_running_loop()
-        )
+        factory = functools.partial(_Connection, loop=asyncio.get_running_loop())
+        self._factory = cast("functools.partial[ResponseHandler]", factory)
 
 
 def is_interim(status: int) -> bool:

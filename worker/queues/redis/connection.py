@@ -21,7 +21,8 @@ ARGUMENTS_BYTES = 8 << 20
 ARGUMENTS_MAX = 500
 """Bounds of one call of a script: Redis takes at most 512 MB, and does nothing else meanwhile."""
 SCRIPTS = (
-    "put", "take_new", "take_own", "take_over", "register", "settle", "extend", "lose", "requeue", "tidy",
+    "put", "take_new", "take_own", "take_over", "register", "settle", "extend", "lose", "requeue",
+    "tidy",
 )  # fmt: skip
 REDIS_IS_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 

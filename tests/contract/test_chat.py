@@ -354,6 +354,14 @@ async def test_endless_interim_answers_end_as_a_failed_ambiguous_reply(
     assert caplog.records == []
 
 
+async def test_answers_that_nobody_asked_for_are_not_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    replies = await ask(answering(response(OK_BODY) * 1000), times=3)
+    assert [reply.code for reply in replies] == [0, 0, 0]
+    assert caplog.records == []
+
+
 async def test_a_server_that_speaks_no_tls_is_named_by_its_reason() -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)

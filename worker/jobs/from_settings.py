@@ -78,7 +78,7 @@ def credentials(settings: Settings) -> Credentials:
         if key is None:
             return GivenCredentials(given_usersig(app))
     except SettingsError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(*error.args) from None
     return SigningCredentials(
         app.sdk_app_id or 0,
         app.admin,

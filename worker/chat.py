@@ -10,9 +10,14 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
+<<<<<<< HEAD
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
+=======
+from dataclasses import dataclass
+from typing import Any, Self, cast
+>>>>>>> 99c01834d0f11b6c9f28460b847423a008fa5dd9
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -68,7 +73,7 @@ class InterimAnswersError(aiohttp.ClientError):
 
 
 class _Connection(ResponseHandler):
-    """A connection that keeps no interim answers, and ends a call that gets too many of them.
+    """A connection that keeps no interim answers, and is cut when it gets too many answers.
 
     aiohttp queues each of them without a bound. An endless stream filled the memory, and kept the
     event loop from handling timeouts and signals.
@@ -85,11 +90,13 @@ class _Connection(ResponseHandler):
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Queue an answer for the call that waits for it."""
-        if not is_interim(data[0].code):
+        if is_interim(data[0].code):
+            self._interim_answers += 1
+        else:
             super().feed_data(data, size)
-            return
-        self._interim_answers += 1
-        if self._interim_answers > INTERIM_ANSWERS_MAX and self.exception() is None:
+        # Answers that nobody asked for are queued, too, also while the connection is idle.
+        is_flooded = self._interim_answers + len(self._buffer) > INTERIM_ANSWERS_MAX
+        if is_flooded and self.exception() is None:
             self.set_exception(InterimAnswersError())
             if self.transport is not None:
                 self.transport.abort()
@@ -100,9 +107,8 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = functools.partial[ResponseHandler](
-            _Connection, loop=asyncio.get_running_loop()
-        )
+        factory = functools.partial(_Connection, loop=asyncio.get_running_loop())
+        self._factory = cast("functools.partial[ResponseHandler]", factory)
 
 
 def is_interim(status: int) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Literal
@@ -59,15 +60,23 @@ class _Libraries(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        cause = {"error": f"{type(error).__name__}: {error}"} if error else {}
+        log = logger().error if record.levelno >= logging.ERROR else logger().warning
         with suppress(Exception):  # a record whose arguments do not fit its message
-            logger().warning(
+            log(
                 "a library reports a failure",
                 library=record.name,
                 message=record.getMessage().partition("\n")[0],
-                **cause,
+                **_cause(record.exc_info[1] if record.exc_info else None),
             )
+
+
+def _cause(error: BaseException | None) -> dict[str, str]:
+    """Return an error and the place where it was raised, for a log line."""
+    if error is None:
+        return {}
+    frames = traceback.extract_tb(error.__traceback__)
+    where = {"at": f"{frames[-1].filename}:{frames[-1].lineno}"} if frames else {}
+    return {"error": f"{type(error).__name__}: {error}", **where}
 
 
 class _Lines:

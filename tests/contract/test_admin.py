@@ -1,14 +1,17 @@
 """The admin endpoint on a real socket: what monitors, probes and people receive."""
 
 import asyncio
+import gc
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import aiohttp
 import pytest
 
+from worker.monitoring import admin
 from worker.monitoring.admin import CONNECTIONS_MAX, AdminError, AdminServer, Status
 from worker.monitoring.metrics import CONTENT_TYPE, Gauges, Metrics
 from worker.redaction import keep_secret
@@ -105,14 +108,18 @@ async def test_a_service_that_is_not_ready_gives_its_reason(reason: str) -> None
     assert f"<h1>topic-import: not ready</h1>\n<p>{reason}</p>" in page.text
 
 
-async def test_readiness_is_asked_each_time_and_fits_one_line() -> None:
+async def test_readiness_is_read_each_time_and_fits_one_line() -> None:
     reasons = iter(["halted:\n  look\r\nhere", "", "draining"])
 
     def status() -> Status:
         return Status(ready=False, reason=next(reasons), facts={})
 
     answers = await get("/readyz", "/readyz", "/readyz", status=status)
-    assert [answer.text for answer in answers] == ["halted: look here", "not ready", "draining"]
+    assert [answer.text for answer in answers] == [
+        r"halted:\n  look\r\nhere",
+        "not ready",
+        "draining",
+    ]
 
 
 async def test_the_metrics_have_the_prometheus_content_type() -> None:
@@ -281,23 +288,101 @@ async def test_a_password_in_the_address_is_not_repeated() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-async def test_connections_beyond_the_bound_are_cut_and_the_others_served() -> None:
-    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[AdminServer], Awaitable[Connection]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Return a function that opens connections, which are closed after the test."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connect(server: AdminServer) -> Connection:
         port = int(server.url.rpartition(":")[2])
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS_MAX)]
-        await asyncio.sleep(0.1)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            cut = await reader.read()
-        except ConnectionError:
-            cut = b""
+        writers.append(writer)
+        return reader, writer
+
+    yield connect
+    for writer in writers:
         writer.close()
-        held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        served = await held[0][0].read()
-        for _, kept in held:
-            kept.close()
-    assert cut == b""
-    assert served.endswith(b"\r\n\r\nok")
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def alive(connection: Connection) -> bool:
+    """Return whether `/healthz` answers on a connection."""
+    reader, writer = connection
+    try:
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        return (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200")
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return False
+
+
+async def test_half_open_connections_do_not_keep_healthz_from_answering(
+    connect: Connect, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+        half_open = [await connect(server) for _ in range(2 * CONNECTIONS_MAX)]
+        for _, writer in half_open:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        assert [await alive(await connect(server)) for _ in range(3)] == [True] * 3
+    assert "".join(capfd.readouterr()) == ""
+
+
+async def test_the_connection_that_was_idle_for_longest_makes_room(connect: Connect) -> None:
+    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+        first, second = await connect(server), await connect(server)
+        assert await alive(second)
+        assert await alive(first)
+        others = [await connect(server) for _ in range(CONNECTIONS_MAX - 1)]
+        assert await alive(others[-1])
+        assert not await alive(second)
+        assert await alive(first)
+
+
+async def test_a_burst_of_connections_is_cut_without_a_traceback(
+    connect: Connect, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+        await asyncio.gather(*(connect(server) for _ in range(3 * CONNECTIONS_MAX)))
+        assert await alive(await connect(server))
+    gc.collect()  # asyncio reports the exception of a task when the task is collected
+    assert "".join(capfd.readouterr()) == ""
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /healthz HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_request_that_does_not_arrive_in_time_is_cut(
+    beginning: bytes, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "REQUEST_S", 0.05)
+    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+        reader, writer = await connect(server)
+        writer.write(beginning)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+async def test_a_second_request_has_the_same_time_to_arrive(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "REQUEST_S", 0.05)
+    async with AdminServer("127.0.0.1:0", lambda: READY, some_metrics()) as server:
+        reader, writer = connection = await connect(server)
+        assert await alive(connection)
+        writer.write(b"GET /healthz HT")
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+async def test_controls_of_a_terminal_are_shown_as_escapes() -> None:
+    hostile = "bad \x1b[2J\u202evalue\u2028forged"
+    status = Status(ready=False, reason=hostile, facts={"state": hostile})
+    ready, page = await get("/readyz", "/", status=lambda: status)
+    shown = r"bad \x1b[2J\u202evalue\u2028forged"
+    assert ready.text == shown
+    assert page.text.count(shown) == 2
 
 
 async def test_closing_ignores_idle_connections_and_frees_the_address() -> None:

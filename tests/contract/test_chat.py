@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from worker.chat import (
+    INTERIM_ANSWERS_MAX,
     TOPICS_BYTES_MAX,
     Endpoint,
     ImportTopicClient,
@@ -16,7 +17,7 @@ from worker.chat import (
     read_reply,
 )
 from worker.rules.comparison import TopicsReply
-from worker.rules.usersig import Signature
+from worker.rules.usersig import Signature, sign
 from worker.rules.verdict import Reply
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -329,3 +330,55 @@ def test_proxies_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert proxy_from_environment("https://inside.example") is None
     assert proxy_from_environment("https://127.0.0.1:8080") is None
     assert proxy_from_environment("http://x.example") is None
+
+
+async def test_interim_answers_before_the_answer_are_passed_over() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n" + b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    replies = await ask(answering(interim + response(OK_BODY)), times=INTERIM_ANSWERS_MAX)
+    assert {reply.code for reply in replies} == {0}
+
+
+async def test_endless_interim_answers_end_as_a_failed_ambiguous_reply(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request_of(reader)
+        while True:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+            await writer.drain()
+
+    first, second = await ask(handler, times=2, total_timeout_s=60.0)
+    assert first == second
+    assert "interim answers" in (first.failure or "")
+    assert first.may_have_taken_effect
+    assert caplog.records == []
+
+
+async def test_answers_that_nobody_asked_for_are_not_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    replies = await ask(answering(response(OK_BODY) * 1000), times=3)
+    assert [reply.code for reply in replies] == [0, 0, 0]
+    assert caplog.records == []
+
+
+async def test_a_server_that_speaks_no_tls_is_named_by_its_reason() -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(response(OK_BODY))
+        writer.close()
+
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    endpoint = Endpoint(f"https://127.0.0.1:{port}", "v4/x/y", 1400000000, "admin")
+    async with ImportTopicClient(endpoint) as client:
+        reply = await client.import_topic(b"{}", SIGNATURE)
+    server.close()
+    assert reply == Reply(failure="TLS failed: wrong version number")
+
+
+async def test_an_echoed_signature_is_redacted_whoever_made_it() -> None:
+    usersig = sign(1400000000, "administrator", "5" * 64, issued_s=1, life_s=86400)
+    body = orjson.dumps({"ErrorCode": 70003, "ErrorInfo": f"bad {usersig}, cut {usersig[:60]}"})
+    reply = await one_reply(answering(response(body)))
+    assert reply.info == "bad [redacted], cut [redacted]"

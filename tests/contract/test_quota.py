@@ -234,6 +234,7 @@ async def test_without_redis_a_process_uses_its_share_or_waits(doomed_server: Re
         await until(lambda: all(len(user.shared_s) >= 20 for user in users))
         doomed_server.kill()
         await until(lambda: not any(user.quota.is_reachable for user in users))
+        assert [user.quota.gives_turns for user in users] == [True, False]
         before = [len(user.shared_s) for user in users]
         await until(lambda: len(careful.own_s) >= 60)
         check_the_outage(careful, patient, before)
@@ -271,6 +272,7 @@ async def test_a_hanging_redis_counts_as_unreachable(doomed_server: RedisServer)
         doomed_server._process.send_signal(signal.SIGSTOP)
         assert await quota.acquire() >= turn + 1.0
         assert not quota.is_reachable
+        assert quota.gives_turns, "the fallback serves, so a service is ready"
         doomed_server._process.send_signal(signal.SIGCONT)
         await until(lambda: quota.is_reachable)
 

@@ -1,12 +1,22 @@
 """What producers may write into the Redis stream, and what becomes of their mistakes."""
 
+import asyncio
+
 import orjson
 import pytest
 
 from tests.support.engines import open_redis
 from tests.support.queues import DEAD, imported
 from tests.support.redis_server import RedisServer
-from tests.support.redis_streams import Streams, opened, own_id, rejected, topic
+from tests.support.redis_streams import (
+    PATIENCE_S,
+    SHORT_LEASE_S,
+    Streams,
+    opened,
+    own_id,
+    rejected,
+    topic,
+)
 from tests.support.strategies import GROUP
 from worker.rules.outcome import History
 
@@ -138,3 +148,58 @@ async def test_a_record_on_several_lines_becomes_one_result_line(
     for line in streams.raw_lines("dead"):
         assert "\n" not in line
         assert "\r" not in line
+
+
+LONG_BYTES = 2_000_000
+
+
+async def test_a_record_beyond_the_bound_is_never_loaded(
+    server: RedisServer, streams: Streams
+) -> None:
+    longs = [b'{"TopicName": "%d' % n + b"x" * LONG_BYTES for n in range(4)]
+    for content in longs:
+        streams.add(content, other=b"y" * LONG_BYTES)
+    streams.add(topic(1), other=b"y" * LONG_BYTES)
+    sent_before = streams.sent_bytes()
+    async with opened(server, "one") as queue:
+        (taken,) = await queue.take(10)
+        assert streams.sent_bytes() - sent_before < LONG_BYTES
+        assert taken.topic.group_id == GROUP
+        letters = await queue.dead_letters()
+        assert (await queue.counts()).by_reason == {"invalid": 4}
+    for letter, content in zip(letters, longs, strict=True):
+        assert f"{len(content)} bytes, too long" in letter["message"]
+        assert letter["raw"].encode() == content[: len(letter["raw"])]
+    assert streams.whole_records() == longs
+
+
+async def test_an_entry_without_a_record_beyond_the_bound_is_never_loaded(
+    server: RedisServer, streams: Streams
+) -> None:
+    streams.add_fields({"data": b"x" * LONG_BYTES, "more": b"y" * LONG_BYTES})
+    sent_before = streams.sent_bytes()
+    async with opened(server, "one") as queue:
+        assert await queue.take(10) == []
+        assert streams.sent_bytes() - sent_before < LONG_BYTES
+        (letter,) = await queue.dead_letters()
+    assert "no field record, and 4000008 bytes" in letter["message"]
+    (whole,) = streams.whole_records()
+    fields = orjson.loads(whole)
+    assert fields == ["data", "x" * LONG_BYTES, "more", "y" * LONG_BYTES]
+
+
+async def test_a_long_record_is_not_loaded_after_a_restart_or_a_takeover(
+    server: RedisServer, streams: Streams
+) -> None:
+    for number in range(2):
+        streams.add(b"x" * LONG_BYTES + b"%d" % number)
+    streams.deliver_to("one", 1)
+    streams.deliver_to("silent", 1)
+    sent_before = streams.sent_bytes()
+    async with opened(server, "one", lease_s=SHORT_LEASE_S) as queue:
+        async with asyncio.timeout(PATIENCE_S):
+            while (await queue.counts()).dead < 2:
+                assert await queue.take(10) == []
+                await asyncio.sleep(SHORT_LEASE_S / 10)
+    assert streams.sent_bytes() - sent_before < LONG_BYTES
+    assert [len(whole) for whole in streams.whole_records()] == [LONG_BYTES + 1] * 2

@@ -76,9 +76,6 @@ def test_replay_requeues_the_selected_dead_letters(
     [
         (["enqueue", "topics.jsonl"], {"APP__SDK_APP_ID": ""}, "app.sdk_app_id is not set"),
         (["enqueue", "none.jsonl"], {}, "none.jsonl"),
-        (["enqueue", "topics.jsonl"], {"QUEUE__URL": "redis://127.0.0.1:9"}, "queue.url: Redis"),
-        (["status"], {"QUEUE__URL": "redis://127.0.0.1:9"}, "queue.url: Redis"),
-        (["replay"], {"QUEUE__URL": "redis://127.0.0.1:9"}, "queue.url: Redis"),
         (["replay"], {}, "there is no job"),
         (["serve"], {"ADMIN__LISTEN": "nowhere"}, "admin.listen"),
         (["enqueue", "topics.jsonl"], {"ADMIN__LISTEN": "nowhere:99999"}, "ADMIN__LISTEN: admin"),
@@ -93,6 +90,20 @@ def test_a_usage_mistake_prints_one_sentence_and_exits_with_2(
     done = offline_job.run(*words, **({"APP__BASE_URL": "http://127.0.0.1:9"} | given))
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["enqueue", "topics.jsonl"], ["status"], ["replay"]])
+def test_a_queue_that_cannot_be_used_exits_with_3(offline_job: Job, words: list[str]) -> None:
+    offline_job.write(records(1))
+    done = offline_job.run(*words, QUEUE__URL="redis://127.0.0.1:9")
+    assert done.returncode == 3
+    assert done.stderr.decode().startswith("topic-import: queue.url: Redis: ")
+    offline_job.out.mkdir(exist_ok=True)
+    (offline_job.out / "queue.sqlite3").write_bytes(b"my precious notes" * 100)
+    done = offline_job.run(*words)
+    assert done.returncode == 3
+    assert b"It is damaged, or no queue at all" in done.stderr
     assert b"Traceback" not in done.stderr
 
 

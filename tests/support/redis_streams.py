@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import chain
 from typing import Any
 
@@ -27,11 +27,19 @@ class Streams:
 
     def __init__(self, server: RedisServer) -> None:
         self._client: Any = redis.Redis(port=server.port, decode_responses=True)
+<<<<<<< HEAD
         self._raw: Any = redis.Redis(port=server.port)
 
     def close(self) -> None:
         self._client.close()
         self._raw.close()
+=======
+        self._bytes_client: Any = redis.Redis(port=server.port)
+
+    def close(self) -> None:
+        self._client.close()
+        self._bytes_client.close()
+>>>>>>> 99c01834d0f11b6c9f28460b847423a008fa5dd9
 
     def add(self, record: Any, **fields: str | bytes) -> str:
         """Add an entry as a producer does. Returns its ID."""
@@ -68,6 +76,21 @@ class Streams:
 
     def raw_lines(self, kind: str) -> list[str]:
         return [fields["line"] for _, fields in self._client.xrange(f"topics:{kind}")]
+
+    def whole_records(self) -> list[bytes]:
+        """Return the whole records that stand beside the lines of dead letters."""
+        found = self._bytes_client.xrange("topics:dead")
+        return [fields[b"record"] for _, fields in found]
+
+    def sent_bytes(self) -> int:
+        """Return how many bytes the server has sent to all its clients."""
+        return int(self._client.info("stats")["total_net_output_bytes"])
+
+    def deliver_to(self, consumer: str, count: int) -> None:
+        """Deliver new entries to a consumer that never says what became of them."""
+        with suppress(redis.ResponseError):
+            self._client.xgroup_create("topics", "importers", "0")
+        self._client.xreadgroup("importers", consumer, {"topics": ">"}, count=count)
 
     def make_consumer(self, name: str) -> None:
         self._client.xgroup_createconsumer("topics", "importers", name)

@@ -10,6 +10,7 @@ import pytest
 from worker.settings.advice import app_problems, unwise
 from worker.settings.loading import load
 from worker.settings.model import Settings, SettingsError, setting_names
+from worker.settings.secret_key import given_usersig, secret_key
 
 REFERENCE = Path("config/worker.toml")
 UNSET = re.compile(r"^# (?P<name>\w+) = ", re.MULTILINE)
@@ -159,3 +160,29 @@ def test_unwise_values_cause_warnings() -> None:
     assert len(list(unwise(load(environment={}, options=options)))) == 4
     assert len(list(unwise(load(environment={}, options={"rate": {"calls_per_second": 0}})))) == 1
     assert not list(unwise(Settings()))
+
+
+@pytest.mark.parametrize(
+    ("key", "trouble"),
+    [("hunter2", "it has 7 characters"), ("your secret key of the app goes here", "white space")],
+)
+def test_a_placeholder_is_refused_as_key_and_not_repeated(
+    tmp_path: Path, key: str, trouble: str
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{key}\n")
+    for setting in ({"secret_key": key}, {"secret_key_file": str(file)}):
+        with pytest.raises(SettingsError, match=f"{trouble}.*placeholder, not a key") as caught:
+            secret_key(load(environment={}, options={"app": setting}).app)
+        assert key not in str(caught.value)
+    app = load(environment={}, options={"app": {"usersig": key}}).app
+    with pytest.raises(SettingsError, match=f"app.usersig: .*{trouble}.*placeholder"):
+        given_usersig(app)
+
+
+def test_a_base_url_of_the_command_line_is_blamed_on_its_option() -> None:
+    environment = {"TOPIC_IMPORT_APP__ADMIN": "me", "TOPIC_IMPORT_APP__SDK_APP_ID": "1400000000"}
+    for url in ("http://far.example", "console"):
+        with pytest.raises(SettingsError) as caught:
+            load(environment=environment, options={"app": {"base_url": url}})
+        assert str(caught.value).startswith("--base-url: app.base_url: ")

@@ -20,7 +20,7 @@ from worker.rules.topic.topic import RecordRules
 from worker.settings.addresses import is_proxy_url
 from worker.settings.advice import app_problems
 from worker.settings.model import Settings, SettingsError, base_url
-from worker.settings.secret_key import secret_key
+from worker.settings.secret_key import given_usersig, secret_key
 
 NO_REDIS = "Redis needs the extra: pip install 'topic-import-worker[redis]'"
 WAITING_MAX = 100
@@ -75,11 +75,10 @@ def credentials(settings: Settings) -> Credentials:
         raise UsageError(*problems)
     try:
         key = secret_key(app)
+        if key is None:
+            return GivenCredentials(given_usersig(app))
     except SettingsError as error:
-        raise UsageError(str(error)) from None
-    if key is None:
-        assert app.usersig is not None  # noqa: S101 - app_problems found no problem
-        return GivenCredentials(app.usersig.get_secret_value())
+        raise UsageError(*error.args) from None
     return SigningCredentials(
         app.sdk_app_id or 0,
         app.admin,

@@ -11,6 +11,7 @@ from worker.jobs.importing import Importer
 from worker.jobs.opening import choose_engine
 from worker.jobs.running import Run, prepare
 from worker.jobs.service_state import ServiceState
+from worker.jobs.signals import StopRequest
 from worker.limits import Quota
 from worker.logs import logger
 from worker.monitoring.admin import AdminError, AdminServer
@@ -40,21 +41,22 @@ async def serve(settings: Settings, options: Options) -> Exit:
     """
     engine = choose_engine(settings, options.out)
     service = _Service(settings, options, engine)
-    prepare(settings, options.out)
-    try:
-        async with AdminServer(
-            settings.admin.listen, service.state.status, service.state.metrics
-        ) as admin:
-            log.info(
-                "serving",
-                admin=admin.url,
-                app=settings.app.sdk_app_id,
-                service=base_url(settings.app),
-                out=str(options.out),
-            )
-            return await service.run()
-    except AdminError as error:
-        raise UsageError(str(error)) from None
+    with service.stopping.at_signals() as request:
+        prepare(settings, options.out)
+        try:
+            async with AdminServer(
+                settings.admin.listen, service.state.status, service.state.metrics
+            ) as admin:
+                log.info(
+                    "serving",
+                    admin=admin.url,
+                    app=settings.app.sdk_app_id,
+                    service=base_url(settings.app),
+                    out=str(options.out),
+                )
+                return await service.run(request)
+        except AdminError as error:
+            raise UsageError(str(error)) from None
 
 
 class _Service:
@@ -64,6 +66,7 @@ class _Service:
         self._settings = settings
         self._engine = engine
         self._run = Run(settings, options.out)
+        self.stopping = self._run.stopping
         self.state = ServiceState(
             self._run,
             from_settings.credentials(settings),
@@ -81,13 +84,9 @@ class _Service:
         self._failed_at_s = float("-inf")
         self._pauses_s = pauses_s()
 
-    async def run(self) -> Exit:
+    async def run(self, request: StopRequest) -> Exit:
         """Import until a stop, through halts and troubles of the queue; then report."""
-        stopping = self._run.stopping
-        with (
-            stopping.at_signals() as request,
-            stopping.of_work(drain=lambda: None, abandon=self._give_up),
-        ):
+        with self.stopping.of_work(drain=lambda: None, abandon=self._give_up):
             async with open_quota(self._settings, closed_for_s=QUOTA_WINDOW_S) as quota:
                 self.state.quota = quota
                 while not self.state.is_done:
@@ -110,10 +109,10 @@ class _Service:
             raise
         except QueueAwayError as error:
             self._note_queue_away(str(error))
-            await self._run.stopping.pause(AWAY_PAUSE_S)
+            await self.stopping.pause(AWAY_PAUSE_S)
         except (QueueError, OSError) as error:
             self._note_storage_failure(str(error))
-            await self._run.stopping.pause(self._next_pause_s())
+            await self.stopping.pause(self._next_pause_s())
         finally:
             self.state.queue = self._give_up_queue = None
 
@@ -130,7 +129,7 @@ class _Service:
         self.state.queue_away = reason.removeprefix("queue.url: ")
 
     def _note_storage_failure(self, reason: str) -> None:
-        if self._run.stopping.requested.is_set():
+        if self.stopping.requested.is_set():
             log.error(
                 "not all outcomes could be stored: start again with the same --out; calls that "
                 "may have taken effect are checked then",

@@ -73,7 +73,7 @@ def _rules(settings: Settings, options: Options) -> Rules:
     try:
         key = secret_key(app)
     except SettingsError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(*error.args) from None
     return Rules(
         sdk_app_id=app.sdk_app_id or DEMO_APP,
         admin=app.admin,

@@ -136,11 +136,6 @@ class Communities:
         """Return whether the records of a community wait."""
         return group_id in self._held
 
-    def is_given_up(self, group_id: str, now_s: float) -> bool:
-        """Return whether the records of a community are answered without a call now."""
-        known = self._known.get(group_id)
-        return known is not None and known.given_up is not None and now_s < known.given_up_until_s
-
     def troubles(self) -> dict[str, Trouble]:
         """Return the held communities and why each is held."""
         return {group: known.trouble for group, known in self._known.items() if known.trouble}

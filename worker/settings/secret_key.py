@@ -1,9 +1,9 @@
-"""The app's secret key, from its setting or its file."""
+"""The app's secret key, from its setting or its file, or a signature made with it."""
 
 from worker.settings.model import App, SettingsError
 
-KEY_CHARACTERS_MIN = 32
-"""The console shows 64 hex digits. Logs are redacted of the key; a short one could be a word."""
+SECRET_CHARACTERS_MIN = 32
+"""A key has 64, a signature more. Logs are redacted of both; a short one could be a word."""
 
 
 def secret_key(app: App) -> str | None:
@@ -26,15 +26,30 @@ def secret_key(app: App) -> str | None:
     return _checked(key, name)
 
 
+def given_usersig(app: App) -> str:
+    """Return `app.usersig`, which must be set. Raises SettingsError for what is no signature."""
+    assert app.usersig is not None  # noqa: S101 - the caller asks only where there is no key
+    usersig = app.usersig.get_secret_value()
+    if trouble := _placeholder(usersig):
+        raise SettingsError(
+            f"app.usersig: {trouble}, so it is a placeholder, not a signature: make one in the "
+            "console, or set the key"
+        )
+    return usersig
+
+
 def _checked(key: str, name: str) -> str:
     """Return the key. Raises SettingsError, which repeats nothing of it, for a placeholder."""
-    if len(key) < KEY_CHARACTERS_MIN:
-        trouble = f"it has {len(key)} characters"
-    elif any(character.isspace() for character in key):
-        trouble = "there is white space in it"
-    else:
-        return key
-    raise SettingsError(
-        f"{name}: {trouble}, so it is a placeholder, not a key: copy the app's key from the "
-        "console, 64 hex digits"
-    )
+    if trouble := _placeholder(key):
+        raise SettingsError(
+            f"{name}: {trouble}, so it is a placeholder, not a key: copy the app's key from the "
+            "console, 64 hex digits"
+        )
+    return key
+
+
+def _placeholder(secret: str) -> str | None:
+    """Return why this text cannot be a secret, None if it may be one."""
+    if len(secret) < SECRET_CHARACTERS_MIN:
+        return f"it has {len(secret)} characters"
+    return "there is white space in it" if any(map(str.isspace, secret)) else None

@@ -10,14 +10,9 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
-<<<<<<< HEAD
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Any, Self
-=======
-from dataclasses import dataclass
 from typing import Any, Self, cast
->>>>>>> 99c01834d0f11b6c9f28460b847423a008fa5dd9
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 

@@ -10,19 +10,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-<<<<<<< HEAD
 from tests.support.queues import DEAD, imported, read_record
-from worker.queues.contract import JobIdentity, JobMismatchError, QueueError, QueueTakenError
-from worker.queues.directory_lock import taker_of
-from worker.queues.sqlite import communities, deliveries, reading
-from worker.queues.sqlite.file import QueueFile
-=======
-from tests.support.queues import DEAD, read_record
 from worker.job_directory import QUEUE_NAME
 from worker.queues.contract import JobIdentity, JobMismatchError, QueueError, QueueTakenError
 from worker.queues.directory_lock import LOCK_NAME, DirectoryLock, taker_of
-from worker.queues.sqlite import file
->>>>>>> 99c01834d0f11b6c9f28460b847423a008fa5dd9
+from worker.queues.sqlite import communities, deliveries, reading
+from worker.queues.sqlite import file as queue_file
+from worker.queues.sqlite.file import QueueFile
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.queues.sqlite.schema import SCHEMA
 from worker.queues.sqlite.store import SqliteStore
@@ -153,7 +147,6 @@ def test_a_leftover_journal_hides_no_records(tmp_path: Path) -> None:
     looking.close()
 
 
-<<<<<<< HEAD
 A, B = "@TGS#_a", "@TGS#_b"
 WITHOUT_A = frozenset({A})
 
@@ -271,12 +264,13 @@ async def test_an_import_into_a_community_is_remembered_by_the_job(directory: Pa
     queue = SqliteQueue(directory)
     assert [d.was_imported_into for d in await queue.take(9)] == [True, False]
     queue.close()
-=======
+
+
 def test_a_queue_that_another_process_keeps_locked_is_named(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SqliteStore(directory / QUEUE_NAME).close()
-    monkeypatch.setattr(file, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(queue_file, "BUSY_TIMEOUT_S", 0.01)
     other = sqlite3.connect(directory / QUEUE_NAME, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     store = SqliteStore(directory / QUEUE_NAME)
@@ -304,4 +298,3 @@ def test_a_directory_without_locks_is_refused_at_once(
         with pytest.raises(QueueError, match="files cannot be locked there") as caught:
             use(directory)
         assert not isinstance(caught.value, QueueTakenError)
->>>>>>> 99c01834d0f11b6c9f28460b847423a008fa5dd9

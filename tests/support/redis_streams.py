@@ -27,19 +27,11 @@ class Streams:
 
     def __init__(self, server: RedisServer) -> None:
         self._client: Any = redis.Redis(port=server.port, decode_responses=True)
-<<<<<<< HEAD
-        self._raw: Any = redis.Redis(port=server.port)
-
-    def close(self) -> None:
-        self._client.close()
-        self._raw.close()
-=======
         self._bytes_client: Any = redis.Redis(port=server.port)
 
     def close(self) -> None:
         self._client.close()
         self._bytes_client.close()
->>>>>>> 99c01834d0f11b6c9f28460b847423a008fa5dd9
 
     def add(self, record: Any, **fields: str | bytes) -> str:
         """Add an entry as a producer does. Returns its ID."""
@@ -139,13 +131,13 @@ class Streams:
 
     def snapshot(self) -> dict[bytes, bytes]:
         """Return all that the server holds, for `go_back_to`."""
-        return {key: self._raw.dump(key) for key in self._raw.scan_iter()}
+        return {key: self._bytes_client.dump(key) for key in self._bytes_client.scan_iter()}
 
     def go_back_to(self, snapshot: dict[bytes, bytes]) -> None:
         """Forget all since then, as a server that loses its last second."""
-        self._raw.flushdb()
+        self._bytes_client.flushdb()
         for key, content in snapshot.items():
-            self._raw.restore(key, 0, content)
+            self._bytes_client.restore(key, 0, content)
 
     def configure(self, name: str, value: str | int) -> None:
         """Set an option of the running server."""

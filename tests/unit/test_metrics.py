@@ -252,4 +252,6 @@ def test_calls_without_a_reply_use_the_quota() -> None:
 
 def test_the_verdict_labels_name_every_verdict() -> None:
     names = {kind.__name__.lower() for kind in verdict.Verdict.__args__}
-    assert names == {"imported", "retry", "throttled", "renew", "reject", "halt"}
+    assert names == {
+        "imported", "retry", "throttled", "renew", "reject", "compare", "holdcommunity", "halt",
+    }  # fmt: skip

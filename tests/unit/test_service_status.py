@@ -71,6 +71,7 @@ def test_the_facts_of_the_status_page_are_for_people() -> None:
         "oldest in the queue": "61 s",
         "in flight": "0",
         "waiting for retry": "0",
+        "held communities": "none",
         "calls": "1,200, 3 throttled",
         "rate in force": "198.0/s",
     }

@@ -21,13 +21,8 @@ ARGUMENTS_BYTES = 8 << 20
 ARGUMENTS_MAX = 500
 """Bounds of one call of a script: Redis takes at most 512 MB, and does nothing else meanwhile."""
 SCRIPTS = (
-<<<<<<< HEAD
     "put", "take_new", "take_own", "take_over", "take_aside", "register", "set_aside", "settle",
     "extend", "lose", "requeue", "tidy", "upgrade",
-=======
-    "put", "take_new", "take_own", "take_over", "register", "settle", "extend", "lose", "requeue",
-    "tidy",
->>>>>>> 99c01834d0f11b6c9f28460b847423a008fa5dd9
 )  # fmt: skip
 REDIS_IS_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 

@@ -18,7 +18,7 @@ from worker.chat import (
 )
 from worker.rules.comparison import TopicsReply
 from worker.rules.usersig import Signature, sign
-from worker.rules.verdict import Reply
+from worker.rules.verdict import Reply, SetupFault
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SIGNATURE = Signature("eJsecret*-_", 1)
@@ -374,7 +374,8 @@ async def test_a_server_that_speaks_no_tls_is_named_by_its_reason() -> None:
     async with ImportTopicClient(endpoint) as client:
         reply = await client.import_topic(b"{}", SIGNATURE)
     server.close()
-    assert reply == Reply(failure="TLS failed: wrong version number")
+    fault = SetupFault.ADDRESS
+    assert reply == Reply(failure="TLS failed: wrong version number", setup_fault=fault)
 
 
 async def test_an_echoed_signature_is_redacted_whoever_made_it() -> None:

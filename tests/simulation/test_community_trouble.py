@@ -276,6 +276,17 @@ def test_a_community_is_open_again_after_its_patience() -> None:
     assert 1250.0 <= story.ended_s < 1260.0, "the later ones had a patience of their own"
 
 
+@pytest.mark.parametrize("down", [2, 12])
+def test_several_communities_that_stay_down_are_exhausted_too(down: int) -> None:
+    sick = [(f"down{number}", 20) for number in range(down)]
+    story = play(
+        shuffled(*sick, *good(5, 300)), lambda call: 10002 if call.group.startswith("down") else 0
+    )
+    assert story.halted is None
+    assert story.imported.total() == 1500
+    assert sum(len(letters) for letters in story.dead.values()) == 20 * down
+
+
 @pytest.mark.parametrize("kind", [Reply(status=502, may_have_taken_effect=True), 10002])
 def test_an_outage_uses_up_no_patience_of_a_held_community(kind: Answer) -> None:
     """Held at 1 s; all are down from 3 s to 590 s; the community heals at 650 s."""

@@ -519,6 +519,86 @@ def test_a_service_with_one_rejection_after_another_probes_others_and_closes_by_
     assert story.health.stopped_by_rejections is None or story.queue.unsettled == 0
 
 
+def test_a_service_whose_last_records_back_off_for_another_reason_probes_with_them() -> None:
+    def answer(call: Called) -> Answer:
+        if int(call.topic) % 3 == 0 and call.at_s < 20.0:
+            return 10002
+        return 10004 if call.at_s < 60.0 else 0
+
+    story = play(
+        shuffled(("bad1", 100), ("bad2", 100)),
+        answer,
+        is_service=True,
+        same_rejection=20,
+        until_s=120.0,
+        slots=5,
+    )
+    assert story.halted is None
+    assert story.queue.unsettled == 0
+    assert story.imported.total() > 100
+
+
+# ---- services that flap, or fail for a part
+
+
+@pytest.mark.parametrize("latency_s", [0.05, 3.0])
+@pytest.mark.parametrize("every", [1, 3])
+def test_communities_that_come_and_go_lose_nothing(every: int, latency_s: float) -> None:
+    def answer(call: Called) -> Answer:
+        number = int(call.group.removeprefix("good"))
+        is_down = number % every == 0 and int(call.at_s / (5 + number % 7)) % 2 == 0
+        return 10002 if is_down else 0
+
+    story = play(shuffled(*good(100, 10)), answer, latency_s=latency_s)
+    assert story.halted is None
+    assert story.imported.total() == 1000
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_a_service_that_fails_a_part_of_all_calls_exhausts_nobody(share: float) -> None:
+    chance = random.Random(3)
+    story = play(
+        shuffled(*good(50, 40)),
+        lambda call: 10002 if call.at_s < 60.0 and chance.random() < share else 0,
+    )
+    assert story.halted is None
+    assert story.imported.total() == 2000
+
+
+@pytest.mark.parametrize("groups", [good(1), good(3), [("a", 2), ("b", 2), ("c", 1)]])
+def test_a_service_waits_for_the_end_of_an_outage_of_few_communities(
+    groups: list[tuple[str, int]],
+) -> None:
+    story = play(
+        shuffled(*groups),
+        lambda call: 10002 if 0.2 < call.at_s < 900.0 else 0,
+        is_service=True,
+        until_s=1500.0,
+    )
+    assert story.halted is None
+    assert not story.dead
+    assert story.queue.unsettled == 0
+
+
+@pytest.mark.parametrize("groups", [good(1), good(3)])
+def test_a_backfill_halts_after_its_patience_with_an_outage_of_few_communities(
+    groups: list[tuple[str, int]],
+) -> None:
+    story = play(shuffled(*groups), lambda call: 10002 if call.at_s > 0.2 else 0)
+    assert story.halted == "outage"
+    assert not story.dead
+
+
+def test_a_throttle_of_the_whole_app_ends_although_only_held_records_are_left() -> None:
+    def answer(call: Called) -> Answer:
+        if 2.0 < call.at_s < 30.0:
+            return 60011
+        return 10002 if call.group == "down" and call.at_s < 40.0 else 0
+
+    story = play(shuffled(("down", 50), *good(3)), answer)
+    assert story.imported.total() == 350
+
+
 # ---- Retry-After
 
 

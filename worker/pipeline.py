@@ -222,8 +222,8 @@ class Pipeline:
     async def _ask_in_outage(self) -> None:
         """Keep one record in line to probe with, of the community that was asked longest ago."""
         group_id = self._health.communities.asked_longest_ago()
-        is_anybody_else_left = self._traffic.waiting or self._traffic.has_untried
-        if group_id is not None and not is_anybody_else_left:
+        untried_may_come = self._traffic.has_untried and self._room() > 0
+        if group_id is not None and not (self._traffic.waiting or untried_may_come):
             await self._probe(group_id)
 
     async def _ask_in_streak(self) -> None:

@@ -147,6 +147,7 @@ def play(
     is_service: bool = False,
     same_rejection: int = 0,
     slots: int = 1000,
+    backing_off_max: int = 4000,
 ) -> Story:
     """Import records, those of `later` from their time on; stop after `until_s`."""
     loop, queue, traffic = VirtualLoop(), MemoryQueue(), Traffic()
@@ -167,7 +168,7 @@ def play(
         wall_clock=loop.time,
         chance=random.Random(1).random,
     )
-    pipeline = Pipeline(queue, carrier, traffic, Bounds(waiting_max=200))
+    pipeline = Pipeline(queue, carrier, traffic, Bounds(200, backing_off_max))
 
     async def story() -> float:
         feeder = asyncio.ensure_future(feed.run(loop.time, pipeline))
@@ -587,6 +588,14 @@ def test_a_backfill_halts_after_its_patience_with_an_outage_of_few_communities(
     story = play(shuffled(*groups), lambda call: 10002 if call.at_s > 0.2 else 0)
     assert story.halted == "outage"
     assert not story.dead
+
+
+def test_an_outage_ends_where_little_room_is_left_for_records_that_wait() -> None:
+    story = play(
+        shuffled(*good(4, 50)), lambda call: 10002 if call.at_s < 60.0 else 0, backing_off_max=2
+    )
+    assert story.imported.total() == 200
+    assert story.ended_s < 70.0
 
 
 def test_a_throttle_of_the_whole_app_ends_although_only_held_records_are_left() -> None:

@@ -156,15 +156,10 @@ class Pipeline:
             return
         self._held = self._health.held
         taken = await self._queue.take(room, without=self._held)
-        is_probe = False
-        if not taken and self._health.breaker.is_stopped_by_rejections and not self.unsettled:
-            # Only communities of the streak are left to probe with.
-            taken = await self._queue.take(1, without=self._health.communities.held)
-            is_probe = True
         self._taken += len(taken)
         self._traffic.has_untried = not (self._queue.is_drained or self._all_taken())
         for delivery in taken:
-            self._start(delivery, is_probe=is_probe)
+            self._start(delivery)
 
     def _room(self) -> int:
         """Return how many deliveries to take now; 0 while it is not worth a transaction."""
@@ -216,6 +211,8 @@ class Pipeline:
         if self._health.breaker.is_outage:
             await self._ask_in_outage()
             return
+        if self._health.breaker.is_stopped_by_rejections:
+            await self._ask_in_streak()
         for group_id in communities.due(now_s):
             if self._health.breaker.is_open and (self._traffic.waiting or self._traffic.calling):
                 # Whoever is in line finds out when calls may flow again.
@@ -225,9 +222,24 @@ class Pipeline:
     async def _ask_in_outage(self) -> None:
         """Keep one record in line to probe with, of the community that was asked longest ago."""
         group_id = self._health.communities.asked_longest_ago()
-        is_anybody_else_left = self._traffic.waiting or self._traffic.has_untried
-        if group_id is not None and not is_anybody_else_left:
+        untried_may_come = self._traffic.has_untried and self._room() > 0
+        if group_id is not None and not (self._traffic.waiting or untried_may_come):
             await self._probe(group_id)
+
+    async def _ask_in_streak(self) -> None:
+        """Probe with a community of the streak where no other one is left."""
+        if self._traffic.waiting or self._traffic.calling or self._all_taken():
+            return
+        taken = await self._queue.take(1, without=self._health.held)
+        is_probe = not taken
+        if not taken:
+            taken = await self._queue.take(1, without=self._health.communities.held)
+        for delivery in taken:
+            self._taken += 1
+            self._start(delivery, is_probe=is_probe)
+            await asyncio.sleep(0)
+        if not taken:
+            any(map(self._carrier.probe_with_parked, self._health.rejections.groups))
 
     async def _probe(self, group_id: str) -> None:
         communities = self._health.communities

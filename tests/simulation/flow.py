@@ -24,6 +24,7 @@ from worker.limits import Limits
 from worker.pipeline import Bounds, Pipeline
 from worker.quota.local import LocalQuota
 from worker.rules.breaker import OUTAGE_RECORDS
+from worker.rules.communities import EXHAUSTED_TOGETHER
 from worker.rules.counts import Counters
 from worker.rules.health import Health
 from worker.rules.outcome import Already, DeadLetter, Imported, Reason
@@ -353,9 +354,15 @@ def check(story: Story) -> None:
         topic = queue.topics[record]
         if isinstance(outcome, DeadLetter):
             _check_dead(outcome, topic.topic_id, made, schedule)
+        elif outcome.already is Already.UNPROVEN:
+            assert topic.origin is Origin.GIVEN, "a derived TopicId proves whose topic it is"
+            assert outcome.history.may_exist, "nothing hints at its own doing"
         elif outcome.already is Already.BEFORE:
             assert topic.origin is Origin.DERIVED
             assert topic.topic_id not in made, "its own doing was taken for another's"
+        elif outcome.already is Already.OWN:
+            assert topic.origin is Origin.DERIVED, "a given TopicId proves nothing"
+            assert outcome.history.may_exist
         elif topic.topic_id not in made:
             assert outcome.history.may_exist, "another's doing was taken for its own"
     _check_outages(story)
@@ -384,7 +391,7 @@ def _check_outages(story: Story) -> None:
 def _check_dead(letter: DeadLetter, topic_id: str | None, made: set[str], schedule: Plan) -> None:
     if topic_id in made:
         assert letter.history.may_exist, "a dead letter exists and does not say so"
-    if letter.reason is Reason.EXHAUSTED:
+    if letter.reason is Reason.EXHAUSTED and EXHAUSTED_TOGETHER not in letter.message:
         assert letter.history.attempts >= schedule.retry.max_attempts
     if letter.reason is Reason.CONFLICT:
         assert topic_id not in made, "a topic of its own was taken for a conflict"

@@ -105,12 +105,20 @@ def test_an_answer_of_a_call_from_before_opens_nothing() -> None:
 def test_several_communities_fail_together_until_anybody_is_answered() -> None:
     communities = new()
     fail(communities, "a")
-    assert not communities.fail_together
+    assert not communities.fails_with_others("a")
     fail(communities, "b")
     fail(communities, "c")
-    assert communities.fail_together
+    assert communities.fails_with_others("a")
     communities.answered("well", 9, started_s=0.0)
-    assert not communities.fail_together
+    assert not communities.fails_with_others("a")
+
+
+def test_communities_that_fail_alone_do_not_fail_together() -> None:
+    communities = held("one", "two")
+    fail(communities, "one", at_s=2.0)
+    fail(communities, "two", at_s=2.0)
+    assert not communities.fails_with_others("one")
+    assert communities.fails_with_others("a third")
 
 
 def test_the_share_of_failing_others_leaves_the_record_itself_out() -> None:

@@ -214,8 +214,9 @@ def test_some_accounts_refused_beside_answers_put_no_signature_in_doubt() -> Non
 
 def test_ten_accounts_refused_in_a_row_put_the_signature_in_doubt() -> None:
     health = Health(POLICY)
-    reactions = [react(health, REFUSED, topic=WITH_ACCOUNT, record=record) for record in range(10)]
-    assert [reaction.renew is not None for reaction in reactions] == [False] * 9 + [True]
+    reactions = [react(health, REFUSED, topic=WITH_ACCOUNT, record=record) for record in range(11)]
+    assert [reaction.renew is not None for reaction in reactions] == [False] * 9 + [True, False]
+    assert reactions[-1].halt is not None, "this kind has no pauses"
 
 
 def test_a_halt_gives_the_record_back() -> None:

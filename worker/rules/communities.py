@@ -145,9 +145,14 @@ class Communities:
         beside = [failed for _, of, failed in self._recent if of != record]
         return sum(beside) / len(beside) if beside else 0.0
 
-    @property
-    def fail_together(self) -> bool:
-        """Whether several communities failed since anybody was answered."""
+    def fails_with_others(self, group_id: str) -> bool:
+        """Return whether several communities failed since anybody was answered.
+
+        Not one that is known to fail alone: others were answered while it was held.
+        """
+        known = self._known.get(group_id)
+        if known and known.trouble and not self._is_unconfirmed(group_id, known):
+            return False
         return len(self._failing_since_answer) >= FAILING_MIN
 
     def is_given_up(self, group_id: str, now_s: float) -> bool:

@@ -254,7 +254,9 @@ class Health:
             reached=retry.reached,
             message=f"{retry.message}: {retry.hint}" if retry.code else retry.message,
             no_record_s_fault=retry.no_record_s_fault,
-            counts_for_outage=failing <= FAILING_MIN or self.communities.fail_together,
+            counts_for_outage=(
+                failing <= FAILING_MIN or self.communities.fails_with_others(attempt.topic.group_id)
+            ),
             failing_beside=self.communities.failing_beside(attempt.record),
         )
 

@@ -147,6 +147,7 @@ def play(
     is_service: bool = False,
     same_rejection: int = 0,
     slots: int = 1000,
+    backing_off_max: int = 4000,
 ) -> Story:
     """Import records, those of `later` from their time on; stop after `until_s`."""
     loop, queue, traffic = VirtualLoop(), MemoryQueue(), Traffic()
@@ -167,7 +168,7 @@ def play(
         wall_clock=loop.time,
         chance=random.Random(1).random,
     )
-    pipeline = Pipeline(queue, carrier, traffic, Bounds(waiting_max=200))
+    pipeline = Pipeline(queue, carrier, traffic, Bounds(200, backing_off_max))
 
     async def story() -> float:
         feeder = asyncio.ensure_future(feed.run(loop.time, pipeline))
@@ -276,6 +277,17 @@ def test_a_community_is_open_again_after_its_patience() -> None:
     assert 1250.0 <= story.ended_s < 1260.0, "the later ones had a patience of their own"
 
 
+@pytest.mark.parametrize("down", [2, 12])
+def test_several_communities_that_stay_down_are_exhausted_too(down: int) -> None:
+    sick = [(f"down{number}", 20) for number in range(down)]
+    story = play(
+        shuffled(*sick, *good(5, 300)), lambda call: 10002 if call.group.startswith("down") else 0
+    )
+    assert story.halted is None
+    assert story.imported.total() == 1500
+    assert sum(len(letters) for letters in story.dead.values()) == 20 * down
+
+
 @pytest.mark.parametrize("kind", [Reply(status=502, may_have_taken_effect=True), 10002])
 def test_an_outage_uses_up_no_patience_of_a_held_community(kind: Answer) -> None:
     """Held at 1 s; all are down from 3 s to 590 s; the community heals at 650 s."""
@@ -312,8 +324,8 @@ def test_a_full_community_beside_good_ones_is_dead_lettered_after_few_calls() ->
     assert "buy more" in story.dead["full"][0].hint
 
 
-def test_a_full_community_meets_few_calls_however_slow_they_are() -> None:
-    story = play([("full", 300), *good(5, 300)], of({"full": 10037}), latency_s=0.0)
+def test_a_full_community_at_the_head_of_a_sorted_file_meets_few_calls() -> None:
+    story = play([("full", 300), *good(5, 300)], of({"full": 10037}), latency_s=0.05)
     assert len(story.chat.met("full")) <= 15
     assert story.dead_of("full") == {(Reason.REJECTED, 10037): 300}
 
@@ -506,6 +518,94 @@ def test_a_service_with_one_rejection_after_another_probes_others_and_closes_by_
     assert first_good < 32.0, "others go first"
     assert story.imported["good0"] == 10
     assert story.health.stopped_by_rejections is None or story.queue.unsettled == 0
+
+
+def test_a_service_whose_last_records_back_off_for_another_reason_probes_with_them() -> None:
+    def answer(call: Called) -> Answer:
+        if int(call.topic) % 3 == 0 and call.at_s < 20.0:
+            return 10002
+        return 10004 if call.at_s < 60.0 else 0
+
+    story = play(
+        shuffled(("bad1", 100), ("bad2", 100)),
+        answer,
+        is_service=True,
+        same_rejection=20,
+        until_s=120.0,
+        slots=5,
+    )
+    assert story.halted is None
+    assert story.queue.unsettled == 0
+    assert story.imported.total() > 100
+
+
+# ---- services that flap, or fail for a part
+
+
+@pytest.mark.parametrize("latency_s", [0.05, 3.0])
+@pytest.mark.parametrize("every", [1, 3])
+def test_communities_that_come_and_go_lose_nothing(every: int, latency_s: float) -> None:
+    def answer(call: Called) -> Answer:
+        number = int(call.group.removeprefix("good"))
+        is_down = number % every == 0 and int(call.at_s / (5 + number % 7)) % 2 == 0
+        return 10002 if is_down else 0
+
+    story = play(shuffled(*good(100, 10)), answer, latency_s=latency_s)
+    assert story.halted is None
+    assert story.imported.total() == 1000
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_a_service_that_fails_a_part_of_all_calls_exhausts_nobody(share: float) -> None:
+    chance = random.Random(3)
+    story = play(
+        shuffled(*good(50, 40)),
+        lambda call: 10002 if call.at_s < 60.0 and chance.random() < share else 0,
+    )
+    assert story.halted is None
+    assert story.imported.total() == 2000
+
+
+@pytest.mark.parametrize("groups", [good(1), good(3), [("a", 2), ("b", 2), ("c", 1)]])
+def test_a_service_waits_for_the_end_of_an_outage_of_few_communities(
+    groups: list[tuple[str, int]],
+) -> None:
+    story = play(
+        shuffled(*groups),
+        lambda call: 10002 if 0.2 < call.at_s < 900.0 else 0,
+        is_service=True,
+        until_s=1500.0,
+    )
+    assert story.halted is None
+    assert not story.dead
+    assert story.queue.unsettled == 0
+
+
+@pytest.mark.parametrize("groups", [good(1), good(3)])
+def test_a_backfill_halts_after_its_patience_with_an_outage_of_few_communities(
+    groups: list[tuple[str, int]],
+) -> None:
+    story = play(shuffled(*groups), lambda call: 10002 if call.at_s > 0.2 else 0)
+    assert story.halted == "outage"
+    assert not story.dead
+
+
+def test_an_outage_ends_where_little_room_is_left_for_records_that_wait() -> None:
+    story = play(
+        shuffled(*good(4, 50)), lambda call: 10002 if call.at_s < 60.0 else 0, backing_off_max=2
+    )
+    assert story.imported.total() == 200
+    assert story.ended_s < 70.0
+
+
+def test_a_throttle_of_the_whole_app_ends_although_only_held_records_are_left() -> None:
+    def answer(call: Called) -> Answer:
+        if 2.0 < call.at_s < 30.0:
+            return 60011
+        return 10002 if call.group == "down" and call.at_s < 40.0 else 0
+
+    story = play(shuffled(("down", 50), *good(3)), answer)
+    assert story.imported.total() == 350
 
 
 # ---- Retry-After

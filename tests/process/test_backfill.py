@@ -11,7 +11,8 @@ from tests.support.topics import group, record, records
 REPORT_KEYS = {
     "read", "queued", "imported", "already_own", "already_before", "dead", "duplicate", "calls",
     "retries", "throttled", "renewals", "seconds", "rate_per_s", "quota_per_s", "quota_used",
-    "halted", "by_reason", "by_code", "started", "ended", "cut", "warnings",
+    "halted", "by_reason", "by_code", "by_community", "held", "unproven", "started", "ended",
+    "cut", "warnings",
 }  # fmt: skip
 
 
@@ -166,8 +167,13 @@ def test_an_existing_topic_id_is_a_conflict_unless_set_to_skip(
 ) -> None:
     path = job.write([record(3), record(1)])
     job.backfill(path)
+    (tmp_path / "again").mkdir()
+    again = Job(tmp_path / "again", service.url)
+    assert again.backfill(path).returncode == 0, "the same job once more, its queue lost"
+    assert {line["already"] for line in again.imported()} == {"before"}
     (tmp_path / "second").mkdir()
     second = Job(tmp_path / "second", service.url)
+    path = second.write([record(3, Introduction="another topic"), record(1)])
     assert second.backfill(path).returncode == 1
     (letter,) = second.dead()
     assert (letter["reason"], letter["code"], letter["may_exist"]) == ("conflict", 10021, False)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from worker.delivery import Carrier
 from worker.logs import logger
+from worker.rules.halts import HaltCode
 from worker.rules.outcome import DeadLetter, Delivery, Outcome, Released
 from worker.rules.verdict import Halt, Reject
 from worker.traffic import Traffic
@@ -300,7 +301,9 @@ class Pipeline:
             # Cancelled before its first step: nothing was called.
             self._add_outcome(Released(delivery.id, delivery.history))
         elif error := task.exception():
-            self._carrier.halt(Halt("defect", f"a delivery failed: {error!r}; please report it"))
+            self._carrier.halt(
+                Halt(HaltCode.DEFECT, f"a delivery failed: {error!r}; please report it")
+            )
             log.error("a delivery failed by a defect of the program", exc_info=error)
 
     async def _settle_in_batches(self) -> None:

@@ -77,3 +77,10 @@ def test_the_facts_of_the_status_page_are_for_people() -> None:
     }
     unknown = facts(Snapshot())
     assert (unknown["records"], unknown["rate in force"]) == ("not known yet", "none yet")
+
+
+def test_the_first_held_communities_are_named_and_the_others_counted() -> None:
+    few = facts(replace(WORKING, held=("a", "b")))
+    assert few["held communities"] == "a, b"
+    many = facts(replace(WORKING, held=tuple("abcdefgh")))
+    assert many["held communities"] == "a, b, c, d, e and 3 more"

@@ -80,6 +80,7 @@ def test_every_derived_topic_id_is_a_valid_topic_id(
         ({"TopicId": f"{GROUP}@TOPIC#_@TOPIC#c1"}, "TopicId may not hold @TOPIC#_@TOPIC#"),
         ({"TopicId": f"{GROUP}@TOPIC#_{'x' * 70}"}, "TopicId has 97 bytes, 96 are allowed"),
         ({"TopicId": ""}, "TopicId is empty"),
+        ({"Introduction": 5}, "Introduction must be a text, not a number"),
         ({"TopicId": 7}, "TopicId must be a text"),
         ({"Type": "Public"}, "Type must be Community, not Public"),
         ({"Type": 1}, "Type must be Community, not a number"),

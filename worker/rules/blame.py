@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from worker.rules.breaker import Breaker
+from worker.rules.halts import HaltCode
 from worker.rules.retry import RetryPolicy
 from worker.rules.verdict import Halt
 
@@ -238,5 +239,6 @@ class Blame:
     def _outage(self, seconds: float, advice: str) -> Halt:
         last = f". The last failure: {self._last_failure}" if self._last_failure else ""
         return Halt(
-            "outage", f"for {seconds:.0f} s no call has succeeded (retry.patience), {advice}{last}"
+            HaltCode.OUTAGE,
+            f"for {seconds:.0f} s no call has succeeded (retry.patience), {advice}{last}",
         )

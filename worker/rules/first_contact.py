@@ -1,5 +1,6 @@
 """A run that has not reached the service yet: how long it waits for an address that is wrong."""
 
+from worker.rules.halts import HaltCode
 from worker.rules.verdict import Halt, SetupFault
 
 FIRST_CONTACT_S = 20.0
@@ -36,4 +37,4 @@ class FirstContact:
         waited_s = now_s - self._failed_first_s
         if fault is not SetupFault.CERTIFICATE and waited_s < FIRST_CONTACT_S:
             return None
-        return Halt("outage", f"the service was never reached: {message}; {ADVICE[fault]}")
+        return Halt(HaltCode.OUTAGE, f"the service was never reached: {message}; {ADVICE[fault]}")

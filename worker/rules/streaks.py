@@ -1,6 +1,7 @@
 """Refusals in a row that show that the run, and not its records, is at fault."""
 
 from worker.rules.codes import AT_THE_DOOR
+from worker.rules.halts import HaltCode
 from worker.rules.verdict import Halt
 
 GATEWAY_REFUSALS_MAX = 10
@@ -49,7 +50,7 @@ class RejectionStreak:
         if not is_long or len(self._groups) < COMMUNITIES_MIN:
             return None
         return Halt(
-            code or "rejected",
+            code or HaltCode.REJECTED,
             f"{self._length} records in a row were refused with {code} and none imported: "
             "the mapping of the fields looks wrong (halt.same_rejection)",
         )

@@ -38,6 +38,9 @@ IN_USE_HINT = (
     "compare it with get_topic, then choose another TopicId or "
     'set records.on_existing = "skip"'
 )
+PARKED_TRIES_MIN = 3
+"""Records that wait together for the end of a trouble back off as after so many failures, so that
+others are answered between them; bad ones in one burst would look like the next trouble."""
 PARK_S = 1.0
 """How long a record waits, on average, before it probes a service that is down once more."""
 
@@ -212,9 +215,9 @@ class Carrier:
     def wake_parked(self) -> None:
         """Wake the records of all communities that are held no longer."""
         held = self.health.held
-        if held == self._held:
+        if held is self._held or held == self._held:
             return
-        for group in self._held - held:
+        for group in sorted(self._held - held):
             for parked in self._parked.pop(group, ()):
                 parked.ended.set()
         if not self._limits.is_probing:
@@ -230,7 +233,7 @@ class Carrier:
                     group=group,
                     reason=trouble.value,
                 )
-        for group in self._held - held:
+        for group in sorted(self._held - held):
             self._repeated.warning("a community is held no longer", group=group)
 
     # ---- waiting
@@ -443,9 +446,11 @@ class Carrier:
     def _wait_for(self, again: TryAgain, carried: _Carried) -> _Wait:
         if not again.tries:
             return _Wait()
-        seconds = max(again.at_least_s, backoff_s(self._retry, again.tries, self._chance()))
         is_held = carried.topic.group_id in self.health.held
-        return _Wait(seconds, is_parked=is_held or self._limits.is_probing)
+        is_parked = is_held or self._limits.is_probing
+        tries = max(again.tries, PARKED_TRIES_MIN) if is_parked else again.tries
+        seconds = max(again.at_least_s, backoff_s(self._retry, tries, self._chance()))
+        return _Wait(seconds, is_parked=is_parked)
 
     def _imported(self, carried: _Carried, decided: verdict.Imported) -> outcome.Imported:
         return outcome.Imported(

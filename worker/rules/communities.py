@@ -112,6 +112,7 @@ class Communities:
         self.anything_imported = anything_imported
         self._known: OrderedDict[str, _Community] = OrderedDict()
         self._held: frozenset[str] = frozenset()
+        self._held_in_order: list[str] = []
         self._imported_into: OrderedDict[str, None] = OrderedDict()
         self._recent: deque[tuple[str, int, bool]] = deque(maxlen=RECENT_MAX)
         self._answered = _Latest()
@@ -318,7 +319,7 @@ class Communities:
 
     def due(self, now_s: float) -> list[str]:
         """Return the held communities that one record is to ask now."""
-        return [group for group in self._held if self._due_s(group) <= now_s]
+        return [group for group in self._held_in_order if self._due_s(group) <= now_s]
 
     def next_due_s(self, now_s: float) -> float | None:
         """Return in how many seconds a community is to be probed or given up; None: never."""
@@ -372,7 +373,7 @@ class Communities:
 
     def expired(self, now_s: float) -> list[str]:
         """Give up the communities whose patience ended while others were answered; return them."""
-        over = [group for group in self._held if self._expires_at_s(group) <= now_s]
+        over = [group for group in self._held_in_order if self._expires_at_s(group) <= now_s]
         for group in over:
             known = self._known[group]
             known.given_up_until_s = float("inf")
@@ -461,7 +462,8 @@ class Communities:
                 self.open(group_id)
 
     def _list_held(self) -> None:
-        self._held = frozenset(g for g, known in self._known.items() if known.trouble)
+        self._held_in_order = [g for g, known in self._known.items() if known.trouble]
+        self._held = frozenset(self._held_in_order)
 
 
 def _for_all(letter: Reject, why: str) -> Reject:

@@ -2,13 +2,13 @@
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from worker.limits import Limits, Turn
 from worker.logs import RepeatedEvents, logger
+from worker.parking import Parking
 from worker.rules import outcome, verdict
 from worker.rules.blame import Failures
 from worker.rules.comparison import Before, Conflict, Own, Settled, Unproven
@@ -102,15 +102,6 @@ class _Wait:
     is_parked: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class _Parked:
-    """A record that waits for the end of its community's trouble, or to be picked as its probe."""
-
-    ended: asyncio.Event
-    is_picked: bool = False
-    letter: verdict.Reject | None = None
-
-
 class Carrier:
     """Carries deliveries to their outcomes; what all of them share.
 
@@ -149,7 +140,7 @@ class Carrier:
         self._comparer = comparer
         self._observe = observe
         self._repeated = RepeatedEvents(log, clock)
-        self._parked: dict[str, deque[_Parked]] = {}
+        self.parking = Parking()
         self._held: frozenset[str] = frozenset()
         self.stopping = asyncio.Event()
         self.halted: Halt | None = None
@@ -196,30 +187,12 @@ class Carrier:
             self._end_probe(carried)
         return Released(carried.id, carried.history)
 
-    def probe_with_parked(self, group_id: str) -> bool:
-        """Let a record probe that waits for its community; return whether there is one."""
-        parked = self._parked.get(group_id)
-        if not parked:
-            return False
-        picked = parked.popleft()
-        picked.is_picked = True
-        picked.ended.set()
-        return True
-
-    def give_up_parked(self, group_id: str, letter: verdict.Reject) -> None:
-        """Dead-letter the records that wait for a community whose patience ended."""
-        for parked in self._parked.pop(group_id, ()):
-            parked.letter = letter
-            parked.ended.set()
-
     def wake_parked(self) -> None:
         """Wake the records of all communities that are held no longer."""
         held = self.health.held
         if held is self._held or held == self._held:
             return
-        for group in sorted(self._held - held):
-            for parked in self._parked.pop(group, ()):
-                parked.ended.set()
+        self.parking.release(sorted(self._held - held))
         if not self._limits.is_probing:
             self._log_held(held)
         self._held = held
@@ -262,15 +235,7 @@ class Carrier:
 
         What failed while it was held is forgiven.
         """
-        group_id = carried.topic.group_id
-        parked = _Parked(asyncio.Event())
-        waiting = self._parked.setdefault(group_id, deque())
-        waiting.append(parked)
-        try:
-            await parked.ended.wait()
-        finally:
-            if parked in waiting:
-                waiting.remove(parked)
+        parked = await self.parking.wait(carried.topic.group_id)
         carried.is_probe, carried.letter = parked.is_picked, parked.letter
         if not parked.is_picked:
             carried.failures = None

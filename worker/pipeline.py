@@ -240,7 +240,7 @@ class Pipeline:
             self._start(delivery, is_probe=is_probe)
             await asyncio.sleep(0)
         if not taken:
-            any(map(self._carrier.probe_with_parked, self._health.rejections.groups))
+            any(map(self._carrier.parking.pick, self._health.rejections.groups))
 
     async def _probe(self, group_id: str) -> None:
         communities = self._health.communities
@@ -251,7 +251,7 @@ class Pipeline:
             self._taken += 1
             self._start(taken[0], is_probe=True)
             await asyncio.sleep(0)
-        elif not self._carrier.probe_with_parked(group_id):
+        elif not self._carrier.parking.pick(group_id):
             communities.probe_ended(group_id)
             if not self.unsettled:
                 # Nobody is left who could ask.
@@ -262,7 +262,7 @@ class Pipeline:
         communities = self._health.communities
         letter = communities.answer_without_call(group_id, self._carrier.now_s())
         if letter:
-            self._carrier.give_up_parked(group_id, letter)
+            self._carrier.parking.give_up(group_id, letter)
         self._carrier.wake_parked()
         while letter and not self._carrier.stopping.is_set():
             taken = await self._queue.take_of(group_id, GIVE_UP_AT_ONCE)

@@ -43,6 +43,9 @@ DNS_CACHE_S = 60
 RANDOM_MAX = 2**32 - 1
 CODE_MAX = 2**31 - 1
 INTERIM_FROM = 100
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+"""What OpenSSL names a first answer that is no TLS; its releases differ."""
+NO_TLS_SPOKEN = "the server does not speak TLS: is it plain http?"
 SWITCHING_PROTOCOLS = 101
 OK = 200
 SERVER_ERRORS_FROM = 500
@@ -388,7 +391,8 @@ def _os_reason(error: Exception) -> str:
         return inner.verify_message
     if isinstance(inner, ssl.SSLError) and inner.reason:
         # Its errno is a number of OpenSSL: strerror would say "Operation not permitted".
-        return inner.reason.replace("_", " ").lower()
+        reason = inner.reason.replace("_", " ").lower()
+        return f"{reason} ({NO_TLS_SPOKEN})" if inner.reason in NO_TLS else reason
     number = getattr(inner, "errno", None)
     # DNS failures have numbers below zero, which strerror does not know, and a text of their own.
     if isinstance(number, int) and number > 0:

@@ -159,7 +159,8 @@ class Limits:
         if self._was_outage:
             log.warning(
                 "outage: the service fails for all or does not answer; calls stop, single ones "
-                "find out when it is back, and no record's attempts run out"
+                "find out when it is back, and no record's attempts run out",
+                last_failure=self._breaker.last_failure or None,
             )
         else:
             log.info("the service is back: calls go on at the full rate")

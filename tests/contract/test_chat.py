@@ -375,7 +375,8 @@ async def test_a_server_that_speaks_no_tls_is_named_by_its_reason() -> None:
         reply = await client.import_topic(b"{}", SIGNATURE)
     server.close()
     fault = SetupFault.ADDRESS
-    assert reply == Reply(failure="TLS failed: wrong version number", setup_fault=fault)
+    reason = "wrong version number (the server does not speak TLS: is it plain http?)"
+    assert reply == Reply(failure=f"TLS failed: {reason}", setup_fault=fault)
 
 
 async def test_an_echoed_signature_is_redacted_whoever_made_it() -> None:

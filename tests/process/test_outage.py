@@ -52,6 +52,19 @@ def test_an_outage_loses_no_record_and_costs_few_calls(tmp_path: Path) -> None:
     assert report["retries"] <= 10 + 20 + 10, "in flight, found out, and a probe now and then"
 
 
+def test_80005_for_all_names_both_of_its_meanings(tmp_path: Path) -> None:
+    with simulator("--quota", "0", "--fault", "80005=1") as service:
+        job = Job(tmp_path, service.url)
+        done = job.backfill(job.write(records(100)), RETRY__PATIENCE="1")
+    assert done.returncode == 3
+    outage = next(line for line in done.stderr.splitlines() if b"outage: the service" in line)
+    halted = next(line for line in done.stdout.splitlines() if b"HALTED (outage)" in line)
+    for line in (outage, halted):
+        assert b"the content check timed out" in line
+        assert b"the service may be deactivated: edition expired or account in arrears" in line
+    assert job.report()["queued"] == 100
+
+
 def test_a_wrong_key_halts_at_once_and_prints_the_remedy(tmp_path: Path) -> None:
     with simulator("--latency", "0.1") as service:
         job = Job(tmp_path, service.url)

@@ -96,7 +96,6 @@ class Blame:
     def __init__(self, retry: RetryPolicy, breaker: Breaker, *, has_patience: bool = False) -> None:
         self._retry = retry
         self._has_patience = has_patience
-        self._last_failure = ""
         self._breaker = breaker
         self._answered = 0
         self._answered_last_s = float("-inf")
@@ -124,7 +123,7 @@ class Blame:
         record than about the service, and so does not count towards an outage.
         """
         self._first_failed_at_s = min(self._first_failed_at_s, call.ended_s)
-        self._last_failure = call.message
+        self._breaker.last_failure = call.message
         if before is None or before.epoch != self._epoch:
             before = self._from_now_on(call.ended_s, tries=before.tries if before else 0)
         if call.started_s < self._breaker.closed_at_s:
@@ -237,7 +236,8 @@ class Blame:
         )
 
     def _outage(self, seconds: float, advice: str) -> Halt:
-        last = f". The last failure: {self._last_failure}" if self._last_failure else ""
+        failure = self._breaker.last_failure
+        last = f". The last failure: {failure}" if failure else ""
         return Halt(
             HaltCode.OUTAGE,
             f"for {seconds:.0f} s no call has succeeded (retry.patience), {advice}{last}",

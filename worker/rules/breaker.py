@@ -37,10 +37,11 @@ class Breaker:
     """Opens on an outage or on a throttle that only time ends; the success of a probe closes it.
 
     One probe at a time; only one that gets no answer at all has another beside it after
-    `PROBE_PATIENCE_S`.
+    `PROBE_PATIENCE_S`. `last_failure`: the latest failed call in words, for people.
     """
 
     def __init__(self) -> None:
+        self.last_failure = ""
         self._failing: set[int] = set()
         self._why: Why | None = None
         self._opened_at_s = float("-inf")

@@ -265,8 +265,8 @@ _ALL = (
     _retry(
         80005,
         "content check timed out, or the service is deactivated",
-        "refused before the topic was made; where it comes for every record the service may be "
-        "deactivated: edition expired or account in arrears",
+        "refused before the topic was made: the content check timed out; where it comes for every "
+        "record the service may be deactivated: edition expired or account in arrears",
     ),
     _reject(80101, "content filtered", "change the text of this record"),
     _reject(90001, "JSON or format wrong", "check this record for unusual characters"),

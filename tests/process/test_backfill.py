@@ -11,7 +11,7 @@ from tests.support.topics import group, record, records
 REPORT_KEYS = {
     "read", "queued", "imported", "already_own", "already_before", "dead", "duplicate", "calls",
     "retries", "throttled", "renewals", "seconds", "rate_per_s", "quota_per_s", "quota_used",
-    "halted", "by_reason", "by_code", "started", "ended", "cut", "warnings",
+    "halted", "by_reason", "by_code", "started", "ended", "cut", "warnings", "job",
 }  # fmt: skip
 
 

@@ -110,7 +110,7 @@ class ResultFile:
     def adopt(self) -> int:
         """Take over the topics that only the file knows; return how many."""
         assert self._knowledge is not None  # noqa: S101 - the file of imported topics has it
-        adopted = sum(self._knowledge.adopt(page) for page in self._unknown_pages())
+        adopted = sum(self._knowledge.adopt(page) for page in self._unknown_pages() if page)
         self._was_adopted = adopted > 0
         self._compared = None
         return adopted

@@ -21,7 +21,8 @@ from worker.rules.result_lines import ImportedLine
 NEVER_READ = b""
 """The hash and the content of a record that was adopted and not read again yet."""
 
-# Made where it is needed: most queues never adopt anything.
+# Made where it is needed: most queues never adopt anything. Its existence is the memory that this
+# queue was behind its files once.
 _TABLE = "CREATE TABLE IF NOT EXISTS adopted (id INTEGER PRIMARY KEY)"
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name = 'adopted'"
 _HAS_TOPICS_WITHOUT_ID = "SELECT 1 FROM records WHERE topic_id IS NULL AND state = ? LIMIT 1"
@@ -57,8 +58,13 @@ def unknown(db: sqlite3.Connection, lines: Iterable[ImportedLine]) -> list[Impor
 
 
 def adopt(db: sqlite3.Connection, lines: Iterable[ImportedLine]) -> int:
-    """Make each topic that is not imported an imported one with exactly its line; count them."""
+    """Make each topic that is not imported an imported one with exactly its line; count them.
+
+    All queued records are in doubt afterwards: the outcomes that the queue missed may be more than
+    those in the file, and the calls that were open then are known to nobody.
+    """
     db.execute(_TABLE)
+    db.execute("UPDATE queued SET may_exist = 1 WHERE may_exist = 0")
     adoption = _Adoption(db)
     return sum(adoption.adopt(line) for line in lines)
 
@@ -139,11 +145,15 @@ def _is_letter_of(letter: bytes, reason: str, line: ImportedLine) -> bool:
 
 
 class Adopted:
-    """The adopted records, of which each is claimed by the record that is read again."""
+    """The adopted records, of which each is claimed by the record that is read again.
+
+    `casts_doubt`: whether the queue ever adopted something, so that a call for any record that is
+    put may have taken effect before.
+    """
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._are_any = db.execute(_HAS_TABLE).fetchone() is not None
+        self.casts_doubt = db.execute(_HAS_TABLE).fetchone() is not None
 
     def claim(
         self, record: Record, input_id: int, topic_id: str | None, content: bytes | None
@@ -153,7 +163,7 @@ class Adopted:
         The row has the position and the content of the record then, so that it is known when it is
         read once more. A row that was read before it was adopted is claimed from its place only.
         """
-        if not self._are_any:
+        if not self.casts_doubt:
             return None
         for row_id, place, row_hash in self._candidates(record, input_id, topic_id):
             if row_hash == NEVER_READ or place == (input_id, record.line):

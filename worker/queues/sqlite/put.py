@@ -223,7 +223,7 @@ class Putting:
                 topic.body,
                 orjson.dumps(topic.truncated).decode(),
                 record.raw,
-                record.may_exist,
+                record.may_exist or self._adopted.casts_doubt,
                 community,
                 is_held,
             ),

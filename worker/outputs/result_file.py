@@ -102,23 +102,25 @@ class ResultFile:
         Rotated files of a lost queue are searched, too. Changes nothing.
         """
         topics, example = 0, ""
-        for page in self._unknown_pages():
+        for page in self._unknown_pages(self._strange_seqs):
             topics += len(page)
             example = example or (page[0].topic_id if page else "")
         return Finding(self._path, topics, example) if topics else None
 
     def adopt(self) -> int:
-        """Take over the topics that only the file knows; return how many."""
+        """Take over the topics that only the file knows, or one rotated away; return how many."""
         assert self._knowledge is not None  # noqa: S101 - the file of imported topics has it
-        adopted = sum(self._knowledge.adopt(page) for page in self._unknown_pages() if page)
+        # All of them: a number says nothing if the queue is that of another job.
+        pages = self._unknown_pages(sorted(rotated_seqs(self._path)))
+        adopted = sum(self._knowledge.adopt(page) for page in pages if page)
         self._was_adopted = adopted > 0
         self._compared = None
         return adopted
 
-    def _unknown_pages(self) -> Iterator[list[ImportedLine]]:
+    def _unknown_pages(self, rotated: list[int]) -> Iterator[list[ImportedLine]]:
         if self._knowledge is None:
             return
-        for seq in self._strange_seqs:
+        for seq in rotated:
             yield from unknown_pages(rotated_path(self._path, seq), self._knowledge)
         self._compared = compare(self._path, self._read_lines, self._begin_seq)
         agreement, right_bytes, seq = self._compared
@@ -206,7 +208,7 @@ def compare(path: Path, read_lines: ReadLines, begin_seq: int = 0) -> Comparison
     right_seq = begin_seq
     try:
         opened = open_to_read(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         has_lines = bool(read_lines(begin_seq, 1))
         return (Agreement.SHORTER if has_lines else Agreement.AGREES), 0, begin_seq
     with opened as file:

@@ -23,7 +23,7 @@ NEVER_READ = b""
 
 # Made where it is needed: most queues never adopt anything. Its existence is the memory that this
 # queue was behind its files once.
-_TABLE = "CREATE TABLE IF NOT EXISTS adopted (id INTEGER PRIMARY KEY)"
+_TABLE = "CREATE TABLE adopted (id INTEGER PRIMARY KEY)"
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name = 'adopted'"
 _HAS_TOPICS_WITHOUT_ID = "SELECT 1 FROM records WHERE topic_id IS NULL AND state = ? LIMIT 1"
 _MADE_IDS = "CREATE TEMP TABLE IF NOT EXISTS made (topic_id TEXT PRIMARY KEY) WITHOUT ROWID"
@@ -63,10 +63,16 @@ def adopt(db: sqlite3.Connection, lines: Iterable[ImportedLine]) -> int:
     All queued records are in doubt afterwards: the outcomes that the queue missed may be more than
     those in the file, and the calls that were open then are known to nobody.
     """
-    db.execute(_TABLE)
-    db.execute("UPDATE queued SET may_exist = 1 WHERE may_exist = 0")
+    if not _has_table(db):
+        db.execute(_TABLE)
+        # Once the table is there, every record is put in doubt.
+        db.execute("UPDATE queued SET may_exist = 1")
     adoption = _Adoption(db)
     return sum(adoption.adopt(line) for line in lines)
+
+
+def _has_table(db: sqlite3.Connection) -> bool:
+    return db.execute(_HAS_TABLE).fetchone() is not None
 
 
 class _Adoption:
@@ -153,7 +159,7 @@ class Adopted:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self.casts_doubt = db.execute(_HAS_TABLE).fetchone() is not None
+        self.casts_doubt = _has_table(db)
 
     def claim(
         self, record: Record, input_id: int, topic_id: str | None, content: bytes | None

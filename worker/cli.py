@@ -41,6 +41,9 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="How logs are written.")]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="The lowest level that is logged.")]
 Out = Annotated[Path, typer.Option("--out", help="The directory of the job.")]
+Adopt = Annotated[
+    bool, typer.Option("--adopt", help="Take over topics that only the result files know.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -119,6 +122,7 @@ def backfill(
         int | None, typer.Option("--limit", min=1, help="Read and import at most N records.")
     ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
+    adopt: Adopt = False,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -133,7 +137,7 @@ def backfill(
     from worker.jobs.backfill import Options
     from worker.jobs.backfill import backfill as run
 
-    chosen = Options(inputs or [], out, limit, show_progress=not no_progress)
+    chosen = Options(inputs or [], out, limit, adopt, show_progress=not no_progress)
     _exit(_run(run(settings, chosen)))
 
 
@@ -143,6 +147,7 @@ def serve(
         bool, typer.Option("--until-empty", help="Stop when the queue is empty.")
     ] = False,
     out: Out = Path("out"),
+    adopt: Adopt = False,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -152,7 +157,7 @@ def serve(
     from worker.jobs.serve import Options
     from worker.jobs.serve import serve as run
 
-    _exit(_run(run(settings, Options(out, until_empty))))
+    _exit(_run(run(settings, Options(out, until_empty, adopt))))
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Result files agree with the queue again, whatever happened to them in between."""
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def test_a_file_cut_anywhere_is_completed(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_longer_file_with_the_right_beginning_is_cut(tmp_path: Path) -> None:
+def test_a_longer_file_is_set_aside_and_written_anew(tmp_path: Path) -> None:
     path = tmp_path / "imported.jsonl"
     path.write_bytes(Outcomes(9).content)
     outcomes = Outcomes(5)
@@ -56,6 +57,8 @@ def test_a_longer_file_with_the_right_beginning_is_cut(tmp_path: Path) -> None:
     file.follow()
     file.close()
     assert path.read_bytes() == outcomes.content
+    (aside,) = (p for p in tmp_path.iterdir() if ".longer-" in p.name)
+    assert aside.read_bytes() == Outcomes(9).content
 
 
 def test_an_edited_file_is_set_aside_and_rewritten(tmp_path: Path) -> None:
@@ -89,12 +92,37 @@ def test_a_missing_file_agrees_only_with_an_empty_queue(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_an_error_and_replaces_no_file(tmp_path: Path) -> None:
     path = tmp_path / "imported.jsonl"
-    path.symlink_to("/dev/full")
+    path.touch()
+    before = path.stat()
     file = ResultFile(path, Outcomes(1).read)
-    with pytest.raises(OSError, match="No space left"):
+    with files_of_at_most(3), pytest.raises(OSError, match="File too large"):
         file.reconcile()
     file.close()
-    assert path.is_symlink(), "it is neither set aside nor replaced"
+    assert os.path.samestat(path.stat(), before), "it is neither set aside nor replaced"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "directory", "device"])
+def test_only_regular_files_are_opened(tmp_path: Path, kind: str) -> None:
+    path, elsewhere = tmp_path / "imported.jsonl", tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"precious\n")
+    match kind:
+        case "link":
+            path.symlink_to(elsewhere)
+        case "dangling link":
+            path.symlink_to(tmp_path / "nothing")
+        case "pipe":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case _:
+            path.symlink_to("/dev/null")
+    file = ResultFile(path, Outcomes(1).read)
+    with pytest.raises(OSError, match="must be a regular file of this job"):
+        file.reconcile()
+    file.close()
+    assert elsewhere.read_bytes() == b"precious\n"
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_disk_that_fills_up_leaves_no_torn_line(tmp_path: Path) -> None:

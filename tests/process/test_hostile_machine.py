@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.support.full_disk import FullDiskJob
 from tests.support.processes import ROOT, Job, Simulator, audit, environment
 from tests.support.topics import record, records
 from tests.support.waiting import wait_until
@@ -49,15 +50,14 @@ def test_a_full_disk_halts_and_the_same_command_continues_later(
 
 @pytest.mark.parametrize("name", ["imported.jsonl", "dead-letter.jsonl"])
 def test_a_result_file_that_cannot_grow_halts_the_run(
-    job: Job, service: Simulator, name: str
+    tmp_path: Path, service: Simulator, name: str
 ) -> None:
-    job.out.mkdir()
-    (job.out / name).symlink_to("/dev/full")
+    job = FullDiskJob(tmp_path, service.url, name)
     path = job.write([*records(100), b"{"])
     done = job.backfill(path)
     assert done.returncode == 3
     assert b"No space left on device" in done.stdout
-    (job.out / name).unlink()
+    job.make_room()
     assert job.backfill(path).returncode == 1
     audit(job, service)
 

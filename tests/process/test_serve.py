@@ -16,6 +16,7 @@ import orjson
 import pytest
 import redis
 
+from tests.support.full_disk import FullDiskJob
 from tests.support.processes import KEY, PATIENCE_S, Job, Simulator, simulator
 from tests.support.redis_server import RedisServer, binaries
 from tests.support.topics import record, records
@@ -197,14 +198,12 @@ def test_a_full_disk_under_an_embedded_service_stops_it_until_there_is_room(
     tmp_path: Path, start: Start
 ) -> None:
     with simulator("--latency", "0.05") as service:
-        job = Job(tmp_path, service.url)
-        job.out.mkdir()
-        (job.out / "imported.jsonl").symlink_to("/dev/full")
+        job = FullDiskJob(tmp_path, service.url, "imported.jsonl")
         job.run("enqueue", job.write(records(400)))
         replica = start(job, "--until-empty")
         wait_until(lambda: "halted (storage)" in replica.get("readyz")[1])
         assert "No space left on device" in replica.get("readyz")[1]
-        (job.out / "imported.jsonl").unlink()
+        job.make_room()
         said, logged = replica.process.communicate(timeout=PATIENCE_S)
         assert replica.process.returncode == 0, logged
         assert "a defect" not in logged

@@ -42,6 +42,7 @@ class Options:
     inputs: list[str]
     out: Path
     limit: int | None = None
+    adopt: bool = False
     show_progress: bool = True
 
 
@@ -50,9 +51,9 @@ async def backfill(settings: Settings, options: Options) -> Exit:
 
     Raises UsageError, QueueTakenError or JobMismatchError if nothing was started.
     """
-    engine = embedded_engine(settings, options.out)
+    engine = embedded_engine(settings, options.out, adopt=options.adopt)
     sources = resolve_inputs(options.inputs)
-    if not sources and not engine.exists:
+    if not sources and not engine.exists and not engine.was_lost:
         raise UsageError(
             f"nothing to import: name an input file, or the --out of a job ({options.out} has none)"
         )
@@ -78,6 +79,7 @@ class _Backfill:
         """Import and report. Raises QueueTakenError, JobMismatchError."""
         try:
             async with engine.open_job() as job:
+                self._run.job_id = job.job_id
                 if job.recovered:
                     log.info("taken back from a run that was cut off", records=job.recovered)
                 return await self._run_job(job)
@@ -91,8 +93,7 @@ class _Backfill:
     async def _run_job(self, job: OpenJob) -> Exit:
         with self._run.stopping.at_signals() as request:
             try:
-                with job.result_files() as files:
-                    await self._import_to_files(job, files)
+                await self._import_to_files(job, job.files)
             except (QueueError, OSError) as error:
                 self._halt = Halt(HaltCode.STORAGE, storage_sentence(error))
                 log.error("halted", code=self._halt.code, reason=self._halt.message)
@@ -127,17 +128,27 @@ class _Backfill:
         )
         feeder = self._feeder(job, pipeline)
 
+        lost: list[QueueError] = []
+
         def is_feeding() -> bool:
-            if isinstance(feeder.failure, QueueError):
-                raise feeder.failure
+            for failure in (feeder.failure, *lost):
+                if isinstance(failure, QueueError):
+                    raise failure
             return feeder.feeding
+
+        def stop_for_loss(error: QueueError) -> None:
+            lost.append(error)
+            pipeline.queue_was_fed()
 
         def drain() -> None:
             feeder.stop()
             machinery.carrier.stop()
 
         with self._run.stopping.of_work(drain=drain, abandon=pipeline.abandon):
-            async with self._progress(job, machinery.limits, feeder):
+            async with (
+                job.watched(stop_for_loss),
+                self._progress(job, machinery.limits, feeder),
+            ):
                 try:
                     feeder.start()
                     await pipeline.run(is_feeding)

@@ -1,5 +1,6 @@
 """The embedded queue (SQLite) as the jobs use it, with the result files that follow it."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -10,13 +11,15 @@ from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
 from worker.job_directory import DEAD_LETTER_NAME, QUEUE_NAME
 from worker.jobs import UsageError
-from worker.jobs.embedded_standing import read_standing
+from worker.jobs.embedded_standing import read_lost_standing, read_standing
 from worker.jobs.engine import Choice, GiveUp, OpenFeed, OpenTaker, Replayed, Standing
+from worker.jobs.evidence import find_without_queue, reconcile_evidence, refuse_without_queue
 from worker.jobs.from_settings import job_identity, record_rules
-from worker.jobs.running import prepare_directory
+from worker.jobs.running import prepare_directory, require_regular_files
+from worker.outputs.job_mark import read_job_mark
 from worker.outputs.result_files import ResultFiles
-from worker.queues.contract import QueueTakenError
-from worker.queues.directory_lock import DirectoryLock
+from worker.queues.contract import QueueError, QueueTakenError
+from worker.queues.directory_lock import DirectoryLock, taker_of
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import CommunityLetters, Counts
@@ -26,45 +29,71 @@ from worker.rules.topic.oddities import EqualNames
 from worker.settings.model import Settings
 
 PAGE = 500
+WATCH_EVERY_S = 1.0
+"""How often a run checks that nobody removed its queue, beside every take."""
 
 
 class EmbeddedEngine:
-    """The queue in the directory `out`, which one process at a time takes from."""
+    """The queue in the directory `out`, which one process at a time takes from.
 
-    def __init__(self, settings: Settings, out: Path) -> None:
+    `adopt`: whoever takes from it takes over what only the result files know.
+    """
+
+    def __init__(self, settings: Settings, out: Path, *, adopt: bool = False) -> None:
         self._settings = settings
         self._out = out
+        self._adopt = adopt
+        self._is_service = False
 
     @property
     def exists(self) -> bool:
         """Whether the directory holds a queue."""
         return (self._out / QUEUE_NAME).exists()
 
+    @property
+    def was_lost(self) -> bool:
+        """Whether the directory holds no queue, but result files that know topics.
+
+        Raises UsageError if something else stands in a file's place.
+        """
+        require_regular_files(self._out)
+        return not self.exists and find_without_queue(self._out) is not None
+
     @asynccontextmanager
     async def open_job(self) -> AsyncIterator["OpenJob"]:
         """Open the queue to put and to take. Raises as `open_taker`."""
+        if not self._adopt and taker_of(self._out) is None:
+            refuse_without_queue(self._out)
         queue = SqliteQueue(self._out)
+        files: ResultFiles | None = None
         try:
-            was_used, recovered = await queue.become_taker(job_identity(self._settings))
-            yield OpenJob(queue, self._out, was_used=was_used, recovered=recovered)
+            was_used, recovered = await queue.become_taker(
+                job_identity(self._settings), job_id=read_job_mark(self._out)
+            )
+            files = await queue.run(lambda: self._open_files(queue))
+            job_id = await queue.run(queue.store.job_id)
+            yield OpenJob(queue, files, was_used=was_used, recovered=recovered, job_id=job_id)
         finally:
+            if files is not None:
+                files.close()
             queue.close()
+
+    def _open_files(self, queue: SqliteQueue) -> ResultFiles:
+        rotate_at_bytes = self._settings.outputs.max_bytes if self._is_service else 0
+        files = ResultFiles(self._out, queue.store, rotate_at_bytes=rotate_at_bytes)
+        reconcile_evidence(self._out, queue.store, files, adopt=self._adopt)
+        return files
 
     @asynccontextmanager
     async def open_taker(self, on_opening: Callable[[GiveUp], None]) -> AsyncIterator[OpenTaker]:  # noqa: ARG002 - no server to wait for
         """Open the queue to take from; see `Engine.open_taker`."""
+        self._is_service = True
         async with self.open_job() as job:
-            queue = job.queue
-            files = ResultFiles(
-                self._out, queue.store, rotate_at_bytes=self._settings.outputs.max_bytes
-            )
-            try:
-                await queue.run(files.reconcile)
-                taker = _Taker(str(self._out / QUEUE_NAME), queue, files)
-                yield OpenTaker(taker, lambda: queue.run(files.follow))
-                await queue.run(files.finish)
-            finally:
-                files.close()
+            queue, files = job.queue, job.files
+            await queue.run(files.reconcile)
+            taker = _Taker(str(self._out / QUEUE_NAME), queue, files)
+            yield OpenTaker(taker, lambda: queue.run(files.follow), job.job_id)
+            await queue.run(files.finish)
 
     @asynccontextmanager
     async def open_feed(self) -> AsyncIterator[OpenFeed]:
@@ -73,19 +102,24 @@ class EmbeddedEngine:
         queue = SqliteQueue(self._out)
         try:
             identity = job_identity(self._settings)
-            await queue.run(lambda: queue.store.identify(identity))
+            job_id = read_job_mark(self._out)
+            await queue.run(lambda: queue.store.identify(identity, job_id=job_id))
             yield OpenFeed(queue, give_up=lambda: None)
         finally:
             queue.close()
 
     async def standing(self) -> Standing:
         """Return what the queue holds, counted anew, and whether the result files agree with it."""
+        require_regular_files(self._out)
+        if not self.exists and (standing := read_lost_standing(self._out)):
+            return standing
         self._require_job()
         return read_standing(self._out)
 
     async def replay(self, choice: Choice) -> Replayed:
         """Put the chosen dead letters back; beside a taker, that one updates the result files."""
         self._require_job()
+        require_regular_files(self._out)
         is_alone, files = False, None
         with ExitStack() as opened:
             with suppress(QueueTakenError):
@@ -93,10 +127,11 @@ class EmbeddedEngine:
                 is_alone = True
             store = SqliteStore(self._out / QUEUE_NAME)
             opened.callback(store.close)
-            store.identify(job_identity(self._settings))
+            store.identify(job_identity(self._settings), job_id=read_job_mark(self._out))
             if is_alone:
                 files = ResultFiles(self._out, store)
                 opened.callback(files.close)
+                reconcile_evidence(self._out, store, files, adopt=False)
                 files.reconcile()
             matched = replayed = 0
             for records in self._chosen(store, choice):
@@ -130,24 +165,44 @@ class EmbeddedEngine:
 class OpenJob:
     """An open queue and its result files, for the job that both puts and takes.
 
+    `files`: their methods run in the thread of the queue (`queue.run`); they are to be reconciled.
     `was_used`: whether an earlier run used the queue. `recovered`: how many records an earlier run
-    held when it was cut off.
+    held when it was cut off. `job_id`: what the queue and its files have in common.
     """
 
-    def __init__(self, queue: SqliteQueue, out: Path, *, was_used: bool, recovered: int) -> None:
+    def __init__(
+        self,
+        queue: SqliteQueue,
+        files: ResultFiles,
+        *,
+        was_used: bool,
+        recovered: int,
+        job_id: str | None,
+    ) -> None:
         self.queue = queue
+        self.files = files
         self.was_used = was_used
         self.recovered = recovered
-        self._out = out
+        self.job_id = job_id
 
-    @contextmanager
-    def result_files(self) -> Iterator[ResultFiles]:
-        """Open the result files; their methods run in the thread of the queue (`queue.run`)."""
-        files = ResultFiles(self._out, self.queue.store)
+    @asynccontextmanager
+    async def watched(self, on_loss: Callable[[QueueError], None]) -> AsyncIterator[None]:
+        """Check every WATCH_EVERY_S that the queue is in its place; else call `on_loss` once."""
+        watching = asyncio.create_task(self._watch(on_loss))
         try:
-            yield files
+            yield
         finally:
-            files.close()
+            watching.cancel()
+            await asyncio.wait([watching])
+
+    async def _watch(self, on_loss: Callable[[QueueError], None]) -> None:
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            try:
+                self.queue.check_place()
+            except QueueError as error:
+                on_loss(error)
+                return
 
     async def unfinished_inputs(self) -> list[str]:
         """Return the inputs that were never read to their end."""

@@ -1,13 +1,15 @@
 """What the directory of a job holds, and whether its queue and its result files agree."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME, QUEUE_NAME
 from worker.jobs.engine import Standing, unfinished_lines
+from worker.jobs.evidence import WAY_ON, find_without_queue, strangeness
 from worker.outputs.report import sums
-from worker.outputs.result_file import Agreement, compare
+from worker.outputs.result_file import Agreement
+from worker.outputs.result_files import ResultFiles
 from worker.queues.directory_lock import taker_of
 from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import Counts
@@ -15,8 +17,9 @@ from worker.rules.counts import Counts
 AGREEMENTS = {
     Agreement.AGREES: "agrees with the queue",
     Agreement.SHORTER: "is behind the queue; the next run completes it",
-    Agreement.LONGER: "holds more than the queue; the next run cuts it",
+    Agreement.LONGER: "holds more than the queue; the next run sets it aside and writes it anew",
     Agreement.OTHER: "was edited; the next run sets it aside and writes it anew",
+    Agreement.KNOWS_MORE: "knows topics that the queue does not know; the next run stops",
 }
 
 
@@ -26,9 +29,30 @@ def read_standing(out: Path) -> Standing:
     return Standing(job.facts(), job.lines(), job.agrees)
 
 
+def read_lost_standing(out: Path) -> Standing | None:
+    """Return what the files in `out` know without their queue; None if they know nothing."""
+    finding = find_without_queue(out)
+    if finding is None:
+        return None
+    job = _Job(
+        app=None,
+        taker=None,
+        counts=Counts(),
+        counts_agree=True,
+        files={IMPORTED_NAME: Agreement.KNOWS_MORE},
+        unfinished=[],
+        evidence=[f"{out / QUEUE_NAME} is not there, and {finding}"],
+    )
+    return Standing(job.facts(), job.lines(), job.agrees)
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What a job's directory holds. `taker`: the process that takes from the queue, if any."""
+    """What a job's directory holds.
+
+    `taker`: the process that takes from the queue, if any. `evidence`: why the next run would stop,
+    as the files know more than the queue or belong to another one.
+    """
 
     app: str | None
     taker: str | None
@@ -36,10 +60,12 @@ class _Job:
     counts_agree: bool
     files: dict[str, Agreement]
     unfinished: list[str]
+    evidence: list[str] = field(default_factory=list)
 
     @property
     def agrees(self) -> bool:
-        return self.counts_agree and all(map(self._is_fine, self.files.values()))
+        are_fine = all(map(self._is_fine, self.files.values()))
+        return self.counts_agree and are_fine and not self.evidence
 
     def _is_fine(self, agreement: Agreement) -> bool:
         # The files of a running job follow a moment after its queue.
@@ -57,6 +83,7 @@ class _Job:
             **counts,
             "files": {name: agreement.value for name, agreement in self.files.items()},
             "unfinished_inputs": self.unfinished,
+            "evidence": self.evidence,
             "agree": self.agrees,
         }
 
@@ -67,6 +94,7 @@ class _Job:
         lines += [f"{name} {AGREEMENTS[agreement]}" for name, agreement in self.files.items()]
         if not self.counts_agree:
             lines.append("the kept counts are not those of the rows: a defect, please report it")
+        lines += [f"{sentence}: {WAY_ON}" for sentence in self.evidence]
         return lines + unfinished_lines(self.unfinished)
 
 
@@ -75,10 +103,10 @@ def _read(out: Path) -> _Job:
     store = SqliteStore(out / QUEUE_NAME, read_only=True)
     try:
         kept, counted = store.counts(), store.counts_by_counting()
-        files = {
-            IMPORTED_NAME: _agreement(out / IMPORTED_NAME, store, "imported"),
-            DEAD_LETTER_NAME: _agreement(out / DEAD_LETTER_NAME, store, "dead"),
-        }
+        results = ResultFiles(out, store)
+        files, finding = results.agreements(), results.find_unknown()
+        if finding:
+            files[IMPORTED_NAME] = Agreement.KNOWS_MORE
         if store.dead_file_is_stale() and files[DEAD_LETTER_NAME] is Agreement.OTHER:
             # Dead letters were replaced since it was written; nobody edited it.
             files[DEAD_LETTER_NAME] = Agreement.SHORTER
@@ -90,11 +118,7 @@ def _read(out: Path) -> _Job:
             counts_agree=counted.is_balanced and (taker is not None or kept == counted),
             files=files,
             unfinished=store.unfinished_inputs(),
+            evidence=[str(reason) for reason in (strangeness(out, store), finding) if reason],
         )
     finally:
         store.close()
-
-
-def _agreement(path: Path, store: SqliteStore, kind: Any) -> Agreement:
-    rotated_seq = store.rotated(kind)
-    return compare(path, lambda seq, count: store.lines(kind, seq, count), rotated_seq)[0]

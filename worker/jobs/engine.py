@@ -36,11 +36,12 @@ class OpenTaker:
     """A queue that is open to take from.
 
     `after_settling`: writes the settled outcomes to the result files, for an engine that does not
-    do so itself; raises OSError.
+    do so itself; raises OSError. `job_id`: what the queue and its result files have in common.
     """
 
     queue: Queue
     after_settling: Callable[[], Awaitable[None]] | None = None
+    job_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class Engine(Protocol):
     """One kind of queue, opened for what a job does with it.
 
     Opening raises UsageError for wrong settings, QueueError if the queue cannot be used now,
-    JobMismatchError for the queue of another job.
+    JobMismatchError for the queue of another job, EvidenceError beside result files that know more
+    than the queue.
     """
 
     def open_taker(

@@ -14,16 +14,21 @@ from worker.settings.model import Settings
 SQLITE_URL = "sqlite:///"
 
 
-def choose_engine(settings: Settings, out: Path) -> Engine:
+def choose_engine(settings: Settings, out: Path, *, adopt: bool = False) -> Engine:
     """Return the engine that `queue.url` names; without one, the embedded queue in `out`.
 
+    `adopt`: take over what only the result files know, which only an embedded queue can.
     Nothing is opened yet. Raises UsageError for a URL that names no queue of this job.
     """
     url = _redis_url(settings, out)
-    return DistributedEngine(settings, out, url) if url else EmbeddedEngine(settings, out)
+    if not url:
+        return EmbeddedEngine(settings, out, adopt=adopt)
+    if adopt:
+        raise UsageError("--adopt: only for a queue in --out, and queue.url names one in Redis")
+    return DistributedEngine(settings, out, url)
 
 
-def embedded_engine(settings: Settings, out: Path) -> EmbeddedEngine:
+def embedded_engine(settings: Settings, out: Path, *, adopt: bool = False) -> EmbeddedEngine:
     """Return the embedded engine, for a job that both puts and takes.
 
     Raises UsageError if `queue.url` names another queue.
@@ -33,7 +38,7 @@ def embedded_engine(settings: Settings, out: Path) -> EmbeddedEngine:
             "queue.url: backfill keeps its queue in --out; for a queue in Redis use "
             "`topic-import enqueue` and `topic-import serve --until-empty`"
         )
-    return EmbeddedEngine(settings, out)
+    return EmbeddedEngine(settings, out, adopt=adopt)
 
 
 def _redis_url(settings: Settings, out: Path) -> str | None:

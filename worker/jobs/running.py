@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from worker.job_directory import REPORT_NAME
+from worker.job_directory import REPORT_NAME, WRITTEN_NAMES
 from worker.jobs import UsageError
 from worker.jobs.signals import StopRequest, stop_signals
 from worker.logs import logger
-from worker.outputs.files import OUT_OF_ROOM, write_whole
+from worker.outputs.files import OUT_OF_ROOM, irregular, not_regular, write_whole
 from worker.outputs.report import Report
 from worker.rules.counts import CommunityLetters, Counters, Counts
 from worker.rules.topic.oddities import NO_EQUAL_NAMES, EqualNames
@@ -44,7 +44,11 @@ def prepare(settings: Settings, out: Path) -> None:
 
 
 def prepare_directory(out: Path) -> None:
-    """Make the directory of a job. Raises UsageError if it cannot be written."""
+    """Make the directory of a job.
+
+    Raises UsageError if it cannot be written, or if something else stands in a file's place.
+    """
+    require_regular_files(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".writable-{os.getpid()}"
@@ -54,6 +58,13 @@ def prepare_directory(out: Path) -> None:
         if error.errno in OUT_OF_ROOM:
             return  # the queue reports a full disk as a halt, which ends once there is room
         raise UsageError(f"--out {out}: {error.strerror}: name a directory to write to") from None
+
+
+def require_regular_files(out: Path) -> None:
+    """Raise UsageError if a link, a device or a directory stands in the place of a job's file."""
+    for path in [out / (name + end) for name in WRITTEN_NAMES for end in ("", ".new")]:
+        if kind := irregular(path):
+            raise UsageError(f"{path}: {not_regular(kind)}: move it away, or give another --out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +146,15 @@ async def pause(seconds: float, until: asyncio.Event) -> None:
 
 
 class Run:
-    """One run of a job: what it counted, since when it runs, how it is stopped."""
+    """One run of a job: what it counted, since when it runs, how it is stopped.
+
+    `job_id`: the ID of the job, once its queue is open and has one.
+    """
 
     def __init__(self, settings: Settings, out: Path) -> None:
         self.counters = Counters()
         self.stopping = Stopping(settings.drain.timeout)
+        self.job_id: str | None = None
         self._quota_per_s = settings.rate.calls_per_second
         self._path = out / REPORT_NAME
         self._started, self._started_s = time.time(), time.monotonic()
@@ -167,6 +182,7 @@ class Run:
             worst=worst,
             held=held,
             equal_names=equal_names,
+            job_id=self.job_id,
         )
 
     def write(self, report: Report) -> Path | None:

@@ -16,7 +16,14 @@ from worker.limits import Quota
 from worker.logs import logger
 from worker.monitoring.admin import AdminError, AdminServer
 from worker.outputs.report import summary
-from worker.queues.contract import JobMismatchError, QueueAwayError, QueueError, QueueTakenError
+from worker.queues.contract import (
+    EvidenceError,
+    JobMismatchError,
+    QueueAwayError,
+    QueueError,
+    QueueLostError,
+    QueueTakenError,
+)
 from worker.rules.halts import FORGET_AFTER_S, HaltCode, pauses_s
 from worker.rules.verdict import Halt
 from worker.settings.model import Settings, base_url
@@ -32,14 +39,15 @@ class Options:
 
     out: Path
     until_empty: bool = False
+    adopt: bool = False
 
 
 async def serve(settings: Settings, options: Options) -> Exit:
     """Serve until a signal, or until the queue is empty if `until_empty` is set.
 
-    Raises UsageError, QueueTakenError or JobMismatchError if nothing was started.
+    Raises UsageError, QueueTakenError, JobMismatchError or EvidenceError if nothing was started.
     """
-    engine = choose_engine(settings, options.out)
+    engine = choose_engine(settings, options.out, adopt=options.adopt)
     service = _Service(settings, options, engine)
     with service.stopping.at_signals() as request:
         prepare(settings, options.out)
@@ -99,13 +107,13 @@ class _Service:
     async def _import_while_open(self, quota: Quota) -> None:
         """Open the queue and import; pause after a failure of the queue.
 
-        Raises QueueTakenError, JobMismatchError.
+        Raises QueueTakenError, JobMismatchError, EvidenceError, QueueLostError.
         """
         try:
             async with self._engine.open_taker(self._opening) as taker:
-                self.state.queue = taker.queue
+                self.state.queue, self._run.job_id = taker.queue, taker.job_id
                 await self._importer.import_all(taker, quota)
-        except (QueueTakenError, JobMismatchError):
+        except (QueueTakenError, JobMismatchError, EvidenceError, QueueLostError):
             raise
         except QueueAwayError as error:
             self._note_queue_away(str(error))

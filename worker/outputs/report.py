@@ -35,7 +35,7 @@ class Report:
 
     The counts of records belong to the job, over all its runs; calls, seconds and rates belong to
     this run. `worst`: the communities with the most dead letters. `held`: the communities whose
-    records wait at the end, and why.
+    records wait at the end, and why. `job_id`: what the queue and its files have in common.
     """
 
     counts: Counts
@@ -49,6 +49,7 @@ class Report:
     worst: Sequence[CommunityLetters] = ()
     held: Mapping[str, str] = field(default_factory=dict)
     equal_names: EqualNames = NO_EQUAL_NAMES
+    job_id: str | None = None
 
     @property
     def rate_per_s(self) -> float:
@@ -80,6 +81,8 @@ class Report:
             "ended": rfc3339(self.ended),
             **{name: n for name, n in rare.items() if n},
         }
+        if self.job_id:
+            content["job"] = self.job_id
         if self.crowded:
             content["crowded_communities"] = crowded_dict(self.crowded)
         if self.equal_names.names:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME
-from worker.outputs.result_file import ResultFile
+from worker.outputs.evidence import Finding, Knowledge
+from worker.outputs.result_file import Agreement, ResultFile
 
 Kind = Literal["imported", "dead"]
 
 
-class Results(Protocol):
+class Results(Knowledge, Protocol):
     """What the files need of the queue that they follow; `seq` numbers its outcomes by kind."""
 
     def lines(self, kind: Kind, after_seq: int, count: int) -> list[tuple[int, bytes]]:
@@ -52,12 +53,28 @@ class ResultFiles:
             out / IMPORTED_NAME,
             lambda seq, count: results.lines("imported", seq, count),
             results.rotated("imported"),
+            results,
         )
         self._dead = ResultFile(
             self._dead_path,
             lambda seq, count: results.lines("dead", seq, count),
             results.rotated("dead"),
         )
+
+    def agreements(self) -> dict[str, Agreement]:
+        """Return how each file compares with the queue, by its name."""
+        return {
+            IMPORTED_NAME: self._imported.agreement(),
+            DEAD_LETTER_NAME: self._dead.agreement(),
+        }
+
+    def find_unknown(self) -> Finding | None:
+        """Return what the files know of topics that the queue does not know; None for nothing."""
+        return self._imported.find_unknown()
+
+    def adopt(self) -> int:
+        """Take over the topics that only the files know; return how many."""
+        return self._imported.adopt()
 
     def reconcile(self, inputs: Sequence[str] = ()) -> list[str]:
         """Make both files hold what the queue holds; return the paths to read `inputs` from.

@@ -21,6 +21,8 @@ Errors, the same for every method:
 - `QueueAwayError`: the queue's server cannot be reached; it may come back by itself.
 - `QueueTakenError`: another process takes from this queue, which allows one taker.
 - `JobMismatchError`: the queue belongs to a job with another identity.
+- `QueueLostError`: somebody removed or replaced the queue's file while it was in use.
+- `EvidenceError`: the result files beside the queue know topics that it does not know.
 
 A method that "may wait" waits while the queue's server is away, until the engine is given up (see
 `give_up` of an engine that has a server); it raises QueueError then. All others raise at once.
@@ -52,6 +54,14 @@ class QueueTakenError(QueueError):
 
 class JobMismatchError(QueueError):
     """The queue belongs to a job with another identity."""
+
+
+class QueueLostError(QueueError):
+    """The queue was removed or replaced while it was in use."""
+
+
+class EvidenceError(QueueError):
+    """The result files know more than the queue, or are those of another job; nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)

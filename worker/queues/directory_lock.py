@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from worker.queues.contract import QueueError, QueueTakenError
+from worker.queues.contract import QueueError, QueueLostError, QueueTakenError
 
 LOCK_NAME = "queue.lock"
 LOCK_ATTEMPTS = 5
@@ -42,6 +42,30 @@ class DirectoryLock:
     def release(self) -> None:
         """Let another process take the lock."""
         os.close(self._file)
+
+
+class WatchedFile:
+    """A file that must stay the one that it was at the construction."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._first = _stat(path)
+
+    def check(self) -> None:
+        """Raise QueueLostError if the file was removed, or replaced by another."""
+        now = _stat(self._path)
+        if self._first is None or now is None or not os.path.samestat(self._first, now):
+            raise QueueLostError(
+                f"{self._path} was removed or replaced while it was in use: bring it back, or "
+                "import again with --adopt, which takes over what the result files know"
+            )
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def taker_of(directory: Path) -> str | None:

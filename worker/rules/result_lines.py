@@ -7,6 +7,9 @@ import orjson
 
 from worker.rules.outcome import Already, DeadLetter, Imported
 
+LINE_DIGITS_MAX = 18
+"""The longest number of a line; it fits into 64 bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -49,6 +52,68 @@ def imported_line(subject: Subject, outcome: Imported) -> bytes:
         },
         option=orjson.OPT_APPEND_NEWLINE,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedLine:
+    """A line of `imported.jsonl` that was read back, as bytes with its line end.
+
+    `path`, `number`: the place in its `source`; number 0 where it names none.
+    """
+
+    content: bytes
+    topic_id: str
+    group_id: str
+    path: str
+    number: int
+    at: str | None
+    already: Already
+    is_cut: bool
+
+
+def read_imported_line(content: bytes) -> ImportedLine | None:
+    """Read a line of `imported.jsonl`; None for a torn line, or for one that is something else."""
+    if not content.endswith(b"\n"):
+        return None
+    try:
+        line = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(line, dict) or "already" not in line:
+        return None
+    topic_id, source, at = line.get("topic_id"), line.get("source"), line.get("at")
+    if not (isinstance(topic_id, str) and topic_id and isinstance(source, str)):
+        return None
+    group_id = line.get("group_id")
+    path, number = _place(source)
+    return ImportedLine(
+        content=content,
+        topic_id=topic_id,
+        group_id=group_id if isinstance(group_id, str) else "",
+        path=path,
+        number=number,
+        at=at if isinstance(at, str) else None,
+        already=_already(line["already"]),
+        is_cut=bool(line.get("truncated")),
+    )
+
+
+def is_edit_of(line: ImportedLine, ours: bytes) -> bool:
+    """Return whether a line was made of `ours` by an edit: same record, same time."""
+    original = read_imported_line(ours)
+    if original is None or line.at is None:
+        return False
+    return (line.path, line.number, line.at) == (original.path, original.number, original.at)
+
+
+def _place(source: str) -> tuple[str, int]:
+    path, _, number = source.rpartition(":")
+    is_place = path and number.isascii() and number.isdecimal() and len(number) <= LINE_DIGITS_MAX
+    return (path, int(number)) if is_place else (source, 0)
+
+
+def _already(written: object) -> Already:
+    return next((kind for kind in Already if kind.value == written), Already.NO)
 
 
 def dead_letter_line(subject: Subject, letter: DeadLetter) -> bytes:

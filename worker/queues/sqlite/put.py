@@ -15,6 +15,7 @@ from worker.queues.letters import (
     subject_of_invalid,
     subject_of_topic,
 )
+from worker.queues.sqlite.adoption import Adopted
 from worker.queues.sqlite.communities import Communities
 from worker.queues.sqlite.positions import Known, Positions, pass_doubt_on
 from worker.queues.sqlite.schema import State, add_dead_letter, add_to_counts
@@ -48,6 +49,8 @@ class Putting:
         self._inputs = inputs
         self._positions = Positions(db, inputs)
         self._communities = Communities(db)
+        self._adopted = Adopted(db)
+        self._claimed: set[int] = set()
         self._counting: Counter[str] = Counter()
 
     def put(self, records: list[Record]) -> list[Record]:
@@ -55,14 +58,15 @@ class Putting:
         new: list[Record] = []
         for record in records:
             replaced = self._positions.replaced_by(record)
-            if replaced is not None:
-                self._put_in_place_of(replaced, record)
+            if replaced is None:
+                continue
+            if self._put_in_place_of(replaced, record) not in self._claimed:
                 new.append(record)
         add_to_counts(self._db, self._counting)
         return new
 
-    def _put_in_place_of(self, replaced: list[Known], record: Record) -> None:
-        """Put a record, with the doubt of those that it replaces (R13)."""
+    def _put_in_place_of(self, replaced: list[Known], record: Record) -> int:
+        """Put a record, with the doubt of those that it replaces (R13); return its row."""
         if any(old.may_exist for old in replaced):
             record = replace(record, may_exist=True)
         for old in replaced:
@@ -70,6 +74,7 @@ class Putting:
         record_id = self._put(record)
         for old in replaced:
             self._db.execute("UPDATE records SET holder = ? WHERE holder = ?", (record_id, old.id))
+        return record_id
 
     def _remove_record(self, old: Known, *, leaves_duplicates: bool) -> None:
         """Remove a dead letter with its row.
@@ -120,6 +125,9 @@ class Putting:
         self._counting["replaced"] += 1
 
     def _put(self, record: Record) -> int:
+        adopted = self._claim_adopted(record)
+        if adopted is not None:
+            return adopted
         self._counting["read"] += 1
         if isinstance(record.topic, InvalidRecordError):
             return self._put_invalid(record, record.topic)
@@ -135,6 +143,17 @@ class Putting:
             self._counting["duplicate"] += 1
             return self._insert(record, State.DUPLICATE, holder=holder.id)
         return self._put_conflict(record, topic, holder.source)  # R4
+
+    def _claim_adopted(self, record: Record) -> int | None:
+        """Return the row of the adopted topic that a record is (R26): it is imported already."""
+        topic = record.topic
+        content = None if isinstance(topic, InvalidRecordError) else content_of(topic)
+        if content is None and topic.topic_id is None:
+            return None
+        adopted = self._adopted.claim(record, self._inputs[record.path], topic.topic_id, content)
+        if adopted is not None:
+            self._claimed.add(adopted)
+        return adopted
 
     def _holder(self, topic_id: str | None) -> _Holder | None:
         if topic_id is None:
@@ -204,7 +223,7 @@ class Putting:
                 topic.body,
                 orjson.dumps(topic.truncated).decode(),
                 record.raw,
-                record.may_exist,
+                record.may_exist or self._adopted.casts_doubt,
                 community,
                 is_held,
             ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from worker.job_directory import QUEUE_NAME
 from worker.queues.contract import JobIdentity
-from worker.queues.directory_lock import DirectoryLock
+from worker.queues.directory_lock import DirectoryLock, WatchedFile
 from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
@@ -37,6 +37,7 @@ class SqliteQueue:
     def __init__(self, directory: Path) -> None:
         self._store = SqliteStore(directory / QUEUE_NAME)
         self._directory = directory
+        self._file = WatchedFile(directory / QUEUE_NAME)
         self._lock: DirectoryLock | None = None
         self._oldest: tuple[int | None, float] = (None, 0.0)
         self.is_drained = False
@@ -60,16 +61,25 @@ class SqliteQueue:
         """Run a job in the queue's thread, after all jobs that were given before it."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, job)
 
-    async def become_taker(self, identity: JobIdentity) -> tuple[bool, int]:
+    async def become_taker(
+        self, identity: JobIdentity, *, job_id: str | None = None
+    ) -> tuple[bool, int]:
         """Become the one taker of this job, and make ready what a dead taker held (R14).
 
+        `job_id`: the ID for a queue that has none yet.
         Returns whether the queue was used before, and how many records were made ready. Raises
         QueueTakenError while another process is the taker, JobMismatchError if the queue belongs
         to another job.
         """
         self._lock = DirectoryLock(self._directory)
-        was_used = await self.run(lambda: self._store.identify(identity))
+        was_used = await self.run(lambda: self._store.identify(identity, job_id=job_id))
         return was_used, await self.run(self._store.recover)
+
+    def check_place(self) -> None:
+        """Raise QueueError if the directory or the queue's file was removed or replaced."""
+        if self._lock:
+            self._lock.check()
+            self._file.check()
 
     # ---- the half that is fed
 
@@ -106,10 +116,9 @@ class SqliteQueue:
         `untried_first`: records with attempts come last, of all that the queue holds. `without`:
         the communities that are held now; their records are passed over, without a bound.
 
-        Raises QueueError if the disk refuses, or if somebody removed the directory.
+        Raises QueueError if the disk refuses, or if somebody removed the queue.
         """
-        if self._lock:
-            self._lock.check()
+        self.check_place()
         taken = await self.run(
             lambda: self._store.take(count, untried_first=untried_first, without=without)
         )
@@ -121,8 +130,7 @@ class SqliteQueue:
 
         Raises QueueError as `take`.
         """
-        if self._lock:
-            self._lock.check()
+        self.check_place()
         return await self.run(lambda: self._store.take_of(group_id, count))
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:

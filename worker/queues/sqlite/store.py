@@ -1,18 +1,20 @@
 """The embedded queue's transactions: one method, one transaction; synchronous, for one thread."""
 
+import secrets
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
 from worker.queues.contract import JobIdentity, JobMismatchError
-from worker.queues.sqlite import cut_names, deliveries, reading
+from worker.queues.sqlite import adoption, cut_names, deliveries, reading
 from worker.queues.sqlite.file import QueueFile
 from worker.queues.sqlite.put import Putting
 from worker.queues.sqlite.reading import ResultKind
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record
+from worker.rules.result_lines import ImportedLine
 from worker.rules.topic.oddities import EqualNames
 from worker.rules.topic.problems import InvalidRecordError
 
@@ -22,6 +24,9 @@ _IDENTITY_NAMES = {
     "key_field": "records.key_field",
     "topic_ids": "records.topic_ids",
 }
+_JOB_ID = "id"
+"""The name of the job's ID in the table of its identity, of which it is no part."""
+JOB_ID_BYTES = 16
 _REPLACED = "replaced"
 """Counts the dead letters that were replaced since their file was last written anew."""
 
@@ -42,9 +47,10 @@ class SqliteStore:
 
     # ---- the job
 
-    def identify(self, identity: JobIdentity) -> bool:
+    def identify(self, identity: JobIdentity, *, job_id: str | None = None) -> bool:
         """Remember whose queue this is. Returns whether it was used before.
 
+        `job_id`: the ID for a queue that has none yet; without it such a queue gets a random one.
         Raises JobMismatchError if the queue belongs to another job.
         """
         given = {item.name: getattr(identity, item.name) for item in fields(identity)}
@@ -53,7 +59,7 @@ class SqliteStore:
             if db.execute(_HAS_IDENTIFIED_TOPICS).fetchone() is None:
                 # No topic was ever identified by the old settings, so they may change.
                 known = {}
-                db.execute("DELETE FROM job")
+                db.execute("DELETE FROM job WHERE name <> ?", (_JOB_ID,))
             for name, value in given.items():
                 if name in known and known[name] != value:
                     raise JobMismatchError(
@@ -61,6 +67,7 @@ class SqliteStore:
                         f"{known[name] or 'unset'}, this run has {value or 'unset'}: "
                         "give it the same, or another --out"
                     )
+            given[_JOB_ID] = job_id or secrets.token_hex(JOB_ID_BYTES)
             db.executemany("INSERT OR IGNORE INTO job VALUES (?, ?)", list(given.items()))
         return bool(known)
 
@@ -68,6 +75,12 @@ class SqliteStore:
         """Return the identity that was remembered, by field of JobIdentity; empty if none was."""
         with self._file.reading() as db:
             return _identity(db)
+
+    def job_id(self) -> str | None:
+        """Return the ID that the queue and its files have, None for a queue never used."""
+        with self._file.reading() as db:
+            row = db.execute("SELECT value FROM job WHERE name = ?", (_JOB_ID,)).fetchone()
+            return row and str(row[0])
 
     # ---- putting
 
@@ -176,6 +189,16 @@ class SqliteStore:
 
     # ---- the result files that follow the queue
 
+    def unknown(self, lines: list[ImportedLine]) -> list[ImportedLine]:
+        """Return the lines whose topic the queue does not hold as imported."""
+        with self._file.reading() as db:
+            return adoption.unknown(db, lines)
+
+    def adopt(self, lines: list[ImportedLine]) -> int:
+        """Take over the topics of these lines in one transaction. Returns how many were new."""
+        with self._file.transaction() as db:
+            return adoption.adopt(db, lines)
+
     def last_seq(self, kind: ResultKind) -> int:
         """Return the sequence number of the last outcome of a kind, 0 if there is none."""
         with self._file.reading() as db:
@@ -214,7 +237,7 @@ class SqliteStore:
 
 
 def _identity(db: sqlite3.Connection) -> dict[str, str]:
-    return dict(db.execute("SELECT name, value FROM job"))
+    return dict(db.execute("SELECT name, value FROM job WHERE name <> ?", (_JOB_ID,)))
 
 
 def _input_ids(db: sqlite3.Connection, records: list[Record]) -> dict[str, int]:

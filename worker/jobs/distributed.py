@@ -19,7 +19,7 @@ from worker.jobs.engine import (
 )
 from worker.jobs.from_settings import NO_REDIS, job_identity, record_rules
 from worker.outputs.copies import Copies
-from worker.outputs.report import sums
+from worker.outputs.report import WORST_LISTED, community_lines, letters_dict, sums
 from worker.queues.directory_lock import DirectoryLock
 from worker.rules.counts import Counts
 from worker.settings.model import Settings
@@ -72,10 +72,12 @@ class DistributedEngine:
             counts, lengths = await queue.counts_and_lengths()
             consumers, unfinished = await queue.consumers(), await queue.unfinished_inputs()
             oldest_s = await queue.oldest_age_s()
+            worst = await queue.worst_communities(WORST_LISTED)
         finally:
             await queue.close()
         agrees = lengths["dead"] == counts.dead and not counts.lost
         facts = counts.as_dict() | {
+            "by_community": [letters_dict(letters) for letters in worst],
             "pending": consumers,
             "streams": lengths,
             "oldest_s": round(oldest_s, 1),
@@ -83,6 +85,7 @@ class DistributedEngine:
             "agree": agrees,
         }
         lines = [queue.name, *_lines(counts, lengths, consumers, oldest_s)]
+        lines += community_lines(worst, {})
         return Standing(facts, [*lines, *unfinished_lines(unfinished)], agrees)
 
     async def replay(self, choice: Choice) -> Replayed:

@@ -7,12 +7,12 @@ from typing import Any
 from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME, QUEUE_NAME
 from worker.jobs.engine import Standing, unfinished_lines
 from worker.jobs.evidence import WAY_ON, find_without_queue, strangeness
-from worker.outputs.report import sums
+from worker.outputs.report import WORST_LISTED, community_lines, letters_dict, sums
 from worker.outputs.result_file import Agreement
 from worker.outputs.result_files import ResultFiles
 from worker.queues.directory_lock import taker_of
 from worker.queues.sqlite.store import SqliteStore
-from worker.rules.counts import Counts
+from worker.rules.counts import CommunityLetters, Counts
 
 AGREEMENTS = {
     Agreement.AGREES: "agrees with the queue",
@@ -50,7 +50,9 @@ def read_lost_standing(out: Path) -> Standing | None:
 class _Job:
     """What a job's directory holds.
 
-    `taker`: the process that takes from the queue, if any. `evidence`: why the next run would stop,
+    `taker`: the process that takes from the queue, if any. `worst`: the communities with the most
+    dead letters. `held`: those whose records wait while the taker runs. `evidence`: why the next
+    run would stop,
     as the files know more than the queue or belong to another one.
     """
 
@@ -61,6 +63,8 @@ class _Job:
     files: dict[str, Agreement]
     unfinished: list[str]
     evidence: list[str] = field(default_factory=list)
+    worst: list[CommunityLetters] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
 
     @property
     def agrees(self) -> bool:
@@ -81,6 +85,8 @@ class _Job:
             "app": self.app,
             "taker": self.taker,
             **counts,
+            "by_community": [letters_dict(letters) for letters in self.worst],
+            "held": self.held,
             "files": {name: agreement.value for name, agreement in self.files.items()},
             "unfinished_inputs": self.unfinished,
             "evidence": self.evidence,
@@ -91,6 +97,7 @@ class _Job:
         """Return the same for people."""
         running = f"running: {self.taker}" if self.taker else "not running"
         lines = [f"job of app {self.app or '?'}, {running}", *sums(self.counts)]
+        lines += community_lines(self.worst, dict.fromkeys(self.held, "its records wait"))
         lines += [f"{name} {AGREEMENTS[agreement]}" for name, agreement in self.files.items()]
         if not self.counts_agree:
             lines.append("the kept counts are not those of the rows: a defect, please report it")
@@ -114,6 +121,8 @@ def _read(out: Path) -> _Job:
             app=store.identity().get("app"),
             taker=taker,
             counts=counted,
+            worst=store.worst_communities(WORST_LISTED),
+            held=store.held_communities() if taker else [],
             # Beside a taker the counts may change between the two queries.
             counts_agree=counted.is_balanced and (taker is not None or kept == counted),
             files=files,

@@ -92,6 +92,15 @@ def crowded_communities(db: sqlite3.Connection, topics_max: int) -> list[tuple[s
     return db.execute(_CROWDED, given).fetchall()
 
 
+def held_communities(db: sqlite3.Connection) -> list[str]:
+    """Return the communities whose records are passed over; none of the last version's queue."""
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    if "communities" not in tables:
+        return []
+    rows = db.execute("SELECT group_id FROM communities WHERE held = 1 ORDER BY group_id")
+    return [group_id for (group_id,) in rows]
+
+
 def worst_communities(db: sqlite3.Connection, count: int) -> list[CommunityLetters]:
     """Return the communities with the most dead letters of one reason and code, the worst first.
 

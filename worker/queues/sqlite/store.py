@@ -172,6 +172,11 @@ class SqliteStore:
         with self._file.reading() as db:
             return reading.worst_communities(db, count)
 
+    def held_communities(self) -> list[str]:
+        """Return the communities whose records wait; as long as a taker runs."""
+        with self._file.reading() as db:
+            return reading.held_communities(db)
+
     def queued_cut(self) -> int:
         """Return how many queued records have a value that was cut."""
         with self._file.reading() as db:

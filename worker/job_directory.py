@@ -3,4 +3,5 @@
 QUEUE_NAME = "queue.sqlite3"
 IMPORTED_NAME = "imported.jsonl"
 DEAD_LETTER_NAME = "dead-letter.jsonl"
+DISMISSED_NAME = "dismissed.jsonl"
 REPORT_NAME = "report.json"

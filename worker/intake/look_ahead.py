@@ -21,6 +21,7 @@ class LookAhead:
         self._line_bytes_max = line_bytes_max
         self._lines: Iterator[Line] | None = None
         self._line: Line | None = None
+        self._asked = 0
         self._answers: dict[int, bytes | None] = {}
 
     def hash_of(self, number: int) -> bytes | None:
@@ -35,9 +36,10 @@ class LookAhead:
         return self._answers[number]
 
     def _find(self, number: int) -> bytes | None:
-        if self._lines is None or (self._line and self._line.number > number):
+        if self._lines is None or number < self._asked:
             self._lines = self._read()
             self._line = next(self._lines, None)
+        self._asked = number
         while self._line and self._line.number < number:
             self._line = next(self._lines, None)
         found = self._line

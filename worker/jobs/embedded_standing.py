@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME, QUEUE_NAME
+from worker.job_directory import DEAD_LETTER_NAME, DISMISSED_NAME, IMPORTED_NAME, QUEUE_NAME
 from worker.jobs.engine import Standing, unfinished_lines
 from worker.outputs.report import sums
 from worker.outputs.result_file import Agreement, compare
@@ -79,6 +79,9 @@ def _read(out: Path) -> _Job:
             IMPORTED_NAME: _agreement(out / IMPORTED_NAME, store, "imported"),
             DEAD_LETTER_NAME: _agreement(out / DEAD_LETTER_NAME, store, "dead"),
         }
+        if kept.dismissed:
+            path = out / DISMISSED_NAME
+            files[DISMISSED_NAME] = _agreement(path, store, "dismissed")
         if store.dead_file_is_stale() and files[DEAD_LETTER_NAME] is Agreement.OTHER:
             # Dead letters were replaced since it was written; nobody edited it.
             files[DEAD_LETTER_NAME] = Agreement.SHORTER

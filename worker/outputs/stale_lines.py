@@ -9,22 +9,20 @@ from worker.outputs.result_file import PAGE_LINES, ReadLines
 def is_only_stale(
     path: Path, read_lines: ReadLines, begin_seq: int, was_removed: Callable[[bytes], bool]
 ) -> bool:
-    """Return whether each line of a file is the next one of the queue, or was removed from it.
+    """Return whether each line of a file is in the queue, in this order, or was removed from it.
 
-    A last line that is torn, and lines of the queue that the file lacks at its end, do not matter.
+    A last line that is torn and lines that the file lacks do not matter: the queue has them.
     `begin_seq`: the last outcome that was rotated away.
     """
     if not path.is_file():
         return False
     known = _lines(read_lines, begin_seq)
-    expected = next(known, None)
     with path.open("rb") as file:
-        for line in file:
-            if line == expected:
-                expected = next(known, None)
-            elif line.endswith(b"\n") and not was_removed(line):
-                return False
-    return True
+        return all(
+            was_removed(line) or line in known  # `in` goes on from the line that was found last
+            for line in file
+            if line.endswith(b"\n")
+        )
 
 
 def _lines(read_lines: ReadLines, after_seq: int) -> Iterator[bytes]:

@@ -1,7 +1,6 @@
 """Dead letters that stay until they are mended or dismissed, on both queue engines."""
 
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ from tests.support.cases import CASES
 from tests.support.processes import Job, Simulator, audit
 from tests.support.queues import DEAD
 from tests.support.topics import record, records
+from tests.support.waiting import wait_until
 from worker.queues.sqlite.queue import SqliteQueue
+from worker.queues.sqlite.store import SqliteStore
 from worker.rules.outcome import History
 
 FIRST_DAY = (CASES / "same-name-first-day.jsonl").read_bytes()
@@ -140,8 +141,7 @@ def test_dismissing_is_refused_while_another_process_takes(job: Job) -> None:
     job.run("enqueue", job.write([BAD, record(1)]))
     running = job.start("serve", **serving)
     try:
-        while not job.status()["taker"]:
-            time.sleep(0.05)
+        wait_until(lambda: job.status()["taker"] is not None)
         done = job.run("dismiss", "--reason", "invalid")
         assert done.returncode == 2
         assert b"another topic-import (process " in done.stderr
@@ -183,14 +183,18 @@ def test_replay_lists_on_request_and_names_the_next_command(job: Job) -> None:
 def test_a_killed_replay_leaves_no_file_that_looks_edited(job: Job) -> None:
     bad = [{"GroupId": "@TGS#_missing", "TopicName": f"{n}"} for n in range(3000)]
     assert job.backfill(job.write([record(1), *bad])).returncode == 1
-    for delay_s in (0.35, 0.45, 0.55, 0.65, 0.8):
+    store = SqliteStore(job.out / "queue.sqlite3", read_only=True)
+    for n in (1, 600, 1100, 2100):
         running = job.start("replay")
-        time.sleep(delay_s)  # where it is then, is left to chance
+        while running.poll() is None and store.counts().queued < n:
+            pass  # a replay takes a fraction of a second
         running.send_signal(signal.SIGKILL)
         running.communicate()
-        status = job.status()
-        assert status["read"] == status["queued"] + status["imported"] + status["dead"]
-    job.run("replay", "--reason", "invalid")
+        counts = store.counts()
+        assert counts.is_balanced
+        assert counts.read == 3001
+    store.close()
+    assert job.run("replay", "--reason", "invalid").returncode == 1
     assert job.status()["agree"]
     assert not list(job.out.glob("*.edited-*"))
 

@@ -44,6 +44,15 @@ Out = Annotated[Path, typer.Option("--out", help="The directory of the job.")]
 Adopt = Annotated[
     bool, typer.Option("--adopt", help="Take over topics that only the result files know.")
 ]
+Reasons = Annotated[
+    Literal["invalid", "rejected", "exhausted", "conflict"] | None,
+    typer.Option("--reason", help="Only those dead-lettered for this reason."),
+]
+CodeChoice = Annotated[int | None, typer.Option("--code", help="Only those with this code.")]
+GroupChoice = Annotated[str | None, typer.Option("--group", help="Only those of this community.")]
+SourceChoice = Annotated[
+    str | None, typer.Option("--source", help="Only those read from this path, or path:line.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -177,14 +186,11 @@ def enqueue(
 
 @app.command()
 def replay(
-    reason: Annotated[
-        Literal["invalid", "rejected", "exhausted", "conflict"] | None,
-        typer.Option("--reason", help="Only those dead-lettered for this reason."),
-    ] = None,
-    code: Annotated[int | None, typer.Option("--code", help="Only those with this code.")] = None,
-    group: Annotated[
-        str | None, typer.Option("--group", help="Only those of this community.")
-    ] = None,
+    reason: Reasons = None,
+    code: CodeChoice = None,
+    group: GroupChoice = None,
+    source: SourceChoice = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and count.")] = False,
     out: Out = Path("out"),
     config: Config = None,
     log_format: Format = "console",
@@ -195,7 +201,27 @@ def replay(
     from worker.jobs.engine import Choice
     from worker.jobs.replay import replay as run
 
-    _exit(_run(run(settings, Choice(reason, code, group), out)))
+    _exit(_run(run(settings, Choice(reason, code, group, source), out, dry_run=dry_run)))
+
+
+@app.command()
+def dismiss(
+    reason: Reasons = None,
+    code: CodeChoice = None,
+    group: GroupChoice = None,
+    source: SourceChoice = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and count.")] = False,
+    out: Out = Path("out"),
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+) -> None:
+    """Give dead letters up; with --group alone what is queued of that community, too."""
+    settings = _settings(config, log_format, log_level)
+    from worker.jobs.dismiss import dismiss as run
+    from worker.jobs.engine import Choice
+
+    _exit(_run(run(settings, Choice(reason, code, group, source), out, dry_run=dry_run)))
 
 
 @app.command()

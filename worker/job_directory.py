@@ -3,6 +3,7 @@
 QUEUE_NAME = "queue.sqlite3"
 IMPORTED_NAME = "imported.jsonl"
 DEAD_LETTER_NAME = "dead-letter.jsonl"
+DISMISSED_NAME = "dismissed.jsonl"
 REPORT_NAME = "report.json"
 JOB_ID_NAME = ".job"
 """Holds the ID of the job to which the files belong; its queue has the same ID."""

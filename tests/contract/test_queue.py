@@ -461,6 +461,7 @@ async def test_the_communities_with_the_most_dead_letters_are_named(queue: Queue
 
 async def test_a_mended_line_no_longer_counts_against_its_community(queue: Queue) -> None:
     await reject(queue, record_of(A, 1), record_of(A, 2), record_of(B, 3), code=10010)
+    await queue.put([read_record(4)])
     await queue.put([replace(record_of(B, 9), line=2)])
     assert await queue.worst_communities(5) == [
         CommunityLetters(A, "rejected", 10010, 1),

@@ -5,6 +5,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -49,13 +50,16 @@ class Model:
         self.duplicate_of: dict[Position, Position] = {}
         self.may_exist: set[Position] = set()
 
-    def put(self, line: int, content: Content) -> None:
+    def put(self, line: int, content: Content, *, is_in_place: bool) -> None:
         here = (line, content)
         if here in self.states:
             return
-        for old in [p for p in self.states if p[0] == line and self.cannot_exist(p)]:
-            self.replace(old)
         own_id = content[0]
+        at_line = [p for p in self.states if p[0] == line]
+        for old in [p for p in at_line if self.cannot_exist(p)]:
+            is_same = own_id is not None and old[1][0] == own_id
+            if is_same or (is_in_place and old == at_line[-1]):
+                self.replace(old)
         holder = self.holders.get(own_id or "")
         if own_id is None or (holder and holder[1] != content and not self.cannot_exist(holder)):
             self.states[here] = "dead"
@@ -112,12 +116,15 @@ class QueueMachine(RuleBasedStateMachine):
         self.store.close()
         shutil.rmtree(self.directory)
 
-    @rule(reads=st.lists(st.tuples(st.integers(1, 4), st.sampled_from(CONTENTS)), max_size=5))
-    def put(self, reads: list[Position]) -> None:
+    @rule(
+        reads=st.lists(st.tuples(st.integers(1, 4), st.sampled_from(CONTENTS)), max_size=5),
+        is_in_place=st.booleans(),
+    )
+    def put(self, reads: list[Position], *, is_in_place: bool) -> None:
         batch = []
         for line, content in reads:
-            batch.append(as_read(line, content))
-            self.model.put(line, content)
+            batch.append(replace(as_read(line, content), is_in_place=is_in_place))
+            self.model.put(line, content, is_in_place=is_in_place)
         self.store.put(batch)
 
     @rule(

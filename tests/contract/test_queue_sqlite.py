@@ -95,7 +95,7 @@ async def test_a_duplicate_replaces_its_dead_letter_once_that_is_mended(queue: S
     assert [orjson.loads(line)["source"] for _, line in queue.store.lines("dead", 0, 9)] == [
         "a.jsonl:1"
     ]
-    await queue.put([read_record(1, name="mended")])
+    await queue.put([replace(read_record(1, name="mended"), is_in_place=True)])
     assert [orjson.loads(line)["source"] for _, line in queue.store.lines("dead", 0, 9)] == [
         "a.jsonl:2"
     ]

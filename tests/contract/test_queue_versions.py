@@ -196,7 +196,8 @@ def test_no_queue_is_upgraded_under_an_older_program(old: Path) -> None:
 
 def test_letters_of_the_last_version_can_be_mended(old: Path) -> None:
     store = SqliteStore(old)
-    store.put([replace(record_of(B, 11), line=4), replace(record_of(B, 12), line=5)])
+    mended = (replace(record_of(B, 7 + line), line=line, is_in_place=True) for line in (4, 5))
+    store.put(list(mended))
     assert store.worst_communities(5) == WORST[1:]
     store.close()
 

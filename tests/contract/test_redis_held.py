@@ -395,7 +395,7 @@ async def test_the_worst_communities_follow_every_change_of_dead_letters(
         one, two, three, four = await queue.take(10)
         await queue.settle([rejected(one), rejected(two), rejected(three)])
         await queue.settle([DEAD(four.id, History(attempts=8))])
-        await queue.put([read_record(1, name="x" * 31)])
+        await queue.put([read_record(1, name="x" * 31), read_record(2)])
         assert await queue.worst_communities(5) == [
             CommunityLetters(SICK, "rejected", 10010, 2),
             CommunityLetters(GROUP, "exhausted", 10002, 1, is_all=True),

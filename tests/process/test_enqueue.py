@@ -1,6 +1,5 @@
 """The commands enqueue, status and replay on both queue engines."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,6 @@ from tests.support.topics import record, records
 from tests.support.waiting import wait_until
 
 MISSING = {"GroupId": "@TGS#_missing", "TopicName": "a"}
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """Return the settings of each queue engine."""
-    if request.param == "sqlite":
-        yield {}
-        return
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    server = RedisServer(binaries()[0], directory)
-    server.start()
-    yield {"QUEUE__URL": f"{server.url}?stream=topics&group=importers"}
-    server.kill()
 
 
 def test_enqueue_reads_records_once_and_replaces_mended_ones(

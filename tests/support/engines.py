@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,15 +14,18 @@ from tests.support.queues import RULES
 from tests.support.redis_server import RedisServer
 from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
+from worker.jobs.feeding import PutQueue
 from worker.queues import contract
 from worker.queues.contract import JobIdentity
 from worker.queues.redis.entries import HeldEntry
 from worker.queues.redis.feed import StreamWriter
 from worker.queues.redis.queue import HELD_IN_MEMORY_MAX, Copy, RedisQueue, Taking
 from worker.queues.redis.streams import StreamUrl
+from worker.queues.redis.surroundings import StreamSurroundings
 from worker.queues.sqlite.queue import SqliteQueue
 from worker.rules.counts import Counts
 from worker.rules.record import Record, content_hash
+from worker.rules.surroundings import Surroundings, can_be_mended_in_place
 from worker.rules.topic.topic import RecordRules
 
 OURS = JobIdentity("1400000000", "", "derive")
@@ -41,6 +46,12 @@ class Queue(contract.Queue, Protocol):
         """Put all dead letters back; return how many were."""
         ...
 
+    inputs: "Inputs"
+
+    async def dismiss_all(self) -> int:
+        """Dismiss all dead letters; return how many were."""
+        ...
+
     async def dead_letters(self) -> Letters:
         """Return them, after a check that the counts are those of what is there."""
         ...
@@ -48,8 +59,45 @@ class Queue(contract.Queue, Protocol):
     async def end(self) -> None: ...
 
 
+class Inputs:
+    """The inputs as they are now: each line as it was put last."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[tuple[str, int], bytes] = {}
+
+    def know(self, records: list[Record]) -> None:
+        """Change lines that are put later."""
+        self._hashes |= {(record.path, record.line): record.content_hash for record in records}
+
+    async def with_evidence(self, queue: PutQueue, records: list[Record]) -> list[Record]:
+        """Mark the records that stand in their place, as the intake does."""
+        lines = [record for record in records if can_be_mended_in_place(record)]
+        self.know(lines)
+        in_place = {
+            (found.path, found.line)
+            for found in await queue.surroundings(records)
+            if found.are_unchanged(partial(self._hash_of, found.path))
+        }
+        return [
+            replace(record, is_in_place=True)
+            if record in lines and (record.path, record.line) in in_place
+            else record
+            for record in records
+        ]
+
+    def _hash_of(self, path: str, line: int) -> bytes | None:
+        return self._hashes.get((path, line))
+
+
 class SqliteUnderTest(SqliteQueue):
     """The embedded engine."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.inputs = Inputs()
+
+    async def put(self, records: list[Record]) -> int:
+        return await super().put(await self.inputs.with_evidence(self, records))
 
     async def dead_letters(self) -> Letters:
         assert await self.counts() == self.store.counts_by_counting()
@@ -59,6 +107,9 @@ class SqliteUnderTest(SqliteQueue):
         lines = [line.rstrip() for _, line in self.store.lines("dead", 0, 100)]
         letters = [Line(1, line, content_hash(line)) for line in lines]
         return await self.requeue([read("dead-letter.jsonl", line, RULES) for line in letters])
+
+    async def dismiss_all(self) -> int:
+        return self.store.dismiss(self.store.lines("dead", 0, 100), 1.0)
 
     async def end(self) -> None:
         self.close()
@@ -70,9 +121,14 @@ class RedisUnderTest(RedisQueue):
     def __init__(self, url: StreamUrl, taking: Taking, **options: Any) -> None:
         super().__init__(url, taking, **options)
         self._writer = StreamWriter(self._connection, self._patience)
+        self._surroundings = StreamSurroundings(self._connection, self._patience)
+        self.inputs = Inputs()
 
     async def put(self, records: list[Record]) -> int:
-        return await self._writer.put(records)
+        return await self._writer.put(await self.inputs.with_evidence(self, records))
+
+    async def surroundings(self, records: list[Record]) -> list[Surroundings]:
+        return await self._surroundings.of(records)
 
     async def requeue(self, letters: list[tuple[bytes, bytes]]) -> int:
         return await self._writer.requeue(letters)
@@ -101,6 +157,9 @@ class RedisUnderTest(RedisQueue):
 
     async def requeue_all(self) -> int:
         return sum([await self.requeue(page) async for page in self.letters()])
+
+    async def dismiss_all(self) -> int:
+        return sum([await self._writer.dismiss(page, 1.0) async for page in self.letters()])
 
     async def fall_silent(self) -> None:
         """Renew no lease any more, as a process that is stopped, but keep what it took."""

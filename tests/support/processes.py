@@ -147,7 +147,7 @@ def audit(job: Job, service: Simulator) -> None:
     assert report["imported"] == len(imported)
     assert report["dead"] == len(dead)
     assert report["read"] == sum(
-        report[name] for name in ("queued", "imported", "dead", "duplicate")
+        report[name] for name in ("queued", "imported", "dead", "duplicate", "dismissed")
     )
     assert report["by_reason"] == Counter(line["reason"] for line in dead)
     sources = [(line["source"], line["topic_id"]) for line in [*imported, *dead]]

@@ -66,6 +66,11 @@ class Streams:
         """Return the parsed result lines of a stream, oldest first."""
         return [orjson.loads(line) for line in self.raw_lines(kind)]
 
+    def entries(self, kind: str) -> list[tuple[str, dict[str, str]]]:
+        """Return the entries of a stream beside the queue's, oldest first: ID and fields."""
+        found: list[tuple[str, dict[str, str]]] = self._client.xrange(f"topics:{kind}")
+        return found
+
     def raw_lines(self, kind: str) -> list[str]:
         return [fields["line"] for _, fields in self._client.xrange(f"topics:{kind}")]
 

@@ -1,14 +1,19 @@
 """The lines of the result files, byte by byte, and the counts."""
 
+import orjson
 import pytest
 
+from worker.intake.dead_letters import DEAD_LETTER_NAMES
 from worker.rules.counts import WARNINGS, Counts, balance, dead_letter_counts, imported_counts
 from worker.rules.outcome import Already, DeadLetter, History, Imported, Reason, Released
 from worker.rules.record import Record, content_hash
 from worker.rules.result_lines import (
     Subject,
     dead_letter_line,
+    dismissed_line,
     imported_line,
+    matches_source,
+    queued_line,
     record_in_dead_letter,
     rfc3339,
 )
@@ -130,3 +135,32 @@ def test_an_outcome_names_the_counts_it_increments() -> None:
 )
 def test_a_dead_letter_returns_the_bytes_of_its_record(line: bytes, record: bytes) -> None:
     assert record_in_dead_letter(line) == record
+
+
+def test_a_dismissed_line_is_the_dead_letter_with_a_time() -> None:
+    letter = b'{"source":"a.jsonl:1","record":{"n":1.0}}\n'
+    line = dismissed_line(letter, 0.5)
+    assert line == letter[:-2] + b',"dismissed_at":"1970-01-01T00:00:00.500Z"}\n'
+
+
+def test_a_queued_record_is_written_like_a_dead_letter_without_a_reason() -> None:
+    subject = Subject("a.jsonl:1", None, "@TGS#_a", "@TGS#_a@TOPIC#_b", raw=b'{"n":1.0}')
+    line = queued_line(subject, History(attempts=2, may_exist=True))
+    written = orjson.loads(line)
+    assert (written["reason"], written["code"], written["attempts"]) == (None, None, 2)
+    assert (written["may_exist"], written["record"]) == (True, {"n": 1.0})
+    assert written.keys() >= DEAD_LETTER_NAMES
+
+
+def test_a_source_is_chosen_by_its_path_or_its_line() -> None:
+    assert matches_source("a:b.jsonl:1", "a:b.jsonl")
+    assert matches_source("a.jsonl:1", "a.jsonl:1")
+    assert not matches_source("a.jsonl:12", "a.jsonl:1")
+    assert not matches_source("a.jsonl:1", "jsonl")
+
+
+def test_dismissed_records_stand_in_the_sum_once_there_are_any() -> None:
+    assert "dismissed" not in balance(Counts())
+    counts = Counts(read=3, imported=1, dismissed=2)
+    assert balance(counts).endswith("duplicate 0 + dismissed 2")
+    assert counts.is_balanced

@@ -15,7 +15,7 @@ from worker.jobs import Exit, UsageError, from_settings, print_result
 from worker.jobs.assembly import QUOTA_WINDOW_S, Machinery, assemble, open_quota
 from worker.jobs.embedded import EmbeddedEngine, OpenJob
 from worker.jobs.engine import unfinished_lines
-from worker.jobs.feeding import Feeder, resolve_inputs
+from worker.jobs.feeding import Feeder, Stayed, resolve_inputs, stayed_lines
 from worker.jobs.opening import embedded_engine
 from worker.jobs.running import Run, prepare, storage_sentence
 from worker.jobs.signals import StopRequest
@@ -74,6 +74,7 @@ class _Backfill:
         self._endpoint = from_settings.endpoint(settings)
         self._halt: Halt | None = None
         self._held: dict[str, str] = {}
+        self._stayed: dict[str, Stayed] = {}
 
     async def run(self, engine: EmbeddedEngine) -> Exit:
         """Import and report. Raises QueueTakenError, JobMismatchError."""
@@ -127,6 +128,7 @@ class _Backfill:
             after_settling=lambda: job.queue.run(files.follow),
         )
         feeder = self._feeder(job, pipeline)
+        self._stayed = feeder.stayed
 
         lost: list[QueueError] = []
 
@@ -226,6 +228,7 @@ class _Backfill:
             files.append(report_path)
         lines = [*summary(report), f"results: {', '.join(map(str, files))}"]
         lines += unfinished_lines(list(unfinished))
+        lines += stayed_lines(self._stayed.values(), self._options.out)
         if queued := report.counts.queued:
             command = shlex.join(["topic-import", *sys.argv[1:]])
             lines.append(f"{queued:,} records are still queued; continue with: {command}")

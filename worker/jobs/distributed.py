@@ -2,18 +2,25 @@
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orjson
+
+from worker.intake.formats.json_lines import Line
+from worker.intake.reader import read
 from worker.jobs import UsageError
 from worker.jobs.engine import (
     Choice,
+    Dismissed,
     GiveUp,
     OpenFeed,
     OpenTaker,
     Replayed,
+    Show,
     Standing,
     unfinished_lines,
 )
@@ -21,12 +28,19 @@ from worker.jobs.from_settings import NO_REDIS, job_identity, record_rules
 from worker.outputs.copies import Copies
 from worker.outputs.report import WORST_LISTED, community_lines, letters_dict, sums
 from worker.queues.directory_lock import DirectoryLock
+from worker.queues.letters import content_of
 from worker.rules.counts import Counts
+from worker.rules.record import Record, content_hash, on_one_line
+from worker.rules.result_lines import matches_source
+from worker.rules.topic.topic import RecordRules, Topic
 from worker.settings.model import Settings
 
 if TYPE_CHECKING:
     from worker.queues.redis.feed import RedisFeed
     from worker.queues.redis.queue import RedisQueue
+
+RedisLetter = tuple[bytes, bytes]
+"""The ID of a dead letter's entry, and its line."""
 
 
 class DistributedEngine:
@@ -88,20 +102,72 @@ class DistributedEngine:
         lines += community_lines(worst, {})
         return Standing(facts, [*lines, *unfinished_lines(unfinished)], agrees)
 
-    async def replay(self, choice: Choice) -> Replayed:
+    importing_command = "serve"
+
+    async def replay(self, choice: Choice, *, dry_run: bool, show: Show) -> Replayed:
         """Put the chosen dead letters back; raises QueueError while Redis is away."""
+        matched = replayed = refused = 0
+        async with self._impatient_feed() as queue:
+            async for page in _chosen(queue, choice, show):
+                fit = await self._fit(queue, page)
+                matched += len(page)
+                refused += len(page) - len(fit)
+                replayed += len(fit) if dry_run else await queue.requeue(fit)
+            return Replayed(matched, replayed, refused, await queue.counts())
+
+    async def _fit(self, queue: "RedisFeed", page: list[RedisLetter]) -> list[RedisLetter]:
+        """Return the dead letters whose records are valid now, and in no conflict."""
+        bytes_max = self._settings.records.max_line_bytes
+        whole = await queue.whole_records([entry_id for entry_id, _ in page], bytes_max)
+        rules = record_rules(self._settings)
+        judged = [
+            (letter, record.source, record.topic)
+            for letter, beside in zip(page, whole, strict=True)
+            for record in [_read(letter[1], beside, rules)]
+            if isinstance(record.topic, Topic)
+        ]
+        holders = await queue.holders([topic.topic_id or "" for _, _, topic in judged])
+        return [
+            letter
+            for (letter, source, topic), holder in zip(judged, holders, strict=True)
+            if holder is None
+            or holder.makes_way
+            or source == holder.source
+            or holder.content == content_of(topic).hex()
+        ]
+
+    async def dismiss(self, choice: Choice, *, dry_run: bool, show: Show) -> Dismissed:
+        """Dismiss what is chosen; raises QueueError while Redis is away."""
+        letters = queued = taken = 0
+        async with self._impatient_feed() as queue:
+            async for page in _chosen(queue, choice, show):
+                letters += len(page) if dry_run else await queue.dismiss(page, time.time())
+            if choice.group is not None and choice.reaches_queued:
+                rules, bytes_max = self._record_rules_and_bytes_max()
+                async for found in queue.queued_of(choice.group, rules, bytes_max):
+                    chosen = [
+                        one
+                        for one in found
+                        if choice.source is None or matches_source(one.entry.source, choice.source)
+                    ]
+                    free = [one for one in chosen if not one.is_taken]
+                    done = len(free) if dry_run else await queue.dismiss_queued(free, time.time())
+                    queued += done
+                    taken += len(chosen) - done
+            return Dismissed(letters, queued, taken, await queue.counts())
+
+    def _record_rules_and_bytes_max(self) -> tuple[RecordRules, int]:
+        return record_rules(self._settings), self._settings.records.max_line_bytes
+
+    @asynccontextmanager
+    async def _impatient_feed(self) -> AsyncIterator["RedisFeed"]:
+        """Open the queue for a command that does not wait for a Redis that is away."""
         queue = self._feed(is_patient=False)
         try:
             await queue.open(job_identity(self._settings))
-            matched = replayed = 0
-            async for page in queue.letters():
-                chosen = [letter for letter in page if choice.matches(letter[1])]
-                matched += len(chosen)
-                replayed += await queue.requeue(chosen) if chosen else 0
-            counts = await queue.counts()
+            yield queue
         finally:
             await queue.close()
-        return Replayed(matched, replayed, "were put back by somebody else", counts)
 
     def _feed(self, *, is_patient: bool = True) -> "RedisFeed":
         with _usage_errors():
@@ -155,3 +221,27 @@ def _lines(
     if lengths["dead"] != counts.dead:
         lines.append(f"the stream of dead letters holds {lengths['dead']:,}, not {counts.dead:,}")
     return lines
+
+
+async def _chosen(
+    queue: "RedisFeed", choice: Choice, show: Show
+) -> AsyncIterator[list[RedisLetter]]:
+    """Yield the chosen dead letters of now in pages, and show each."""
+    async for page in queue.letters():
+        chosen = [letter for letter in page if choice.matches(letter[1])]
+        for _, line in chosen:
+            show(line)
+        if chosen:
+            yield chosen
+
+
+def _read(line: bytes, beside: bytes | int, rules: RecordRules) -> Record:
+    """Read a dead letter as the intake would, with the whole record that is kept beside its line.
+
+    `beside`: this record; a number without one, or if it is too long.
+    """
+    if isinstance(beside, int):
+        return read("dead", Line(1, line, content_hash(line)), rules)
+    letter = {name: value for name, value in orjson.loads(line).items() if name != "raw"}
+    whole = orjson.dumps(letter).removesuffix(b"}") + b',"record":' + on_one_line(beside) + b"}"
+    return read("dead", Line(1, whole, content_hash(whole)), rules)

@@ -2,8 +2,9 @@
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,7 +13,16 @@ from worker.intake.reader import read
 from worker.job_directory import DEAD_LETTER_NAME, QUEUE_NAME
 from worker.jobs import UsageError
 from worker.jobs.embedded_standing import read_lost_standing, read_standing
-from worker.jobs.engine import Choice, GiveUp, OpenFeed, OpenTaker, Replayed, Standing
+from worker.jobs.engine import (
+    Choice,
+    Dismissed,
+    GiveUp,
+    OpenFeed,
+    OpenTaker,
+    Replayed,
+    Show,
+    Standing,
+)
 from worker.jobs.evidence import find_without_queue, reconcile_evidence, refuse_without_queue
 from worker.jobs.from_settings import job_identity, record_rules
 from worker.jobs.running import prepare_directory, require_regular_files
@@ -116,43 +126,75 @@ class EmbeddedEngine:
         self._require_job()
         return read_standing(self._out)
 
-    async def replay(self, choice: Choice) -> Replayed:
+    importing_command = "backfill"
+
+    async def replay(self, choice: Choice, *, dry_run: bool, show: Show) -> Replayed:
         """Put the chosen dead letters back; beside a taker, that one updates the result files."""
         self._require_job()
+        with self._letters(needs_lock=False, read_only=dry_run) as (store, files):
+            matched = replayed = 0
+            for rows in _chosen(store, choice):
+                records = [self._read(line.rstrip()) for _, line in rows]
+                matched += len(records)
+                _show(rows, show)
+                replayed += store.would_requeue(records) if dry_run else store.requeue(records)
+            if files:
+                files.finish()
+            return Replayed(matched, replayed, matched - replayed, store.counts())
+
+    async def dismiss(self, choice: Choice, *, dry_run: bool, show: Show) -> Dismissed:
+        """Dismiss what is chosen. Raises QueueTakenError while another process takes."""
+        self._require_job()
+        group_id = choice.group if choice.reaches_queued else None
+        with self._letters(needs_lock=not dry_run, read_only=dry_run) as (store, files):
+            letters = queued = 0
+            for rows in _chosen(store, choice):
+                _show(rows, show)
+                letters += len(rows) if dry_run else store.dismiss(rows, time.time())
+            if group_id is not None and dry_run:
+                queued = store.queued_of(group_id, choice.source)
+            elif group_id is not None:
+                store.recover()
+                while n := store.dismiss_queued(group_id, choice.source, PAGE, time.time()):
+                    queued += n
+            if files:
+                files.finish()
+                files.reconcile_dismissed()
+            return Dismissed(letters, queued, 0, store.counts())
+
+    @contextmanager
+    def _letters(
+        self, *, needs_lock: bool, read_only: bool
+    ) -> Iterator[tuple[SqliteStore, ResultFiles | None]]:
+        """Open the queue for a command on dead letters, and its result files if it may write them.
+
+        Beside a taker there are no files, unless the lock is needed: QueueTakenError then.
+        """
         require_regular_files(self._out)
         is_alone, files = False, None
         with ExitStack() as opened:
-            with suppress(QueueTakenError):
-                opened.callback(DirectoryLock(self._out).release)
-                is_alone = True
-            store = SqliteStore(self._out / QUEUE_NAME)
+            if not read_only:
+                try:
+                    opened.callback(DirectoryLock(self._out).release)
+                    is_alone = True
+                except QueueTakenError:
+                    if needs_lock:
+                        raise
+            store = SqliteStore(self._out / QUEUE_NAME, read_only=read_only)
             opened.callback(store.close)
-            store.identify(job_identity(self._settings), job_id=read_job_mark(self._out))
+            if not read_only:
+                store.identify(job_identity(self._settings), job_id=read_job_mark(self._out))
             if is_alone:
                 files = ResultFiles(self._out, store)
                 opened.callback(files.close)
                 reconcile_evidence(self._out, store, files, adopt=False)
                 files.reconcile()
-            matched = replayed = 0
-            for records in self._chosen(store, choice):
-                matched += len(records)
-                replayed += store.requeue(records)
-            if files:
-                files.finish()
-            return Replayed(matched, replayed, "are still invalid", store.counts())
+            yield store, files
 
-    def _chosen(self, store: SqliteStore, choice: Choice) -> Iterator[list[Record]]:
-        """Read the chosen dead letters as `backfill out/dead-letter.jsonl` would.
-
-        Only those of now: a record that is still invalid becomes a new dead letter, and reading
-        that again would never end.
-        """
+    def _read(self, line: bytes) -> Record:
+        """Read a dead letter as `backfill out/dead-letter.jsonl` would."""
         name, rules = str(self._out / DEAD_LETTER_NAME), record_rules(self._settings)
-        seq, last_seq = 0, store.last_seq("dead")
-        while seq < last_seq and (rows := store.lines("dead", seq, PAGE)):
-            seq = rows[-1][0]
-            lines = (line.rstrip() for n, line in rows if n <= last_seq and choice.matches(line))
-            yield [read(name, Line(1, line, content_hash(line)), rules) for line in lines]
+        return read(name, Line(1, line, content_hash(line)), rules)
 
     def _require_job(self) -> None:
         if not self.exists:
@@ -268,6 +310,23 @@ def dead_letters(store: SqliteStore) -> Iterator[bytes]:
     while rows := store.lines("dead", seq, PAGE):
         seq = rows[-1][0]
         yield from (line for _, line in rows)
+
+
+def _chosen(store: SqliteStore, choice: Choice) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield the chosen dead letters in pages of (seq, line).
+
+    Only those of now: a record that is still invalid becomes a new dead letter, and reading that
+    again would never end.
+    """
+    seq, last_seq = 0, store.last_seq("dead")
+    while seq < last_seq and (rows := store.lines("dead", seq, PAGE)):
+        seq = rows[-1][0]
+        yield [(n, line) for n, line in rows if n <= last_seq and choice.matches(line)]
+
+
+def _show(rows: list[tuple[int, bytes]], show: Show) -> None:
+    for _, line in rows:
+        show(line)
 
 
 @contextmanager

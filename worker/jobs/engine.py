@@ -10,9 +10,13 @@ import orjson
 from worker.jobs.feeding import PutQueue
 from worker.queues.contract import Queue
 from worker.rules.counts import Counts
+from worker.rules.result_lines import matches_source
 
 GiveUp = Callable[[], None]
 """Ends all waiting for the server of a queue."""
+
+Show = Callable[[bytes], None]
+"""Receives lines of `dead-letter.jsonl`, one at a time."""
 
 
 class CountedFeed(PutQueue, Protocol):
@@ -58,28 +62,61 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which dead letters to replay: those that match everything that is given."""
+    """Which dead letters to replay or dismiss: those that match everything that is given.
+
+    `source`: where they were read, a path or `path:line`.
+    """
 
     reason: str | None = None
     code: int | None = None
     group: str | None = None
+    source: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is given, so that everything matches."""
+        return self == Choice()
+
+    @property
+    def reaches_queued(self) -> bool:
+        """Whether records that are queued can match: they have no reason and no code."""
+        return self.group is not None and self.reason is None and self.code is None
 
     def matches(self, line: bytes) -> bool:
         """Return whether a line of `dead-letter.jsonl` is chosen."""
         letter: dict[str, Any] = orjson.loads(line)
         if "reason" not in letter:
             return False  # not written by this program
+        if self.source is not None and not matches_source(str(letter.get("source")), self.source):
+            return False
         wanted = {"reason": self.reason, "code": self.code, "group_id": self.group}
         return all(letter.get(name) == value for name, value in wanted.items() if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """How many dead letters matched, how many are queued again, and why the others are not."""
+    """How many dead letters matched, how many are queued again (or would be), and the counts.
+
+    `refused`: how many are invalid or in conflict still. Others were put back by somebody else.
+    """
 
     matched: int
     replayed: int
-    why_not: str
+    refused: int
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """How many records were dismissed (or would be), and the counts.
+
+    `letters`: dead letters. `queued`: records that were queued. `taken`: chosen records that were
+    left, because a process has them in its hands.
+    """
+
+    letters: int
+    queued: int
+    taken: int
     counts: Counts
 
 
@@ -109,8 +146,25 @@ class Engine(Protocol):
         """Return what the queue holds; it may be read while another process takes from it."""
         ...
 
-    async def replay(self, choice: Choice) -> Replayed:
-        """Put the chosen dead letters of now back, with their TopicIds and doubts."""
+    @property
+    def importing_command(self) -> str:
+        """The command that imports what is queued here."""
+        ...
+
+    async def replay(self, choice: Choice, *, dry_run: bool, show: Show) -> Replayed:
+        """Put the chosen dead letters of now back, with their TopicIds and doubts.
+
+        Those that are invalid or in conflict still stay dead letters. `dry_run`: change nothing.
+        `show` gets the line of each one that is chosen.
+        """
+        ...
+
+    async def dismiss(self, choice: Choice, *, dry_run: bool, show: Show) -> Dismissed:
+        """Dismiss the chosen dead letters and, if the choice reaches them, queued records (R27).
+
+        `dry_run`: change nothing. `show` gets the line of each dead letter that is chosen. Raises
+        QueueTakenError while another process takes from a queue that allows one taker.
+        """
         ...
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from worker.intake.sources import InputError, Source
 from worker.jobs import Exit, UsageError, print_result
 from worker.jobs.engine import GiveUp
-from worker.jobs.feeding import Feeder, PutQueue, resolve_inputs
+from worker.jobs.feeding import Feeder, PutQueue, resolve_inputs, stayed_lines
 from worker.jobs.from_settings import record_rules
 from worker.jobs.opening import choose_engine
 from worker.jobs.signals import stop_signals
 from worker.outputs.report import sums
 from worker.queues.contract import QueueError
 from worker.rules.record import Record
+from worker.rules.surroundings import Surroundings
 from worker.rules.topic.problems import InvalidRecordError
 from worker.settings.model import Settings
 
@@ -28,6 +29,9 @@ class _CountingQueue:
 
     async def mark_input(self, path: str, *, unfinished: bool) -> None:
         await self._queue.mark_input(path, unfinished=unfinished)
+
+    async def surroundings(self, records: list[Record]) -> list[Surroundings]:
+        return await self._queue.surroundings(records)
 
     async def put(self, records: list[Record]) -> int:
         new = await self._queue.put(records)
@@ -52,13 +56,14 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
     sums_of_queue: list[str] = []
     async with choose_engine(settings, out).open_feed() as opened:
         counting = _CountingQueue(opened.queue)
-        failure, exit_code = await _feed(settings, sources, counting, opened.give_up)
+        feeder, exit_code = await _feed(settings, sources, counting, opened.give_up)
         with suppress(QueueError):
             sums_of_queue = sums(await opened.queue.counts())
     print_result(
         f"{counting.read:,} records read: {counting.new:,} new, "
         f"{counting.read - counting.new:,} read before; {counting.invalid:,} invalid",
         *sums_of_queue,
+        *stayed_lines(feeder.stayed.values(), out),
     )
     if counting.invalid:
         print_result(
@@ -66,6 +71,8 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
         )
     if exit_code:
         print_result("the inputs were not read to their end: the same command goes on with them")
+    # A queue that was given up at a signal did not fail.
+    failure = None if exit_code else feeder.failure
     if isinstance(failure, (InputError, QueueError)):
         print_result(f"STOPPED: {failure}", "the same command continues")
         return Exit.HALTED
@@ -76,10 +83,10 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
 
 async def _feed(
     settings: Settings, sources: list[Source], queue: PutQueue, give_up: GiveUp
-) -> tuple[Exception | None, Exit | None]:
+) -> tuple[Feeder, Exit | None]:
     """Feed the queue until the sources end or a stop is asked for.
 
-    Returns why the reading failed, and the exit code of a stop; None for what did not happen.
+    Returns what fed it, and the exit code of a stop, None without one.
     """
     ended = asyncio.Event()
     feeder = Feeder(
@@ -98,5 +105,4 @@ async def _feed(
     with stop_signals(stop, stop) as request:
         feeder.start()
         await ended.wait()
-    # A queue that was given up at a signal did not fail.
-    return None if request.exit else feeder.failure, request.exit
+    return feeder, request.exit

@@ -2,14 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from worker.intake.look_ahead import LookAhead
 from worker.intake.reader import batches
 from worker.intake.sources import InputError, Source, resolve
 from worker.jobs import UsageError
+from worker.jobs.next_command import next_command
 from worker.rules.record import Record
+from worker.rules.surroundings import Surroundings, can_be_mended_in_place
 from worker.rules.topic.topic import RecordRules
 
 Result = TypeVar("Result")
@@ -20,7 +25,21 @@ class PutQueue(Protocol):
 
     async def put(self, records: list[Record]) -> int: ...
 
+    async def surroundings(self, records: list[Record]) -> list[Surroundings]: ...
+
     async def mark_input(self, path: str, *, unfinished: bool) -> None: ...
+
+
+@dataclass(slots=True)
+class Stayed:
+    """Dead letters of an input that stayed although their lines hold something else now.
+
+    `source`: the place of the first one, as `path:line`.
+    """
+
+    path: str
+    source: str
+    letters: int = 0
 
 
 def resolve_inputs(paths: list[str]) -> list[Source]:
@@ -34,6 +53,19 @@ def resolve_inputs(paths: list[str]) -> list[Source]:
     if problems:
         raise UsageError(*problems)
     return sources
+
+
+def stayed_lines(stayed: Iterable[Stayed], out: Path) -> list[str]:
+    """Return lines for people: which dead letters stayed, and the commands that give them up."""
+    lines = []
+    for of in stayed:
+        chosen = of.source if of.letters == 1 else of.path
+        command = next_command("dismiss", "--source", chosen, out=out)
+        lines.append(
+            f"{of.letters:,} dead letters of {of.path} stay: nothing shows that the records at "
+            f"their lines now are the same ones; to give them up: {command}"
+        )
+    return lines
 
 
 class Feeder:
@@ -63,6 +95,8 @@ class Feeder:
         self._loop = asyncio.get_running_loop()
         self.feeding = bool(sources)
         """Whether more records may come."""
+        self.stayed: dict[str, Stayed] = {}
+        """By path: dead letters that nothing proves to be the records at their lines now (R28)."""
         self.failure: Exception | None = None
         """Why the reading ended early, a defect included: the job must not wait for more."""
 
@@ -93,17 +127,35 @@ class Feeder:
 
     def _read(self, source: Source) -> None:
         self._await(self._queue.mark_input(source.name, unfinished=True))
+        ahead = LookAhead(source, self._line_bytes_max)
         for batch in batches(source, self._rules, self._line_bytes_max):
             rest = batch
             while rest and not self._is_done():
                 part = rest if self._left is None else rest[: self._left]
-                new = self._await(self._put(part))
+                new = self._await(self._put(self._with_evidence(part, ahead)))
                 rest = rest[len(part) :]
                 if self._left is not None:
                     self._left -= new
             if self._is_done():
                 return
         self._await(self._queue.mark_input(source.name, unfinished=False))
+
+    def _with_evidence(self, records: list[Record], ahead: LookAhead) -> list[Record]:
+        """Mark the records whose dead letters are proven to be theirs by the lines around (R28)."""
+        in_place: set[int] = set()
+        for found in self._await(self._queue.surroundings(records)):
+            if found.are_unchanged(ahead.hash_of):
+                in_place.add(found.line)
+            else:
+                source = f"{found.path}:{found.line}"
+                stayed = self.stayed.setdefault(found.path, Stayed(found.path, source))
+                stayed.letters += found.letters
+        return [
+            replace(record, is_in_place=True)
+            if record.line in in_place and can_be_mended_in_place(record)
+            else record
+            for record in records
+        ]
 
     def _await(self, job: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine in the event loop, from the thread of the intake."""

@@ -1,14 +1,15 @@
-"""The two result files of a job, which follow its queue."""
+"""The result files of a job, which follow its queue."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME
+from worker.job_directory import DEAD_LETTER_NAME, DISMISSED_NAME, IMPORTED_NAME
 from worker.outputs.evidence import Finding, Knowledge
 from worker.outputs.result_file import Agreement, ResultFile
+from worker.outputs.stale_lines import is_only_stale
 
-Kind = Literal["imported", "dead"]
+Kind = Literal["imported", "dead", "dismissed"]
 
 
 class Results(Knowledge, Protocol):
@@ -30,13 +31,19 @@ class Results(Knowledge, Protocol):
         """Return whether dead letters were replaced since their file was written."""
         ...
 
+    def was_removed(self, line: bytes) -> bool:
+        """Return whether this dead letter was replaced since their file was written."""
+        ...
+
     def dead_file_was_rewritten(self) -> None:
         """Remember that the file of the dead letters holds what the queue holds."""
         ...
 
 
 class ResultFiles:
-    """`imported.jsonl` and `dead-letter.jsonl` of a job.
+    """`imported.jsonl`, `dead-letter.jsonl` and `dismissed.jsonl` of a job.
+
+    The last one is there only if a record was dismissed; it grows only in `reconcile`.
 
     All methods read the queue, so they run where the queue may be read (in its thread). They raise
     OSError for what the disk refuses, and what the queue raises.
@@ -60,13 +67,21 @@ class ResultFiles:
             lambda seq, count: results.lines("dead", seq, count),
             results.rotated("dead"),
         )
+        self._dismissed_path = out / DISMISSED_NAME
+        self._dismissed = ResultFile(
+            self._dismissed_path,
+            lambda seq, count: results.lines("dismissed", seq, count),
+        )
 
     def agreements(self) -> dict[str, Agreement]:
         """Return how each file compares with the queue, by its name."""
-        return {
+        agreements = {
             IMPORTED_NAME: self._imported.agreement(),
             DEAD_LETTER_NAME: self._dead.agreement(),
         }
+        if self._has_dismissed():
+            agreements[DISMISSED_NAME] = self._dismissed.agreement()
+        return agreements
 
     def find_unknown(self) -> Finding | None:
         """Return what the files know of topics that the queue does not know; None for nothing."""
@@ -77,20 +92,40 @@ class ResultFiles:
         return self._imported.adopt()
 
     def reconcile(self, inputs: Sequence[str] = ()) -> list[str]:
-        """Make both files hold what the queue holds; return the paths to read `inputs` from.
+        """Make all files hold what the queue holds; return the paths to read `inputs` from.
 
         An input that is the dead-letter file itself, and that was edited, is set aside: its path is
         replaced by the new one.
         """
         self._imported.reconcile()
         is_dead_file = [self._is_dead_letter_file(path) for path in inputs]
-        aside = self._dead.reconcile(is_input=any(is_dead_file))
+        aside = self._dead.reconcile(
+            is_input=any(is_dead_file), rewrite=self._is_dead_file_only_stale()
+        )
+        self.reconcile_dismissed()
         if self._results.dead_file_is_stale():
             self._results.dead_file_was_rewritten()
         return [
             str(aside) if aside and was_moved else path
             for path, was_moved in zip(inputs, is_dead_file, strict=True)
         ]
+
+    def _is_dead_file_only_stale(self) -> bool:
+        """Return whether nobody edited a file that a killed command left with replaced letters."""
+        return self._results.dead_file_is_stale() and is_only_stale(
+            self._dead_path,
+            lambda seq, count: self._results.lines("dead", seq, count),
+            self._results.rotated("dead"),
+            self._results.was_removed,
+        )
+
+    def reconcile_dismissed(self) -> None:
+        """Make `dismissed.jsonl` hold what was dismissed."""
+        if self._has_dismissed():
+            self._dismissed.reconcile()
+
+    def _has_dismissed(self) -> bool:
+        return self._dismissed_path.exists() or bool(self._results.lines("dismissed", 0, 1))
 
     def _is_dead_letter_file(self, path: str) -> bool:
         try:
@@ -115,6 +150,7 @@ class ResultFiles:
             self._results.dead_file_was_rewritten()
 
     def close(self) -> None:
-        """Close both files."""
+        """Close all files."""
         self._imported.close()
+        self._dismissed.close()
         self._dead.close()

@@ -35,6 +35,7 @@ from typing import Protocol, TypeVar
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record
+from worker.rules.surroundings import Surroundings
 
 Letter = TypeVar("Letter")
 """A dead letter as one engine names it: see `requeue` of that engine."""
@@ -88,6 +89,17 @@ class Feed(Protocol[Letter]):
         of the content) and its counts in one atomic step, so a batch that is put again after a
         crash or a lost reply adds nothing. The batch as a whole MAY be stored in several steps.
         Durable before it returns. May wait.
+        """
+        ...
+
+    async def surroundings(self, records: list[Record]) -> list[Surroundings]:
+        """Return what is known around the lines that changed since they became dead letters (R28).
+
+        `records`: lines of one input, about to be put; those that were handed in are left out. A
+        line is returned only if the evidence decides: it holds other content than its dead letters,
+        none of them may exist, and neither a key nor a TopicId connects them. The feeder compares
+        the lines around with the input as it is now, and marks the record (`is_in_place`).
+        Changes nothing. May wait.
         """
         ...
 

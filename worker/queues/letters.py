@@ -1,19 +1,36 @@
 """Dead letters as every engine writes them: texts, hints, and the records they describe."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 
 from worker.rules.outcome import DeadLetter, History, Reason
-from worker.rules.record import content_hash
+from worker.rules.record import STANDARD_INPUT, Record, content_hash
 from worker.rules.result_lines import Subject
 from worker.rules.topic.problems import InvalidRecordError
 from worker.rules.topic.topic import Topic
 
 MEND_THE_LINE = "mend this line, or the settings, and run the same command again"
-"""For a record that was read from an input."""
-MEND_AND_ADD = "add it again, mended; or mend the settings and give it to `replay`"
+"""For a record that was read from a file."""
+HAND_IN_AGAIN = (
+    "hand it in again, mended, and dismiss this one (`topic-import dismiss`); or mend the settings "
+    "and give it to `replay`"
+)
+"""For a record that was read from standard input or a pipe, of which no line can be mended."""
+MEND_AND_ADD = (
+    "add it again, mended, and dismiss this one (`topic-import dismiss`); or mend the settings and "
+    "give it to `replay`"
+)
 """For a record that a producer added to the queue itself."""
 ANOTHER_ID = "give one of them another TopicId (or key) and run again"
 UNREADABLE = "the record cannot be read, by a defect of the program: please report it"
+
+
+def how_to_mend(path: str) -> str:
+    """Return the hint for an invalid record that was read from an input."""
+    is_pipe = path == STANDARD_INPUT or path.startswith("/dev/")
+    return HAND_IN_AGAIN if is_pipe else MEND_THE_LINE
 
 
 def invalid_letter(
@@ -30,6 +47,16 @@ def conflict_letter(record_id: int, holder_source: str, history: History) -> Dea
     """
     message = f"{holder_source} has the same TopicId with other content"
     return DeadLetter(record_id, Reason.CONFLICT, None, message, ANOTHER_ID, history)
+
+
+def is_same_record(record: Record, letter: Mapping[str, Any]) -> bool:
+    """Return whether a record has the key or the TopicId of a dead letter (R28).
+
+    `letter`: the parsed line of `dead-letter.jsonl`.
+    """
+    topic = record.topic
+    has_key = topic.key is not None and topic.key == letter["key"]
+    return has_key or (topic.topic_id is not None and topic.topic_id == letter["topic_id"])
 
 
 def subject_of_topic(source: str, raw: bytes, topic: Topic) -> Subject:

@@ -8,10 +8,12 @@ from worker.rules.outcome import Already, Imported
 from worker.rules.topic.identity import Origin
 from worker.rules.topic.oddities import Oddity, time_oddity
 
-PLACES = ("queued", "imported", "dead", "duplicate", "lost")
+PLACES = ("queued", "imported", "dead", "duplicate", "dismissed", "lost")
 """The counts that add up to `read`: each record that was read is counted in exactly one."""
 RARE = ("lost", "already_before_derived", "may_exist_twice")
 """Counts that are 0 in nearly every job; reports leave them out while they are."""
+SHOWN_IF_ANY = ("dismissed", "lost")
+"""Places that sums leave out while nothing is there."""
 ALREADY_COUNTS: dict[Already, tuple[str, ...]] = {
     Already.NO: (),
     Already.OWN: ("already_own",),
@@ -27,8 +29,9 @@ FAMILIES = {"by_reason": "reason:", "by_code": "code:"}
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many records are where; `read = queued + imported + dead + duplicate + lost`.
+    """How many records are where; `read = queued + imported + dead + duplicate + dismissed + lost`.
 
+    - `dismissed`: records that a person gave up.
     - `lost`: records that were taken and that Redis then no longer held.
     - `already_own`: imported by an earlier call of this job whose reply never arrived.
     - `already_before`: topics that existed before the first call of this job.
@@ -57,6 +60,7 @@ class Counts:
     create_time_in_future: int = 0
     dead: int = 0
     duplicate: int = 0
+    dismissed: int = 0
     lost: int = 0
     by_reason: dict[str, int] = field(default_factory=dict)
     by_code: dict[str, int] = field(default_factory=dict)
@@ -81,9 +85,9 @@ class Counts:
         return self.read == total
 
     def places(self) -> dict[str, int]:
-        """Return the counts that add up to `read`, by name; `lost` only where it is not 0."""
+        """Return the counts that add up to `read`, by name; those of SHOWN_IF_ANY only if not 0."""
         counts = {name: getattr(self, name) for name in PLACES}
-        return {name: n for name, n in counts.items() if n or name not in RARE}
+        return {name: n for name, n in counts.items() if n or name not in SHOWN_IF_ANY}
 
     def warnings(self) -> dict[str, int]:
         """Return how many imported topics are odd, by the kind of warning; none where none is."""

@@ -18,6 +18,8 @@ class Record:
     `path`: as the user gave it. `line`: from 1. `content_hash`: HASH_BYTES over the whole line.
     `raw`: the line without the white space around it; the beginning of a line that is too long.
     `topic`: what to send, or the reason why nothing can be sent.
+    `is_in_place`: the lines around it are those of the last reading, so a dead letter that was read
+    from this line then is the same record (R28).
 
     For a record that was read from a dead letter: `may_exist`, an earlier attempt may have taken
     effect; `asked_again`, try it again although it was read before; `dead_letter_topic_id`, the
@@ -29,9 +31,15 @@ class Record:
     content_hash: bytes
     raw: bytes
     topic: Topic | InvalidRecordError
+    is_in_place: bool = False
     may_exist: bool = False
     asked_again: bool = False
     dead_letter_topic_id: str | None = None
+
+    @property
+    def is_from_standard_input(self) -> bool:
+        """Whether it was read from standard input, of which no line can be read again."""
+        return self.path == STANDARD_INPUT
 
     @property
     def source(self) -> str:

@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 
 import orjson
 
-from worker.rules.outcome import Already, DeadLetter, Imported
+from worker.rules.outcome import Already, DeadLetter, History, Imported
+
+DISMISSED_WHILE_QUEUED = "given up while it was queued"
 
 LINE_DIGITS_MAX = 18
 """The longest number of a line; it fits into 64 bits."""
@@ -118,16 +120,45 @@ def _already(written: object) -> Already:
 
 def dead_letter_line(subject: Subject, letter: DeadLetter) -> bytes:
     """Write the line of `dead-letter.jsonl`."""
-    history = letter.history
+    return _letter_line(
+        subject, letter.history, letter.reason.value, letter.code, letter.message, letter.hint
+    )
+
+
+def queued_line(subject: Subject, history: History) -> bytes:
+    """Write a record that is queued in the form of a dead letter, without a reason."""
+    return _letter_line(subject, history, None, None, DISMISSED_WHILE_QUEUED, "")
+
+
+def dismissed_line(letter: bytes, at: float) -> bytes:
+    """Write the line of `dismissed.jsonl`: a dead letter, with the Unix seconds of its end."""
+    ending = b',"dismissed_at":' + orjson.dumps(rfc3339(at)) + b"}\n"
+    # The bytes as they were read: parsing and writing them again could change a number.
+    return letter.rstrip().removesuffix(b"}") + ending
+
+
+def matches_source(source: str, wanted: str) -> bool:
+    """Return whether a source (`path:line`) is the one that is wanted, or of the wanted path."""
+    return wanted in {source, source.rpartition(":")[0]}
+
+
+def _letter_line(  # noqa: PLR0917 - the fields in their order
+    subject: Subject,
+    history: History,
+    reason: str | None,
+    code: int | None,
+    message: str,
+    hint: str,
+) -> bytes:
     line = {
         "source": subject.source,
         "key": _key(subject),
         "group_id": subject.group_id,
         "topic_id": subject.topic_id,
-        "reason": letter.reason.value,
-        "code": letter.code,
-        "message": letter.message,
-        "hint": letter.hint,
+        "reason": reason,
+        "code": code,
+        "message": message,
+        "hint": hint,
         "attempts": history.attempts,
         "may_exist": history.may_exist,
         "first_attempt": rfc3339(history.first_attempt),

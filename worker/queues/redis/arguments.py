@@ -5,10 +5,11 @@ from typing import Any
 import orjson
 
 from worker.queues.letters import (
-    MEND_THE_LINE,
     conflict_letter,
     content_of,
+    how_to_mend,
     invalid_letter,
+    json_key,
     subject_of_invalid,
     subject_of_topic,
 )
@@ -22,9 +23,17 @@ from worker.rules.outcome import (
     Released,
     keeps_topic_id,
 )
-from worker.rules.record import STANDARD_INPUT, Record
-from worker.rules.result_lines import dead_letter_line, imported_line, record_in_dead_letter
+from worker.rules.record import Record, content_hash
+from worker.rules.result_lines import (
+    dead_letter_line,
+    dismissed_line,
+    imported_line,
+    queued_line,
+    record_in_dead_letter,
+)
+from worker.rules.surroundings import can_be_mended_in_place
 from worker.rules.topic.problems import InvalidRecordError
+from worker.rules.topic.topic import Topic
 
 HASH_DIGITS = 12
 GROUP_ID_LENGTH_MAX = 200
@@ -38,6 +47,11 @@ def positions_key(record: Record) -> str:
     return f"read:{(record.line - 1) // POSITIONS_LINES}:{record.path}"
 
 
+def stored_hash(known: bytes) -> str:
+    """Return as much of the hash of a line as is kept."""
+    return known.hex()[:HASH_DIGITS]
+
+
 def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str, Any]:
     """Return a record for `put.lua`.
 
@@ -45,9 +59,13 @@ def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str
     """
     topic = record.topic
     content: dict[str, Any] = {
-        "is_standard_input": record.path == STANDARD_INPUT,
+        "can_be_mended": can_be_mended_in_place(record),
+        "is_in_place": record.is_in_place,
+        "path": record.path,
+        "line": record.line,
+        "key": (json_key(topic.key) or b"").decode(),
         "position": (record.line - 1) % POSITIONS_LINES,
-        "hash": record.content_hash.hex()[:HASH_DIGITS],
+        "hash": stored_hash(record.content_hash),
         "source": record.source,
         "raw": "",
         "kind": "dead",
@@ -62,7 +80,7 @@ def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str
     }
     history = History(may_exist=record.may_exist)
     if isinstance(topic, InvalidRecordError):
-        letter = invalid_letter(0, topic, history, hint=MEND_THE_LINE)
+        letter = invalid_letter(0, topic, history, hint=how_to_mend(record.path))
         subject = subject_of_invalid(record.source, record.raw, topic)
     elif conflict_with is not None:
         letter = conflict_letter(0, conflict_with, history)
@@ -88,6 +106,9 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
         "aside_id": held.aside_id.decode(),
         "content": held.content,
         "may_exist": outcome.history.may_exist,
+        "is_compared": held.is_compared,
+        "hash": stored_hash(content_hash(held.subject.raw)),
+        "key": (held.subject.key or b"").decode(),
         "is_cut": held.is_cut,
         "counts": [],
     }
@@ -112,7 +133,10 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
                 "kind": "released",
                 "record": held.subject.raw.decode(),
                 "metadata": _metadata(
-                    held.subject.source, held.subject.topic_id or "", outcome.history
+                    held.subject.source,
+                    held.subject.topic_id or "",
+                    outcome.history,
+                    is_compared=held.is_compared,
                 ),
             }
 
@@ -133,14 +157,18 @@ def entry_to_set_aside(entry: Entry) -> bytes:
             "topic_id": entry.topic_id,
             "group_id": entry.group_id,
             "record": entry.raw.decode(),
-            "metadata": _metadata(entry.source, entry.topic_id, entry.history),
+            "metadata": _metadata(
+                entry.source, entry.topic_id, entry.history, is_compared=entry.is_compared
+            ),
         }
     )
 
 
-def _metadata(source: str, topic_id: str, history: History) -> str:
+def _metadata(source: str, topic_id: str, history: History, *, is_compared: bool) -> str:
     """Return what the field beside the record holds: an `EntryMetadata` as JSON."""
-    metadata = {"source": source, "topic_id": topic_id, "history": history}
+    metadata: dict[str, Any] = {"source": source, "topic_id": topic_id, "history": history}
+    if is_compared:
+        metadata["is_compared"] = True
     return orjson.dumps(metadata).decode()
 
 
@@ -162,6 +190,35 @@ def letter_to_requeue(entry_id: bytes, line: bytes) -> dict[str, Any]:
         "reason": letter["reason"],
         "code": "" if letter["code"] is None else str(letter["code"]),
         "may_exist": letter["may_exist"],
+    }
+
+
+def letter_to_dismiss(entry_id: bytes, line: bytes, at_s: float) -> dict[str, Any]:
+    """Return a dead letter for `dismiss.lua`. `at_s`: the time of now, in Unix seconds."""
+    letter = orjson.loads(line)
+    return {
+        "id": entry_id.decode(),
+        "source": letter["source"],
+        "topic_id": letter["topic_id"] or "",
+        "reason": letter["reason"],
+        "code": "" if letter["code"] is None else str(letter["code"]),
+        "may_exist": letter["may_exist"],
+        "line": _line(dismissed_line(line, at_s)),
+    }
+
+
+def entry_to_dismiss(entry: Entry, topic: Topic, at_s: float, *, is_aside: bool) -> dict[str, Any]:
+    """Return a queued record for `dismiss_queued.lua`."""
+    subject = subject_of_topic(entry.source, entry.raw, topic)
+    return {
+        "id": entry.id.decode(),
+        "is_aside": is_aside,
+        "topic_id": entry.topic_id,
+        "group_id": entry.group_id,
+        "content": entry.content,
+        "may_exist": entry.history.may_exist,
+        "is_compared": entry.is_compared,
+        "line": _line(dismissed_line(queued_line(subject, entry.history), at_s)),
     }
 
 

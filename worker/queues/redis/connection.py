@@ -22,7 +22,8 @@ ARGUMENTS_MAX = 500
 """Bounds of one call of a script: Redis takes at most 512 MB, and does nothing else meanwhile."""
 SCRIPTS = (
     "put", "take_new", "take_own", "take_over", "take_aside", "register", "set_aside", "settle",
-    "extend", "lose", "requeue", "tidy", "upgrade",
+    "extend", "lose", "requeue", "tidy", "upgrade", "dismiss", "dismiss_queued", "read_queued",
+    "whole_records",
 )  # fmt: skip
 REDIS_IS_AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 

@@ -12,6 +12,7 @@ from worker.queues.letters import (
     UNREADABLE,
     conflict_letter,
     content_of,
+    how_to_mend,
     invalid_letter,
     subject_of_invalid,
     subject_of_topic,
@@ -46,11 +47,15 @@ class KnownHistory:
 
 @dataclass(frozen=True, slots=True)
 class EntryMetadata:
-    """What this program knows of a record in the stream: its first source, TopicId and history."""
+    """What this program knows of a record in the stream: its first source, TopicId and history.
+
+    `is_compared`: a call may have been made for it with other content (R26).
+    """
 
     source: str
     topic_id: str = ""
     history: KnownHistory = field(default_factory=KnownHistory)
+    is_compared: bool = False
 
     @property
     def past(self) -> History:
@@ -86,6 +91,7 @@ class Entry:
     `conflict_with`: the source of the record that holds its TopicId with other content.
     `is_uncalled`: nobody can have called for it since it was delivered first (R22).
     `was_imported_into`: this job made a topic in its community before (R24).
+    `is_compared`: a call may have been made for it with other content (R26).
     """
 
     id: bytes
@@ -98,6 +104,7 @@ class Entry:
     aside_id: bytes = b""
     conflict_with: str | None = None
     was_imported_into: bool = False
+    is_compared: bool = False
 
     @property
     def is_valid(self) -> bool:
@@ -131,6 +138,7 @@ class HeldEntry:
     origin: Origin
     is_cut: bool = False
     aside_id: bytes = b""
+    is_compared: bool = False
     delivery: Delivery | None = None
     letter: DeadLetter | None = None
 
@@ -139,12 +147,14 @@ class HeldEntry:
         """Return an entry as it is held under a number of this process."""
         topic, history = entry.topic, entry.history
         if isinstance(topic, InvalidRecordError):
-            letter = invalid_letter(number, topic, history, hint=MEND_AND_ADD)
+            letter = invalid_letter(number, topic, history, hint=_hint(entry.source))
             subject = subject_of_invalid(entry.source, entry.raw, topic)
             origin, is_cut = Origin.NONE, entry.is_cut
-            return cls(number, entry.id, subject, "", origin, is_cut, letter=letter)
+            held = cls(number, entry.id, subject, "", origin, is_cut, letter=letter)
+            return replace(held, is_compared=entry.is_compared)
         subject = subject_of_topic(entry.source, entry.raw, topic)
         held = cls(number, entry.id, subject, entry.content, topic.origin, aside_id=entry.aside_id)
+        held = replace(held, is_compared=entry.is_compared)
         if entry.conflict_with is not None:
             return replace(held, letter=conflict_letter(number, entry.conflict_with, history))
         return replace(held, delivery=Delivery(number, topic, history, entry.was_imported_into))
@@ -173,10 +183,26 @@ def read_entry(stream: str, found: FoundEntry, rules: RecordRules) -> Entry:
         topic = _topic(raw, rules, metadata.topic_id or None)
     if isinstance(topic, Topic) or topic.is_object:
         raw = on_one_line(raw)
-    is_uncalled = not found.may_have_called
+    if metadata.is_compared and isinstance(topic, Topic) and topic.origin is Origin.DERIVED:
+        # R26: a derived TopicId proves nothing any more, so the topic is compared.
+        topic = replace(topic, origin=Origin.GIVEN)
     return Entry(
-        found.id, metadata.source, raw, topic, history, is_cut, is_uncalled, found.aside_id
+        found.id,
+        metadata.source,
+        raw,
+        topic,
+        history,
+        is_cut,
+        is_uncalled=not found.may_have_called,
+        aside_id=found.aside_id,
+        is_compared=metadata.is_compared,
     )
+
+
+def _hint(source: str) -> str:
+    """Return how to mend an invalid record, by where it was read first."""
+    path, _, place = source.rpartition(":")
+    return how_to_mend(path) if place.isdecimal() else MEND_AND_ADD
 
 
 def order(entry_id: bytes) -> tuple[int, int]:

@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from worker.queues.contract import JobIdentity
-from worker.queues.redis.arguments import letter_to_requeue, positions_key, put_content
+from worker.queues.redis.arguments import (
+    entry_to_dismiss,
+    letter_to_dismiss,
+    letter_to_requeue,
+    positions_key,
+    put_content,
+)
 from worker.queues.redis.connection import Connection, in_parts, text
 from worker.queues.redis.group import Group
 from worker.queues.redis.patience import Patience
-from worker.queues.redis.reader import StreamReader
+from worker.queues.redis.reader import Holder, QueuedRecord, StreamReader
 from worker.queues.redis.streams import StreamUrl
+from worker.queues.redis.surroundings import StreamSurroundings
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.record import Record
+from worker.rules.surroundings import Surroundings
 from worker.rules.topic.problems import InvalidRecordError
+from worker.rules.topic.topic import RecordRules
 
 if TYPE_CHECKING:
     from worker.queues.contract import Feed
@@ -78,6 +87,32 @@ class StreamWriter:
         contents = [orjson.dumps(letter_to_requeue(entry_id, line)) for entry_id, line in letters]
         return sum([await self._patience.run("requeue", keys, part) for part in in_parts(contents)])
 
+    async def dismiss(self, letters: list[tuple[bytes, bytes]], at_s: float) -> int:
+        """Dismiss dead letters (R27). Returns how many were dismissed; arguments as of `requeue`.
+
+        `at_s`: the time of now, in Unix seconds.
+        """
+        keys = ("dead", "dismissed", "counts", "topics", "letters", "dead_by_community")
+        contents = [orjson.dumps(letter_to_dismiss(*letter, at_s)) for letter in letters]
+        return sum([await self._patience.run("dismiss", keys, part) for part in in_parts(contents)])
+
+    async def dismiss_queued(self, page: list[QueuedRecord], at_s: float) -> int:
+        """Dismiss queued records that nobody has in hand (R27). Returns how many were dismissed."""
+        keys = (
+            "held", "held_by_community", "dismissed", "counts", "topics", "renewed", "uncalled",
+            "claimed",
+        )  # fmt: skip
+        contents = [
+            orjson.dumps(entry_to_dismiss(one.entry, one.topic, at_s, is_aside=one.is_aside))
+            for one in page
+        ]
+        return sum(
+            [
+                await self._patience.run("dismiss_queued", keys, [self._url.group, *part])
+                for part in in_parts(contents)
+            ]
+        )
+
 
 class RedisFeed:
     """A producer's view of the queue: the half of the contract that is fed, and what it holds.
@@ -89,9 +124,9 @@ class RedisFeed:
     def __init__(self, url: StreamUrl, *, is_patient: bool = True) -> None:
         self._connection = Connection(url)
         self._group = Group(self._connection)
-        self._writer = StreamWriter(
-            self._connection, Patience(self._connection, self._group, is_patient=is_patient)
-        )
+        patience = Patience(self._connection, self._group, is_patient=is_patient)
+        self._writer = StreamWriter(self._connection, patience)
+        self._surroundings = StreamSurroundings(self._connection, patience)
         self._reader = StreamReader(self._connection)
 
     @property
@@ -124,6 +159,18 @@ class RedisFeed:
         """Put dead letters back, as `letters` yields them. Returns how many were put back."""
         return await self._writer.requeue(letters)
 
+    async def surroundings(self, records: list[Record]) -> list[Surroundings]:
+        """Return what is known around changed lines with dead letters, see the contract."""
+        return await self._surroundings.of(records)
+
+    async def dismiss(self, letters: list[tuple[bytes, bytes]], at_s: float) -> int:
+        """Dismiss dead letters, as `letters` yields them. Returns how many were dismissed."""
+        return await self._writer.dismiss(letters, at_s)
+
+    async def dismiss_queued(self, page: list[QueuedRecord], at_s: float) -> int:
+        """Dismiss queued records, as `queued_of` yields them. Returns how many were dismissed."""
+        return await self._writer.dismiss_queued(page, at_s)
+
     async def mark_input(self, path: str, *, unfinished: bool) -> None:
         """Remember that an input is being read, or was read to its end."""
         await self._writer.mark_input(path, unfinished=unfinished)
@@ -153,6 +200,20 @@ class RedisFeed:
     async def oldest_age_s(self) -> float:
         """Return for how many seconds the oldest entry has been in the stream."""
         return await self._reader.oldest_age_s()
+
+    async def whole_records(self, letters: list[bytes], bytes_max: int) -> list[bytes | int]:
+        """Return the records beside the lines of dead letters, as StreamReader does."""
+        return await self._reader.whole_records(letters, bytes_max)
+
+    async def holders(self, topic_ids: list[str]) -> list[Holder | None]:
+        """Return the records that hold TopicIds, as StreamReader does."""
+        return await self._reader.holders(topic_ids)
+
+    def queued_of(
+        self, group_id: str, rules: RecordRules, bytes_max: int
+    ) -> AsyncIterator[list[QueuedRecord]]:
+        """Yield the queued records of a community, as StreamReader does."""
+        return self._reader.queued_of(group_id, rules, bytes_max)
 
     def letters(self) -> AsyncIterator[list[tuple[bytes, bytes]]]:
         """Yield the dead letters of now in pages of (entry ID, line)."""

@@ -30,6 +30,9 @@ CREATE INDEX queued_by_community ON queued (community, aside, attempts, id) WHER
 ALTER TABLE dead ADD COLUMN group_id TEXT;
 UPDATE dead SET group_id = group_of(line, 'group_id');
 CREATE INDEX dead_by_community ON dead (group_id, reason, code);
+ALTER TABLE records ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE dismissed (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, line BLOB NOT NULL);
+CREATE TABLE removed (hash BLOB PRIMARY KEY) WITHOUT ROWID;
 PRAGMA user_version = 2
 """
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import orjson
 
+from worker.queues.letters import is_same_record
 from worker.queues.sqlite.schema import State
 from worker.rules.outcome import Reason
-from worker.rules.record import STANDARD_INPUT, Record
+from worker.rules.record import Record
+from worker.rules.surroundings import can_be_mended_in_place
 from worker.rules.topic.problems import InvalidRecordError
 
 
@@ -20,6 +22,8 @@ class Known:
     hash: bytes
     state: int
     may_exist: bool
+    changed: bool
+    content: bytes | None
 
 
 class Positions:
@@ -35,7 +39,8 @@ class Positions:
     def replaced_by(self, record: Record) -> list[Known] | None:
         """Return the dead letters that a record replaces, or None if it was read before (R1)."""
         rows = self._db.execute(
-            "SELECT id, hash, state, may_exist FROM records WHERE input = ? AND line = ?",
+            "SELECT id, hash, state, may_exist, changed, content FROM records "
+            "WHERE input = ? AND line = ? ORDER BY id",
             (self._inputs[record.path], record.line),
         )
         here = [Known(*row) for row in rows]
@@ -51,10 +56,20 @@ class Positions:
             return None
         if record.asked_again:
             return self._replaced_by_dead_letter(record, here)
-        if record.path == STANDARD_INPUT:
+        if not can_be_mended_in_place(record):
             return []
-        # R7: the line was mended.
-        return [k for k in here if k.state == State.DEAD and not k.may_exist]
+        return [k for k in here if self._is_mended_by(record, k, newest=here[-1])]
+
+    def _is_mended_by(self, record: Record, known: Known, *, newest: Known) -> bool:
+        """Return whether a changed line is the same record as a dead letter of its position (R28).
+
+        The lines around prove it only for what was read from the line last.
+        """
+        if known.state != State.DEAD or known.may_exist:
+            return False
+        if record.is_in_place and known is newest:
+            return True
+        return is_same_record(record, self._letter(known))
 
     def _is_same(self, record: Record, known: Known) -> bool:
         if known.hash != record.content_hash:

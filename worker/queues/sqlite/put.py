@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import orjson
 
 from worker.queues.letters import (
-    MEND_THE_LINE,
     conflict_letter,
     content_of,
+    how_to_mend,
     invalid_letter,
     json_key,
     subject_of_invalid,
@@ -18,11 +18,17 @@ from worker.queues.letters import (
 from worker.queues.sqlite.adoption import Adopted
 from worker.queues.sqlite.communities import Communities
 from worker.queues.sqlite.positions import Known, Positions, pass_doubt_on
-from worker.queues.sqlite.schema import State, add_dead_letter, add_to_counts
-from worker.rules.counts import dead_letter_counts
+from worker.queues.sqlite.schema import (
+    State,
+    add_dead_letter,
+    add_to_counts,
+    note_removed,
+    remove_dead_letter,
+)
 from worker.rules.outcome import DeadLetter, History
 from worker.rules.record import Record
 from worker.rules.result_lines import Subject
+from worker.rules.topic.identity import Origin
 from worker.rules.topic.problems import InvalidRecordError
 from worker.rules.topic.topic import Topic
 
@@ -35,6 +41,7 @@ class _Holder:
     state: int
     may_exist: bool
     content: bytes | None
+    changed: bool
     source: str
 
 
@@ -53,28 +60,38 @@ class Putting:
         self._claimed: set[int] = set()
         self._counting: Counter[str] = Counter()
 
-    def put(self, records: list[Record]) -> list[Record]:
-        """Put the records that are new (R1), and return them."""
-        new: list[Record] = []
+    def put(self, records: list[Record]) -> tuple[int, int]:
+        """Put the records that are new (R1); return how many were, and how many are queued now."""
+        new = 0
         for record in records:
             replaced = self._positions.replaced_by(record)
             if replaced is None:
                 continue
             if self._put_in_place_of(replaced, record) not in self._claimed:
-                new.append(record)
+                new += 1
         add_to_counts(self._db, self._counting)
-        return new
+        return new, self._counting["queued"]
 
     def _put_in_place_of(self, replaced: list[Known], record: Record) -> int:
         """Put a record, with the doubt of those that it replaces (R13); return its row."""
         if any(old.may_exist for old in replaced):
             record = replace(record, may_exist=True)
+        changed = any(old.changed or self._differs(record, old) for old in replaced)
         for old in replaced:
             self._remove_record(old, leaves_duplicates=record.asked_again)
-        record_id = self._put(record)
+        record_id = self._put(record, changed=changed)
         for old in replaced:
             self._db.execute("UPDATE records SET holder = ? WHERE holder = ?", (record_id, old.id))
         return record_id
+
+    @staticmethod
+    def _differs(record: Record, old: Known) -> bool:
+        """Return whether a record has other content than a call that may have taken effect."""
+        if not old.may_exist:
+            return False
+        return isinstance(record.topic, InvalidRecordError) or content_of(record.topic) != (
+            old.content
+        )
 
     def _remove_record(self, old: Known, *, leaves_duplicates: bool) -> None:
         """Remove a dead letter with its row.
@@ -91,13 +108,14 @@ class Putting:
             new_id, path, line = successor
             self._promote_duplicate(old.id, new_id, source=f"{path}:{line}")
         else:
-            self._remove_dead_letter(old.id)
+            remove_dead_letter(self._db, old.id, self._counting)
         self._db.execute("DELETE FROM records WHERE id = ?", (old.id,))
         self._counting["read"] -= 1
 
     def _promote_duplicate(self, old: int, successor: int, *, source: str) -> None:
         """Make a duplicate the dead letter that another row was, and holder of its TopicId."""
         (line,) = self._db.execute("SELECT line FROM dead WHERE id = ?", (old,)).fetchone()
+        note_removed(self._db, line)
         letter = orjson.dumps(
             orjson.loads(line) | {"source": source}, option=orjson.OPT_APPEND_NEWLINE
         )
@@ -115,34 +133,27 @@ class Putting:
         self._counting.subtract(["duplicate"])
         self._counting["replaced"] += 1
 
-    def _remove_dead_letter(self, record_id: int) -> None:
-        """Remove a dead letter from its table and the counts; the row of its record stays."""
-        reason, code = self._db.execute(
-            "SELECT reason, code FROM dead WHERE id = ?", (record_id,)
-        ).fetchone()
-        self._db.execute("DELETE FROM dead WHERE id = ?", (record_id,))
-        self._counting.subtract(dead_letter_counts(reason, code))
-        self._counting["replaced"] += 1
-
-    def _put(self, record: Record) -> int:
+    def _put(self, record: Record, *, changed: bool) -> int:
         adopted = self._claim_adopted(record)
         if adopted is not None:
             return adopted
         self._counting["read"] += 1
         if isinstance(record.topic, InvalidRecordError):
-            return self._put_invalid(record, record.topic)
+            return self._put_invalid(record, record.topic, changed=changed)
         topic = record.topic
         content = content_of(topic)
         holder = self._holder(topic.topic_id)
         if holder is None:  # R2
-            return self._put_queued(record, topic, content)
+            return self._put_queued(record, topic, content, changed=changed)
+        if holder.state == State.DISMISSED:  # R27
+            return self._inherit(holder, record, topic, content)
         if holder.state == State.DEAD and not holder.may_exist:  # R5
             return self._take_over(holder, record, topic, content)
         if holder.content == content:  # R3
             pass_doubt_on(self._db, record, holder.id, holder.state)
             self._counting["duplicate"] += 1
             return self._insert(record, State.DUPLICATE, holder=holder.id)
-        return self._put_conflict(record, topic, holder.source)  # R4
+        return self._put_conflict(record, topic, holder.source, changed=changed)  # R4
 
     def _claim_adopted(self, record: Record) -> int | None:
         """Return the row of the adopted topic that a record is (R26): it is imported already."""
@@ -156,14 +167,14 @@ class Putting:
         return adopted
 
     def _holder(self, topic_id: str | None) -> _Holder | None:
-        if topic_id is None:
-            return None
-        row = self._db.execute(
-            "SELECT records.id, state, may_exist, content, path, line FROM records "
-            "JOIN inputs ON inputs.id = input WHERE topic_id = ?",
-            (topic_id,),
-        ).fetchone()
-        return row and _Holder(row[0], row[1], row[2], row[3], f"{row[4]}:{row[5]}")
+        return _holder(self._db, topic_id)
+
+    def _inherit(self, old: _Holder, record: Record, topic: Topic, content: bytes) -> int:
+        """Take a TopicId over from a dismissed record, with its doubt (R27)."""
+        self._db.execute("UPDATE records SET topic_id = NULL WHERE id = ?", (old.id,))
+        changed = old.may_exist and (old.changed or old.content != content)
+        record = replace(record, may_exist=record.may_exist or old.may_exist)
+        return self._put_queued(record, topic, content, changed=changed)
 
     def _take_over(self, old: _Holder, record: Record, topic: Topic, content: bytes) -> int:
         """Take a TopicId over from a dead letter that cannot exist (R5).
@@ -171,10 +182,10 @@ class Putting:
         If the content is the same, the dead letter becomes a duplicate of this record.
         """
         self._db.execute("UPDATE records SET topic_id = NULL WHERE id = ?", (old.id,))
-        record_id = self._put_queued(record, topic, content)
+        record_id = self._put_queued(record, topic, content, changed=False)
         if old.content != content:
             return record_id
-        self._remove_dead_letter(old.id)
+        remove_dead_letter(self._db, old.id, self._counting)
         self._counting["duplicate"] += 1
         self._db.execute(
             "UPDATE records SET state = ?, holder = ? WHERE id = ?",
@@ -190,10 +201,13 @@ class Putting:
         topic_id: str | None = None,
         content: bytes | None = None,
         holder: int | None = None,
+        *,
+        changed: bool = False,
     ) -> int:
         cursor = self._db.execute(
-            "INSERT INTO records (input, line, hash, state, topic_id, content, may_exist, holder) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO records "
+            "(input, line, hash, state, topic_id, content, may_exist, holder, changed) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._inputs[record.path],
                 record.line,
@@ -203,14 +217,17 @@ class Putting:
                 content,
                 record.may_exist,
                 holder,
+                changed,
             ),
         )
         record_id = cursor.lastrowid
         assert record_id is not None  # noqa: S101 - an INSERT has one
         return record_id
 
-    def _put_queued(self, record: Record, topic: Topic, content: bytes) -> int:
-        record_id = self._insert(record, State.QUEUED, topic.topic_id, content)
+    def _put_queued(self, record: Record, topic: Topic, content: bytes, *, changed: bool) -> int:
+        record_id = self._insert(record, State.QUEUED, topic.topic_id, content, changed=changed)
+        # R26: a derived TopicId proves nothing any more, so the topic is compared.
+        is_compared = changed and topic.origin is Origin.DERIVED
         community, is_held = self._communities.of(topic.group_id)
         self._db.execute(
             "INSERT INTO queued "
@@ -218,7 +235,7 @@ class Putting:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record_id,
-                topic.origin,
+                Origin.GIVEN if is_compared else topic.origin,
                 json_key(topic.key),
                 topic.body,
                 orjson.dumps(topic.truncated).decode(),
@@ -231,22 +248,53 @@ class Putting:
         self._counting["queued"] += 1
         return record_id
 
-    def _put_invalid(self, record: Record, problem: InvalidRecordError) -> int:
+    def _put_invalid(self, record: Record, problem: InvalidRecordError, *, changed: bool) -> int:
         subject = subject_of_invalid(record.source, record.raw, problem)
-        letter = invalid_letter(0, problem, _history(record), hint=MEND_THE_LINE)
-        return self._put_dead(record, subject, letter)
+        letter = invalid_letter(0, problem, _history(record), hint=how_to_mend(record.path))
+        return self._put_dead(record, subject, letter, changed=changed)
 
-    def _put_conflict(self, record: Record, topic: Topic, holder_source: str) -> int:
+    def _put_conflict(
+        self, record: Record, topic: Topic, holder_source: str, *, changed: bool
+    ) -> int:
         subject = subject_of_topic(record.source, record.raw, topic)
-        return self._put_dead(record, subject, conflict_letter(0, holder_source, _history(record)))
+        letter = conflict_letter(0, holder_source, _history(record))
+        return self._put_dead(record, subject, letter, changed=changed)
 
-    def _put_dead(self, record: Record, subject: Subject, letter: DeadLetter) -> int:
+    def _put_dead(
+        self, record: Record, subject: Subject, letter: DeadLetter, *, changed: bool
+    ) -> int:
         # R6: a topic that may exist keeps its TopicId, even if its record is invalid now.
         holds_id = record.may_exist and self._holder(subject.topic_id) is None
-        record_id = self._insert(record, State.DEAD, subject.topic_id if holds_id else None)
+        topic_id = subject.topic_id if holds_id else None
+        record_id = self._insert(record, State.DEAD, topic_id, changed=changed)
         add_dead_letter(self._db, subject, replace(letter, id=record_id), self._counting)
         return record_id
 
 
 def _history(record: Record) -> History:
     return History(may_exist=record.may_exist)
+
+
+def can_be_queued(db: sqlite3.Connection, letter: Record) -> bool:
+    """Return whether a dead letter that is handed in would be queued: valid, and no conflict.
+
+    `letter`: its record as the intake reads it.
+    """
+    if isinstance(letter.topic, InvalidRecordError):
+        return False
+    holder = _holder(db, letter.topic.topic_id)
+    return holder is None or holder.state in {State.DEAD, State.DISMISSED}
+
+
+def _holder(db: sqlite3.Connection, topic_id: str | None) -> _Holder | None:
+    if topic_id is None:
+        return None
+    row = db.execute(
+        "SELECT records.id, state, may_exist, content, changed, path, line FROM records "
+        "JOIN inputs ON inputs.id = input WHERE topic_id = ?",
+        (topic_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    record_id, state, may_exist, content, changed, path, line = row
+    return _Holder(record_id, state, may_exist, content, changed, source=f"{path}:{line}")

@@ -15,6 +15,7 @@ from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record
+from worker.rules.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from worker.queues.contract import Feed, Queue
@@ -86,6 +87,10 @@ class SqliteQueue:
     async def put(self, records: list[Record]) -> int:
         """Store a batch in one transaction. Returns how many of its records were new."""
         return await self.run(lambda: self._store.put(records))
+
+    async def surroundings(self, records: list[Record]) -> list[Surroundings]:
+        """Return what is known around changed lines with dead letters, see the contract."""
+        return await self.run(lambda: self._store.surroundings(records))
 
     async def requeue(self, letters: list[Record]) -> int:
         """Put dead letters back in one transaction. Returns how many were put back.

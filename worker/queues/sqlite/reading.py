@@ -10,7 +10,7 @@ from worker.rules.topic.identity import TOPIC_ID_INFIX
 
 PAGE_BYTES = 4 << 20
 
-ResultKind = Literal["imported", "dead"]
+ResultKind = Literal["imported", "dead", "dismissed"]
 
 _CROWDED = """
 SELECT substr(topic_id, 1, instr(topic_id, :infix) - 1) AS community, count(*) AS topics
@@ -50,6 +50,7 @@ def counted_rows(db: sqlite3.Connection) -> Counts:
         imported=states.get(State.IMPORTED, 0),
         dead=states.get(State.DEAD, 0),
         duplicate=states.get(State.DUPLICATE, 0),
+        dismissed=states.get(State.DISMISSED, 0),
         by_reason=reasons,
         by_code={str(code): n for code, n in codes},
     )

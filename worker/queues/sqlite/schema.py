@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from worker.rules.counts import dead_letter_counts
 from worker.rules.outcome import DeadLetter
+from worker.rules.record import content_hash
 from worker.rules.result_lines import Subject, dead_letter_line
 
 SCHEMA_VERSION = 2
@@ -27,7 +28,8 @@ CREATE TABLE records (
   topic_id TEXT,
   content BLOB,
   holder INTEGER,
-  may_exist INTEGER NOT NULL DEFAULT 0
+  may_exist INTEGER NOT NULL DEFAULT 0,
+  changed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX records_by_position ON records (input, line);
 CREATE INDEX records_by_holder ON records (holder) WHERE holder IS NOT NULL;
@@ -74,8 +76,12 @@ CREATE TABLE dead (
   group_id TEXT
 );
 CREATE INDEX dead_by_community ON dead (group_id, reason, code);
+CREATE TABLE dismissed (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, line BLOB NOT NULL);
+CREATE TABLE removed (hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
-"""`communities`: those of all records that were ever queued. `imported`: 1 once a record of it was.
+"""`records.changed`: 1 if a call may have been made for it with other content than it has now.
+`removed`: hashes of the lines of `dead` that were removed since their file was written anew.
+`communities`: those of all records that were ever queued. `imported`: 1 once a record of it was.
 `held`: 1 while the taker passes it over. `queued.aside` is 1 for its ready records then, which
 takes them out of the index of what is taken; while `moving` is 1, this is not done for all yet."""
 
@@ -87,6 +93,7 @@ class State(IntEnum):
     IMPORTED = 1
     DEAD = 2
     DUPLICATE = 3
+    DISMISSED = 4
 
 
 def add_to_counts(db: sqlite3.Connection, counting: Counter[str]) -> None:
@@ -95,6 +102,25 @@ def add_to_counts(db: sqlite3.Connection, counting: Counter[str]) -> None:
         "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n",
         [(name, n) for name, n in counting.items() if n],
     )
+
+
+def remove_dead_letter(db: sqlite3.Connection, record_id: int, counting: Counter[str]) -> bytes:
+    """Remove a dead letter from its table and from `counting`; return its line.
+
+    The row of its record stays. Its file must be written anew, and may still hold the line.
+    """
+    reason, code, line = db.execute(
+        "DELETE FROM dead WHERE id = ? RETURNING reason, code, line", (record_id,)
+    ).fetchone()
+    note_removed(db, line)
+    counting.subtract(dead_letter_counts(reason, code))
+    counting["replaced"] += 1
+    return bytes(line)
+
+
+def note_removed(db: sqlite3.Connection, line: bytes) -> None:
+    """Remember a line that the file of the dead letters holds and the queue does not any more."""
+    db.execute("INSERT OR IGNORE INTO removed VALUES (?)", (content_hash(line),))
 
 
 def add_dead_letter(

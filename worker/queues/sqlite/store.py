@@ -7,16 +7,17 @@ from dataclasses import fields
 from pathlib import Path
 
 from worker.queues.contract import JobIdentity, JobMismatchError
-from worker.queues.sqlite import adoption, cut_names, deliveries, reading
+from worker.queues.sqlite import adoption, cut_names, deliveries, dismissal, reading
 from worker.queues.sqlite.file import QueueFile
-from worker.queues.sqlite.put import Putting
+from worker.queues.sqlite.put import Putting, can_be_queued
 from worker.queues.sqlite.reading import ResultKind
+from worker.queues.sqlite.surroundings import surroundings
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
-from worker.rules.record import Record
+from worker.rules.record import Record, content_hash
 from worker.rules.result_lines import ImportedLine
+from worker.rules.surroundings import Surroundings
 from worker.rules.topic.oddities import EqualNames
-from worker.rules.topic.problems import InvalidRecordError
 
 _HAS_IDENTIFIED_TOPICS = "SELECT 1 FROM records WHERE content IS NOT NULL LIMIT 1"
 _IDENTITY_NAMES = {
@@ -101,18 +102,27 @@ class SqliteStore:
 
     def put(self, records: list[Record]) -> int:
         """Store a batch in one transaction. Returns how many of its records were new."""
-        return len(self._put(records))
+        return self._put(records)[0]
+
+    def surroundings(self, records: list[Record]) -> list[Surroundings]:
+        """Return what is known around changed lines with dead letters, see the contract."""
+        with self._file.snapshot() as db:
+            return surroundings(db, records)
 
     def requeue(self, letters: list[Record]) -> int:
         """Put dead letters back in one transaction. Returns how many are queued again.
 
         `letters`: the records in them, as the intake reads a dead letter (`asked_again`). One that
-        is still invalid is not counted.
+        is still invalid, or in conflict, is not counted.
         """
-        put = self._put(letters)
-        return sum(not isinstance(record.topic, InvalidRecordError) for record in put)
+        return self._put(letters)[1]
 
-    def _put(self, records: list[Record]) -> list[Record]:
+    def would_requeue(self, letters: list[Record]) -> int:
+        """Return how many `requeue` would queue again, from a store that is only read."""
+        with self._file.snapshot() as db:
+            return sum(can_be_queued(db, record) for record in letters)
+
+    def _put(self, records: list[Record]) -> tuple[int, int]:
         with self._file.transaction() as db:
             return Putting(db, _input_ids(db, records)).put(records)
 
@@ -235,10 +245,40 @@ class SqliteStore:
         with self._file.reading() as db:
             return reading.kept_number(db, _REPLACED) != 0
 
+    def was_removed(self, line: bytes) -> bool:
+        """Return whether this dead letter was removed since their file was last written anew."""
+        with self._file.reading() as db:
+            query = "SELECT 1 FROM removed WHERE hash = ?"
+            return db.execute(query, (content_hash(line),)).fetchone() is not None
+
     def dead_file_was_rewritten(self) -> None:
         """Remember that the file of dead letters holds those of now."""
         with self._file.transaction() as db:
             db.execute("UPDATE counts SET n = 0 WHERE name = ?", (_REPLACED,))
+            db.execute("DELETE FROM removed")
+
+    # ---- dismissing
+
+    def dismiss(self, letters: list[tuple[int, bytes]], at_s: float) -> int:
+        """Dismiss dead letters in one transaction (R27); return how many were dismissed.
+
+        `letters`: as `lines` returns them. `at_s`: the time of now, in Unix seconds.
+        """
+        with self._file.transaction() as db:
+            return dismissal.dismiss(db, letters, at_s)
+
+    def dismiss_queued(self, group_id: str, source: str | None, count: int, at_s: float) -> int:
+        """Dismiss up to `count` ready records of a community; return how many were dismissed.
+
+        `source`: only those read from there, a path or `path:line`.
+        """
+        with self._file.transaction() as db:
+            return dismissal.dismiss_queued(db, group_id, source, count, at_s)
+
+    def queued_of(self, group_id: str, source: str | None) -> int:
+        """Return how many records `dismiss_queued` would dismiss, all in all."""
+        with self._file.reading() as db:
+            return dismissal.queued_of(db, group_id, source)
 
 
 def _identity(db: sqlite3.Connection) -> dict[str, str]:

@@ -52,7 +52,9 @@ end
 --   is_aside: this entry is in the side stream (R23),
 --   in_doubt: a call that this entry knows nothing of may have made the topic (R13, R16),
 --   is_kept: it was imported, or refused but may exist (R6),
---   letter: it was refused and cannot exist (R5).
+--   letter: it was refused and cannot exist (R5),
+--   is_dismissed: a person gave it up, and it may exist (R27),
+--   is_compared: a call may have been made for it with other content than this one (R26).
 local function holder_of(topics, topic_id)
   local text = topic_id ~= '' and redis.call('HGET', topics, topic_id)
   return text and cjson.decode(text) or nil
@@ -116,7 +118,8 @@ local function count_letter(by_community, letter, by)
   end
 end
 
--- Returns the dead letters of a record, each {id, topic_id, group_id, reason, code, may_exist}.
+-- Returns the dead letters of a record, each {id, topic_id, group_id, reason, code, may_exist,
+-- is_compared (R26), hash of its line, key as JSON, is_stale (R28)}; the last four may be missing.
 local function letters_of(letters, source)
   local text = redis.call('HGET', letters, source)
   return text and cjson.decode(text) or {}
@@ -156,6 +159,9 @@ local function remove_dead_letter(dead, counts, topics, by_community, letter)
   end
   return true
 end
+
+-- Returns whether a dead letter is what was read from its line last. `old`: the hash read then.
+local function is_of_line(letter, old) return not letter.hash or letter.hash == old end
 
 -- Adds a record to the stream with its metadata; returns the ID of its entry.
 local function enqueue(stream, record, metadata)

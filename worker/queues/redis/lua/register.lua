@@ -26,6 +26,8 @@ local function register(entry)
   end
   local holder = holder_of(topics, entry.topic_id)
   if not holder or holder.letter then return take_place(entry, false) end
+  -- R27; with other content it is a conflict (R4), because the one that was given up may exist.
+  if holder.is_dismissed and holder.content == entry.content then return take_place(entry, true) end
   if is_entry(holder, entry.id) then
     if holder.content ~= entry.content then return take_place(entry, holder.in_doubt) end
     return holder.in_doubt and 2 or 0

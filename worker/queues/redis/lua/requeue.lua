@@ -16,7 +16,7 @@ for _, argument in ipairs(ARGV) do
   local kept = {}
   for _, known in ipairs(letters_of(letters, letter.source)) do
     if known.id == letter.id then
-      letter.group_id = known.group_id
+      letter.group_id, letter.is_compared = known.group_id, known.is_compared
     else
       kept[#kept + 1] = known
     end
@@ -24,7 +24,8 @@ for _, argument in ipairs(ARGV) do
   if remove_dead_letter(dead, counts, topics, by_community, letter) then
     keep_letters(letters, letter.source, kept)
     local id = enqueue(stream, record, {source = letter.source, topic_id = letter.topic_id,
-                                        history = {may_exist = letter.may_exist}})
+                                        history = {may_exist = letter.may_exist},
+                                        is_compared = letter.is_compared})
     local holder = holder_of(topics, letter.topic_id)
     if holder and holder.source == letter.source then
       -- A dead letter in doubt kept its TopicId (R6).

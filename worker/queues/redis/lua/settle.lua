@@ -5,7 +5,8 @@
 -- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held, renewed, uncalled,
 --       claimed, communities, dead_by_community, held_by_community
 -- ARGV: group, consumer, keep_results, then outcomes, each JSON {id, kind, source, topic_id,
---       group_id, aside_id, content, line, reason, code, may_exist, counts, record, metadata, is_cut}
+--       group_id, aside_id, content, line, reason, code, may_exist, is_compared, hash,
+--       key, counts, record, metadata, is_cut}
 local stream, imported, dead, counts, topics, letters, lost, batches, aside = unpack(KEYS)
 local marks = {renewed = KEYS[10], uncalled = KEYS[11], claimed = KEYS[12]}
 local communities, by_community, held_by_community = KEYS[13], KEYS[14], KEYS[15]
@@ -64,13 +65,14 @@ end
 -- TopicId of another.
 local function may_hold(outcome)
   local holder = holder_of(topics, outcome.topic_id)
-  return not holder or holder.letter or holder.source == outcome.source
+  return not holder or holder.letter or holder.is_dismissed or holder.source == outcome.source
          or is_gone(stream, group, aside, holder)
 end
 
 local function settle_dead_letter(outcome, whole)
   local letter = {topic_id = outcome.topic_id, group_id = outcome.group_id,
-                  reason = outcome.reason, code = outcome.code, may_exist = outcome.may_exist}
+                  reason = outcome.reason, code = outcome.code, may_exist = outcome.may_exist,
+                  is_compared = outcome.is_compared or nil, hash = outcome.hash, key = outcome.key}
   local id = add_dead_letter(dead, letters, by_community, outcome.source, outcome.line, letter, whole)
   if outcome.reason == 'conflict' or not may_hold(outcome) then return end
   -- R6 if it may exist, else R5.

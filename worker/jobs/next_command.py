@@ -1,0 +1,23 @@
+"""The command that a person types next, for the same job."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+DEFAULT_OUT = Path("out")
+
+
+def next_command(*words: str, out: Path) -> str:
+    """Return a command line with the same `--out` and the same `--config` as this one."""
+    place = [] if out == DEFAULT_OUT else ["--out", str(out)]
+    return shlex.join(["topic-import", *words, *place, *_config(sys.argv[1:])])
+
+
+def _config(arguments: Sequence[str]) -> list[str]:
+    for at, word in enumerate(arguments):
+        if word == "--config" and at + 1 < len(arguments):
+            return ["--config", arguments[at + 1]]
+        if word.startswith("--config="):
+            return ["--config", word.removeprefix("--config=")]
+    return []

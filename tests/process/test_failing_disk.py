@@ -13,7 +13,7 @@ from tests.support.topics import record
 
 ERRORS = (errno.ENOSPC, errno.EIO)
 EVERY = int(os.environ.get("EVERY", "1"))
-SAMPLES = 8
+SAMPLES = 6
 TOPICS = 6
 
 
@@ -65,6 +65,7 @@ def count_steps(disk: FailingDisk, directory: Path) -> int:
         return whole.steps
 
 
+@pytest.mark.timeout(300)
 def test_io_steps_that_fail_once_lose_nothing(tmp_path: Path, service: Simulator) -> None:
     disk = FailingDisk(tmp_path)
     steps = count_steps(disk, tmp_path)

@@ -100,6 +100,7 @@ def run_rounds(directory: Path, rounds: int, seed: int) -> Counter[str]:
     return seen
 
 
+@pytest.mark.timeout(300)
 def test_a_restored_queue_after_kills_loses_and_doubles_nothing(tmp_path: Path) -> None:
     seen = run_rounds(tmp_path, 1, seed=4)
     assert not seen["lost"] + seen["twice"] + seen["doubled lines"], seen

@@ -142,6 +142,8 @@ class Carrier:
         self._repeated = RepeatedEvents(log, clock)
         self.parking = Parking()
         self._held: frozenset[str] = frozenset()
+        self._logged_held: set[str] = set()
+        self._logged_stop: Halt | None = None
         self.stopping = asyncio.Event()
         self.halted: Halt | None = None
 
@@ -189,25 +191,50 @@ class Carrier:
 
     def wake_parked(self) -> None:
         """Wake the records of all communities that are held no longer."""
+        self._log_stop()
         held = self.health.held
         if held is self._held or held == self._held:
             return
         self.parking.release(sorted(self._held - held))
         if not self._limits.is_probing:
-            self._log_held(held)
+            self._log_held()
         self._held = held
         self._traffic.wake()
 
-    def _log_held(self, held: frozenset[str]) -> None:
-        for group, trouble in self.health.communities.troubles().items():
-            if group not in self._held:
+    def _log_held(self) -> None:
+        """Log the communities that came to be held, and the ends of those that were logged.
+
+        Those that failed in an outage of all are not logged one by one.
+        """
+        troubles = self.health.communities.troubles()
+        new = troubles.keys() - self._held
+        for group in sorted(new):
+            self._repeated.warning(
+                "a community is held: its records wait, one of them asks now and then",
+                group=group,
+                reason=troubles[group].value,
+            )
+        for group in sorted(self._logged_held - troubles.keys()):
+            if self.health.communities.is_given_up(group, self._clock()):
                 self._repeated.warning(
-                    "a community is held: its records wait, one of them asks now and then",
-                    group=group,
-                    reason=trouble.value,
+                    "a community is given up: its records become dead letters", group=group
                 )
-        for group in sorted(self._held - held):
-            self._repeated.warning("a community is held no longer", group=group)
+            else:
+                self._repeated.warning("a community is held no longer", group=group)
+        self._logged_held = (self._logged_held & troubles.keys()) | new
+
+    def _log_stop(self) -> None:
+        """Log that rejections stopped a service, and that it goes on."""
+        stop, before = self.health.stopped_by_rejections, self._logged_stop
+        self._logged_stop = stop
+        if stop and not before:
+            log.error(
+                "stopped: single calls find out whether other records are imported",
+                code=stop.code,
+                reason=stop.message,
+            )
+        elif before and not stop:
+            log.info("records are imported again: calls go on at the full rate")
 
     # ---- waiting
 

@@ -150,3 +150,29 @@ def test_a_record_that_alone_fails_holds_no_community(tmp_path: Path) -> None:
         assert len(service.topics) == 300
     assert b"a community is held" not in done.stderr
     assert [line["topic_id"] for line in job.dead()] == [service.refused[0].topic["TopicId"]]
+
+
+def test_a_service_logs_that_rejections_stop_it_and_that_it_goes_on(tmp_path: Path) -> None:
+    bad = [
+        {**row, "TopicName": f"forbidden {n}"} for n, row in enumerate(rows_of(community(1), 60))
+    ]
+    bad += [{**row, "GroupId": community(2)} for row in bad]
+    good = [row for n in range(3, 7) for row in rows_of(community(n), 20)]
+    with simulator("--quota", "0", "--latency", "0.01") as service:
+        job = Job(tmp_path, service.url)
+        assert job.run("enqueue", job.write([*bad, *good])).returncode == 0
+        done = job.run(
+            "serve",
+            "--until-empty",
+            APP__BASE_URL=service.url,
+            ADMIN__LISTEN="127.0.0.1:0",
+            HALT__SAME_REJECTION="70",
+            HTTP__MAX_IN_FLIGHT="5",
+        )
+    assert by_group(job.dead()) == {community(1): 60, community(2): 60}
+    assert len(job.imported()) == len(good)
+    stops = [line for line in done.stderr.splitlines() if b"records in a row were refused" in line]
+    assert len(stops) >= 1
+    assert b"code=80001" in stops[0]
+    assert b"records are imported again: calls go on at the full rate" in done.stderr
+    assert b"a community is held" not in done.stderr, "they wait, but in no trouble of their own"

@@ -50,9 +50,9 @@ def test_every_malformed_line_is_counted_once(job: Job, service: Simulator) -> N
 def test_only_new_records_of_a_changed_or_moved_input_are_imported(
     job: Job, service: Simulator
 ) -> None:
-    path = job.write([record(1), record(2), b"{"])
+    path = job.write([record(2), record(1), b"{"])
     job.backfill(path)
-    job.write([record(1), record(2, TopicName="changed", TopicId=None), record(4), record(5)])
+    job.write([record(2, TopicName="changed", TopicId=None), record(1), record(4), record(5)])
     assert job.backfill(path).returncode == 0
     report = job.report()
     assert (report["read"], report["imported"], report["dead"]) == (5, 5, 0)

@@ -329,7 +329,8 @@ class Pipeline:
             raise
         finally:
             self._settling -= len(outcomes)
-        if any(isinstance(outcome, Released) for outcome in outcomes):
+        if released := sum(isinstance(outcome, Released) for outcome in outcomes):
+            self._taken -= released
             self._may_hold_more = True
         self._traffic.changed.set()
         if self._after_settling:

@@ -101,7 +101,7 @@ def test_a_community_that_stays_down_is_given_up_alone(tmp_path: Path) -> None:
     with simulator("--quota", "0", "--latency", "0.02") as service:
         job = Job(tmp_path, service.url)
         path = job.write([row for group in groups for row in rows_of(group, 40)])
-        done = job.backfill(path, RETRY__PATIENCE="3")
+        done = job.backfill(path, RETRY__PATIENCE="3", HTTP__MAX_IN_FLIGHT="5")
         assert done.returncode == 1, done.stdout.decode()
         assert service.ledger()["created"] == 200
     assert by_group(job.dead()) == {groups[1]: 40}
@@ -176,3 +176,15 @@ def test_a_service_logs_that_rejections_stop_it_and_that_it_goes_on(tmp_path: Pa
     assert b"code=80001" in stops[0]
     assert b"records are imported again: calls go on at the full rate" in done.stderr
     assert b"a community is held" not in done.stderr, "they wait, but in no trouble of their own"
+
+
+def test_records_that_are_given_back_use_up_no_limit(tmp_path: Path) -> None:
+    groups = [community(n, "full1" if n < 4 else "") for n in range(12)]
+    rows = [{"GroupId": group, "TopicName": f"topic {n}"} for n in range(8) for group in groups]
+    with simulator("--quota", "0", "--latency", "0.02") as service:
+        job = Job(tmp_path, service.url)
+        done = job.backfill(job.write(rows), "--limit", "60", HTTP__MAX_IN_FLIGHT="4")
+    assert done.returncode == 1, done.stdout.decode()
+    report = job.report()
+    assert (report["read"], report["queued"]) == (60, 0)
+    assert (report["imported"], report["dead"]) == (4 * 1 + 8 * 5, 4 * 4)

@@ -28,17 +28,16 @@ from worker.rules.comparison import (
     next_list_size,
 )
 from worker.rules.renewals import Renewals
+from worker.rules.retry import RetryPolicy
 from worker.rules.topic.topic import Topic
 from worker.rules.usersig import Signature
 
 log = logger()
 
 CALLS_OPEN_MAX = 8
-BACKOFF_FIRST_S = 1.0
-BACKOFF_MAX_S = 30.0
 FAILURES_OF_ALL = 3
 """After so many back-offs without an answer for any community, all wait, and one call probes."""
-PATIENCE_S = 600.0
+DEFAULT_RETRY = RetryPolicy()
 TOO_MANY_REQUESTS = 429
 
 
@@ -89,13 +88,13 @@ class _Failures:
     since_s: float = float("inf")
     not_before_s: float = float("-inf")
 
-    def add(self, now_s: float, chance: float) -> None:
+    def add(self, now_s: float, chance: float, retry: RetryPolicy) -> None:
         self.since_s = min(self.since_s, now_s)
         if now_s < self.not_before_s:
             return
         self.count += 1
         # Never less than half of the back-off: retries must not become quick by chance.
-        longest_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self.count - 1, 32))
+        longest_s = min(retry.max_delay_s, retry.base_delay_s * 2.0 ** min(self.count, 32))
         self.not_before_s = now_s + longest_s * (0.5 + chance / 2)
 
     def end(self) -> None:
@@ -136,8 +135,8 @@ class Comparer:
     """Compares given TopicIds that are in use with what the service holds.
 
     `is_held`: whether imports, too, are held back at the moment (an outage, a halt); while it
-    returns True nothing is given up. `patience_s`: seconds of nothing but passing failures after
-    which a topic counts as one that cannot be compared. `chance`: uniform in [0, 1).
+    returns True nothing is given up. `retry`: its delays and its patience; after so long with
+    nothing but passing failures a topic cannot be compared. `chance`: uniform in [0, 1).
 
     Memory: one request for each `compare` that runs; communities without requests are forgotten.
     """
@@ -150,7 +149,7 @@ class Comparer:
         quota: Quota,
         clock: Callable[[], float],
         chance: Callable[[], float] = random.random,
-        patience_s: float = PATIENCE_S,
+        retry: RetryPolicy = DEFAULT_RETRY,
         is_held: Callable[[], bool] = lambda: False,
     ) -> None:
         self._chat = chat
@@ -158,7 +157,7 @@ class Comparer:
         self._quota = quota
         self._clock = clock
         self._chance = chance
-        self._patience_s = patience_s
+        self._retry = retry
         self._is_held = is_held
         self._slots = asyncio.Semaphore(CALLS_OPEN_MAX)
         self._probing = asyncio.Lock()
@@ -241,12 +240,12 @@ class Comparer:
         is_over = self._over_since(self._failures, now_s) and now_s < self._failures.not_before_s
         if not (is_over or self._over_since(community.failures, now_s)):
             return False
-        message = f"get_topic failed for {self._patience_s:.0f} s and longer"
+        message = f"get_topic failed for {self._retry.patience_s:.0f} s and longer"
         _give(community.unanswered(), NotAllowed(None, message))
         return True
 
     def _over_since(self, failures: _Failures, now_s: float) -> bool:
-        return now_s - failures.since_s >= self._patience_s
+        return now_s - failures.since_s >= self._retry.patience_s
 
     async def _call(self, community: _Community) -> None:
         """Wait until a call may be made, and make it, unless another one has failed meanwhile."""
@@ -325,7 +324,7 @@ class Comparer:
         if failed:
             self._repeated.warning("comparison failed", code=failed.code, reason=failed.message)
             for failures in (community.failures, self._failures):
-                failures.add(self._clock(), self._chance())
+                failures.add(self._clock(), self._chance(), self._retry)
 
 
 def _give(requests: list[_Request], answer: Answer) -> None:

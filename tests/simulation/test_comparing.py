@@ -12,10 +12,11 @@ import pytest
 
 from tests.support.rolling_second import most_in_a_second
 from tests.support.virtual_clock import VirtualLoop
-from worker.comparing import BACKOFF_MAX_S, CALLS_OPEN_MAX, Comparer
+from worker.comparing import CALLS_OPEN_MAX, Comparer
 from worker.quota.local import LocalQuota
 from worker.rules.comparison import Before, Conflict, Own, Settled, TopicsReply, Unproven
 from worker.rules.renewals import RENEWALS_MAX
+from worker.rules.retry import RetryPolicy
 from worker.rules.topic.topic import RecordRules, Topic, to_topic
 from worker.rules.usersig import Signature
 
@@ -264,7 +265,7 @@ def test_a_passing_failure_is_tried_again_with_growing_pauses(failure: TopicsRep
     pauses = [round(later - sooner, 3) for sooner, later in pairwise(bench.asked_at_s)]
     assert pauses == sorted(pauses)
     assert 0.5 <= pauses[0] <= 1.0
-    assert BACKOFF_MAX_S / 2 <= pauses[-1] <= BACKOFF_MAX_S
+    assert RetryPolicy().max_delay_s / 2 <= pauses[-1] <= RetryPolicy().max_delay_s
 
 
 def test_a_failing_item_is_tried_again_and_holds_up_no_other() -> None:
@@ -298,7 +299,7 @@ def test_a_throttled_call_slows_down_and_is_made_again() -> None:
 
 
 def test_a_community_that_fails_for_long_cannot_be_compared() -> None:
-    bench = Bench(patience_s=100.0)
+    bench = Bench(retry=RetryPolicy(patience_s=100.0))
     healthy = topic(1, "@TGS#_healthy")
     bench.chat.hold(healthy)
     bench.chat.script = lambda asked: FAILED if asked.group_id == GROUP else None
@@ -310,7 +311,7 @@ def test_a_community_that_fails_for_long_cannot_be_compared() -> None:
             await asyncio.sleep(1.0)
         assert isinstance(sick.result(), Unproven)
         assert "failed for 100 s" in str(sick.result())
-        assert 100 <= bench.loop.time() <= 100 + BACKOFF_MAX_S + 2
+        assert 100 <= bench.loop.time() <= 100 + RetryPolicy().max_delay_s + 2
 
     bench.run(work())
     assert len([asked for asked in bench.chat.questions if asked.group_id == GROUP]) <= 12
@@ -325,39 +326,39 @@ def test_a_service_that_fails_for_all_gets_few_calls() -> None:
     failed = [at_s for at_s in bench.asked_at_s if at_s < 300]
     assert len([at_s for at_s in failed if at_s > 10]) <= 20
     assert len(failed) <= 250
-    assert bench.asked_at_s[-1] <= 300 + 2 * BACKOFF_MAX_S
+    assert bench.asked_at_s[-1] <= 300 + 2 * RetryPolicy().max_delay_s
 
 
 def test_after_long_failures_of_all_records_are_given_up_soon() -> None:
-    bench = Bench(patience_s=100.0)
+    bench = Bench(retry=RetryPolicy(patience_s=100.0))
     bench.chat.script = lambda _: FAILED
 
     async def work() -> None:
         for number in range(50):
             settled = await bench.comparer.compare(topic(1, f"{GROUP}{number}"), in_doubt=False)
             assert isinstance(settled, Conflict)
-        assert bench.loop.time() <= 50 * BACKOFF_MAX_S
+        assert bench.loop.time() <= 50 * RetryPolicy().max_delay_s
 
     bench.run(work())
 
 
 def test_records_of_many_communities_are_given_up_together() -> None:
-    bench = Bench(patience_s=100.0)
+    bench = Bench(retry=RetryPolicy(patience_s=100.0))
     bench.chat.script = lambda _: DOWN
     topics = [topic(1, f"{GROUP}{number}") for number in range(100)]
     settled = bench.settle(*topics, in_doubt=True)
     assert all(isinstance(one, Unproven) for one in settled)
-    assert bench.asked_at_s[-1] <= 100 + 2 * BACKOFF_MAX_S
+    assert bench.asked_at_s[-1] <= 100 + 2 * RetryPolicy().max_delay_s
 
 
 def test_nothing_is_given_up_while_imports_are_held_back() -> None:
     held_until_s = 3600.0
-    bench = Bench(patience_s=100.0, held_until_s=held_until_s)
+    bench = Bench(retry=RetryPolicy(patience_s=100.0), held_until_s=held_until_s)
     bench.chat.hold(topic(1), topic(2, "@TGS#_h"))
     end_s = held_until_s + 60
     bench.chat.script = lambda question: DOWN if question.at_s < end_s else None
     assert bench.settle(topic(1), topic(2, "@TGS#_h")) == [Before(), Before()]
-    assert len(bench.chat.questions) <= 2 * (end_s / (BACKOFF_MAX_S / 2) + 10)
+    assert len(bench.chat.questions) <= 2 * (end_s / (RetryPolicy().max_delay_s / 2) + 10)
 
 
 @pytest.mark.parametrize("code", [70001, 70003])
@@ -372,7 +373,7 @@ def test_a_refused_signature_is_renewed(code: int) -> None:
 
 
 def test_a_signature_that_stays_refused_is_not_renewed_for_ever() -> None:
-    bench = Bench(patience_s=50.0)
+    bench = Bench(retry=RetryPolicy(patience_s=50.0))
     bench.chat.script = lambda _: TopicsReply(200, 70001)
     (settled,) = bench.settle(topic(1))
     assert isinstance(settled, Conflict)

@@ -120,7 +120,7 @@ def assemble(
             credentials=credentials,
             quota=LocalQuota(settings.verify.calls_per_second, clock),
             clock=clock,
-            patience_s=settings.retry.patience,
+            retry=retry,
             is_held=lambda: health.breaker.is_open,
         ),
         observe=observe,

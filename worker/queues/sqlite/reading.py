@@ -67,8 +67,11 @@ def lines(
 ) -> list[tuple[int, bytes]]:
     """Return result lines in the order of their outcomes: (seq, line), seq above `after_seq`.
 
-    At most `count`, and fewer if they are long: a page ends at PAGE_BYTES.
+    At most `count`, and fewer if they are long: a page ends at PAGE_BYTES. A queue of the last
+    version, which is only read, has no dismissed records.
     """
+    if kind == "dismissed" and not _has_table(db, kind):
+        return []
     page: list[tuple[int, bytes]] = []
     page_bytes = 0
     rows = db.execute(
@@ -95,8 +98,7 @@ def crowded_communities(db: sqlite3.Connection, topics_max: int) -> list[tuple[s
 
 def held_communities(db: sqlite3.Connection) -> list[str]:
     """Return the communities whose records are passed over; none of the last version's queue."""
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-    if "communities" not in tables:
+    if not _has_table(db, "communities"):
         return []
     rows = db.execute("SELECT group_id FROM communities WHERE held = 1 ORDER BY group_id")
     return [group_id for (group_id,) in rows]
@@ -127,3 +129,8 @@ def kept_number(db: sqlite3.Connection, name: str) -> int:
     """Return one number of the table of counts, 0 if it was never kept."""
     row = db.execute("SELECT n FROM counts WHERE name = ?", (name,)).fetchone()
     return int(row[0]) if row else 0
+
+
+def _has_table(db: sqlite3.Connection, name: str) -> bool:
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return db.execute(query, (name,)).fetchone() is not None

@@ -11,7 +11,8 @@ from worker.chat import ImportTopicClient
 from worker.comparing import Comparer
 from worker.delivery import Carrier, Credentials
 from worker.jobs import UsageError
-from worker.jobs.from_settings import NO_REDIS, retry_policy, reveal_redis_url
+from worker.jobs.calling import retry_policy
+from worker.jobs.from_settings import NO_REDIS, reveal_redis_url
 from worker.limits import Limits, Quota
 from worker.logs import logger
 from worker.quota.local import LocalQuota

@@ -11,7 +11,7 @@ from pathlib import Path
 from worker.chat import ImportTopicClient
 from worker.intake.sources import InputError, Source
 from worker.job_directory import DEAD_LETTER_NAME, IMPORTED_NAME
-from worker.jobs import Exit, UsageError, from_settings, print_result
+from worker.jobs import Exit, UsageError, calling, from_settings, print_result
 from worker.jobs.assembly import QUOTA_WINDOW_S, Machinery, assemble, open_quota
 from worker.jobs.embedded import EmbeddedEngine, OpenJob
 from worker.jobs.engine import unfinished_lines
@@ -70,8 +70,8 @@ class _Backfill:
         self._options = options
         self._sources = sources
         self._run = Run(settings, options.out)
-        self._credentials = from_settings.credentials(settings)
-        self._endpoint = from_settings.endpoint(settings)
+        self._credentials = calling.credentials(settings)
+        self._endpoint = calling.endpoint(settings)
         self._halt: Halt | None = None
         self._held: dict[str, str] = {}
         self._stayed: dict[str, Stayed] = {}
@@ -124,7 +124,7 @@ class _Backfill:
             job.queue,
             machinery.carrier,
             machinery.traffic,
-            from_settings.bounds(self._settings, take_max=self._options.limit),
+            calling.bounds(self._settings, take_max=self._options.limit),
             after_settling=lambda: job.queue.run(files.follow),
         )
         feeder = self._feeder(job, pipeline)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from worker.chat import Endpoint, ImportTopicClient
-from worker.jobs import UsageError, from_settings
+from worker.jobs import UsageError, calling
 from worker.jobs.assembly import Machinery, assemble
 from worker.jobs.engine import OpenTaker
 from worker.jobs.running import Run
@@ -83,7 +83,7 @@ class Importer:
         await self._run.stopping.pause(pause_s)
         # The person may have replaced the key.
         with suppress(UsageError):
-            self._state.credentials = from_settings.credentials(self._settings)
+            self._state.credentials = calling.credentials(self._settings)
 
     def _end_halt(self) -> None:
         if self._state.halt:
@@ -109,7 +109,7 @@ class Importer:
                 counted,
                 machinery.carrier,
                 machinery.traffic,
-                from_settings.bounds(self._settings, take_max=records_max),
+                calling.bounds(self._settings, take_max=records_max),
                 after_settling=taker.after_settling,
             )
             with stopping.of_work(

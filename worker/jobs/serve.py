@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.jobs import Exit, UsageError, from_settings, print_result
+from worker.jobs import Exit, UsageError, calling, print_result
 from worker.jobs.assembly import QUOTA_WINDOW_S, open_quota
 from worker.jobs.engine import Engine, GiveUp
 from worker.jobs.importing import Importer
@@ -77,14 +77,14 @@ class _Service:
         self.stopping = self._run.stopping
         self.state = ServiceState(
             self._run,
-            from_settings.credentials(settings),
+            calling.credentials(settings),
             quota_per_s=settings.rate.calls_per_second,
         )
         self._importer = Importer(
             settings,
             self._run,
             self.state,
-            from_settings.endpoint(settings),
+            calling.endpoint(settings),
             until_empty=options.until_empty,
         )
         self._give_up_queue: GiveUp | None = None

@@ -244,7 +244,8 @@ _ALL = (
         "prepaid topics used up",
         Action.HOLD,
         "the community holds as many topics as it may (200 by the documentation), or the app "
-        "does: delete topics or buy more",
+        "does: delete topics or buy more, or give up what waits for the community: topic-import "
+        "dismiss --group",
     ),
     _halt(10058, "groups of the free edition used up", "upgrade the edition"),
     _halt(10059, "needs another edition", "upgrade the edition"),

@@ -47,7 +47,7 @@ class Quota(Protocol):
         ...
 
     def not_throttled(self) -> None:
-        """Note a call that was not refused."""
+        """Record a call that was not refused."""
         ...
 
 

@@ -221,7 +221,7 @@ class _QuotaUse:
         self._samples = deque([(clock(), 0.0)])
 
     def sample(self) -> None:
-        """Note how many calls there were until now."""
+        """Record how many calls there were until now."""
         now_s = self._clock()
         samples = self._samples
         if now_s // SAMPLE_EVERY_S == samples[-1][0] // SAMPLE_EVERY_S:

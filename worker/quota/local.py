@@ -86,7 +86,7 @@ class LocalQuota:
         )
 
     def not_throttled(self) -> None:
-        """Note a call that was answered and not throttled."""
+        """Record a call that was answered and not throttled."""
         self._pace = self._pace.passed()
 
     async def _turn(self) -> None:

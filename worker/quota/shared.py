@@ -159,7 +159,7 @@ class SharedQuota:
             self._in_background(self._report_throttled(turn))
 
     def not_throttled(self) -> None:
-        """Note a call that was answered and not throttled; the next request reports it."""
+        """Record a call that was answered and not throttled; the next request reports it."""
         if self._substitute:
             self._substitute.not_throttled()
         else:

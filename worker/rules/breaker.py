@@ -21,7 +21,7 @@ SILENCE_AT_FIRST_S = 5.0
 the first answer, longer than the service's own timeout of 3 s."""
 LATENCY_WEIGHT = 0.1
 POLL_GAP_MAX_S = 0.2
-"""Between two looks of a process that runs; what goes beyond it was its own standstill."""
+"""The longest gap between two polls of a running process; after a longer one it stood still."""
 
 
 class Why(Enum):
@@ -53,7 +53,7 @@ class Breaker:
         self._probe_started_s: float | None = None
         self._next_probe_s = float("-inf")
         self._in_flight = 0
-        self._heard_at_s = 0.0
+        self._answered_at_s = 0.0
         self._polled_at_s = 0.0
         self._latency_s: float | None = None
 
@@ -76,7 +76,7 @@ class Breaker:
         return self._why is Why.REJECTIONS
 
     def fails_beside(self, record: int) -> bool:
-        """Whether another record failed too, since the last success, by no fault of its own."""
+        """Return whether another record failed since the last success, by no fault of its own."""
         return bool(self._failing - {record})
 
     def open_for_s(self, now_s: float) -> float:
@@ -94,27 +94,27 @@ class Breaker:
         return max(0.0, due_s - now_s)
 
     def started(self, now_s: float) -> None:
-        """Note a call that starts; while open it is a probe."""
+        """Record a call that starts; while open it is a probe."""
         if not self._in_flight:
-            self._heard_at_s = now_s
+            self._answered_at_s = now_s
         self._in_flight += 1
         if self.is_open:
             self._probe_started_s = now_s
             self._wait_before_next_probe(now_s)
 
     def ended(self, started_s: float, now_s: float, *, answered: bool) -> None:
-        """Note the end of a call; `answered`: with an answer, of whatever kind."""
+        """Record the end of a call; `answered`: with an answer, of whatever kind."""
         self._in_flight -= 1
         if self._probe_started_s == started_s:
             self._probe_started_s = None
         if answered:
-            self._heard_at_s = now_s
+            self._answered_at_s = now_s
             latency_s = now_s - started_s
             usual_s = latency_s if self._latency_s is None else self._latency_s
             self._latency_s = usual_s + (latency_s - usual_s) * LATENCY_WEIGHT
 
     def failed(self, record: int, now_s: float) -> None:
-        """Note a failure that is no record's fault."""
+        """Record a failure that is no record's fault."""
         if len(self._failing) < OUTAGE_RECORDS:
             self._failing.add(record)
         if len(self._failing) == OUTAGE_RECORDS:
@@ -138,7 +138,7 @@ class Breaker:
     ) -> int:
         """Stop calls for the next of `pauses_s`; how many throttles by this code came in a row.
 
-        0 for one whose call was under way at the last: it tells nothing new.
+        0 for one whose call was under way at the last, which is no new evidence.
         """
         if started_s <= self._paused_at_s:
             return 0
@@ -151,9 +151,9 @@ class Breaker:
         return self._pauses
 
     def succeeded(self, now_s: float, *, started_s: float, is_import: bool = True) -> bool:
-        """Note that the service did its work for a call, and close if that call was a probe.
+        """Record that the service did its work for a call, and close if that call was a probe.
 
-        A call from before the breaker opened says nothing of now. True where an outage of failing
+        A call from before the breaker opened is no evidence about the present. True where an outage of failing
         records ended.
         """
         if started_s < max(self._opened_at_s, self._paused_at_s):
@@ -186,7 +186,7 @@ class Breaker:
 
     def _is_silent(self, now_s: float) -> bool:
         standstill_s = max(0.0, now_s - self._polled_at_s - POLL_GAP_MAX_S)
-        self._heard_at_s = min(now_s, self._heard_at_s + standstill_s)
+        self._answered_at_s = min(now_s, self._answered_at_s + standstill_s)
         self._polled_at_s = now_s
         if self._in_flight < OUTAGE_RECORDS:
             return False
@@ -194,4 +194,4 @@ class Breaker:
             allowed_s = SILENCE_AT_FIRST_S
         else:
             allowed_s = max(SILENCE_MIN_S, SILENCE_LATENCIES * self._latency_s)
-        return now_s - self._heard_at_s > allowed_s
+        return now_s - self._answered_at_s > allowed_s

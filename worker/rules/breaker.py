@@ -153,8 +153,8 @@ class Breaker:
     def succeeded(self, now_s: float, *, started_s: float, is_import: bool = True) -> bool:
         """Record that the service did its work for a call, and close if that call was a probe.
 
-        A call from before the breaker opened is no evidence about the present. True where an outage of failing
-        records ended.
+        A call from before the breaker opened is no evidence about the present. Return whether this
+        ended an outage of failing records.
         """
         if started_s < max(self._opened_at_s, self._paused_at_s):
             return False

@@ -76,6 +76,35 @@ def test_an_app_that_is_full_halts_and_keeps_the_rest(tmp_path: Path) -> None:
     assert (report["imported"], report["queued"], report["dead"]) == (40, 40, 0)
 
 
+def test_what_waits_for_a_full_community_can_be_dismissed_by_its_code(tmp_path: Path) -> None:
+    full = {community(0), community(1)}
+
+    def answer(call: Call) -> Refusal | None:
+        return Refusal(10037) if call.group_id in full else None
+
+    with stand_in(answer) as service:
+        job = Job(tmp_path, service.url)
+        path = job.write([row for n in range(8) for row in rows_of(community(n), 10)])
+        assert job.backfill(path, HTTP__MAX_IN_FLIGHT="5").returncode == 3
+    report = job.report()
+    held = set(report["held"])
+    assert held
+    assert held <= full
+    waiting = 10 * len(held)
+    one_of_them = ("--code", "10037", "--group", min(held))
+    assert b"10 records would be dismissed" in job.run("dismiss", *one_of_them, "--dry-run").stdout
+    assert job.run("dismiss", "--code", "10010").returncode == 1
+    seen = job.run("dismiss", "--code", "10037", "--dry-run")
+    assert f"{waiting} records would be dismissed: 0 dead letters, {waiting} queued" in (
+        seen.stdout.decode()
+    )
+    assert job.run("dismiss", "--code", "10037").returncode == 0
+    assert by_group(job.lines("dismissed.jsonl")) == dict.fromkeys(held, 10)
+    standing = job.status()
+    assert standing["dismissed"] == waiting
+    assert standing["queued"] == report["queued"] - waiting
+
+
 def test_a_community_that_is_down_for_a_while_loses_no_record(tmp_path: Path) -> None:
     def answer(call: Call) -> Refusal | None:
         is_down = call.group_id == DOWN and call.at_s < 4.0

@@ -13,6 +13,7 @@ import orjson
 from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
 from worker.jobs import UsageError
+from worker.jobs.communities_reached import communities_reached
 from worker.jobs.engine import (
     Choice,
     Dismissed,
@@ -142,9 +143,9 @@ class DistributedEngine:
         async with self._impatient_feed() as queue:
             async for page in _chosen(queue, choice, show):
                 letters += len(page) if dry_run else await queue.dismiss(page, time.time())
-            if choice.group is not None and choice.reaches_queued:
-                rules, bytes_max = self._record_rules_and_bytes_max()
-                async for found in queue.queued_of(choice.group, rules, bytes_max):
+            rules, bytes_max = self._record_rules_and_bytes_max()
+            for group_id in communities_reached(choice, self._out):
+                async for found in queue.queued_of(group_id, rules, bytes_max):
                     chosen = [
                         one
                         for one in found

@@ -12,6 +12,7 @@ from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
 from worker.job_directory import DEAD_LETTER_NAME, QUEUE_NAME
 from worker.jobs import UsageError
+from worker.jobs.communities_reached import communities_reached
 from worker.jobs.embedded_standing import read_lost_standing, read_standing
 from worker.jobs.engine import (
     Choice,
@@ -145,18 +146,17 @@ class EmbeddedEngine:
     async def dismiss(self, choice: Choice, *, dry_run: bool, show: Show) -> Dismissed:
         """Dismiss what is chosen. Raises QueueTakenError while another process takes."""
         self._require_job()
-        group_id = choice.group if choice.reaches_queued else None
+        groups = communities_reached(choice, self._out)
         with self._letters(needs_lock=not dry_run, read_only=dry_run) as (store, files):
             letters = queued = 0
             for rows in _chosen(store, choice):
                 _show(rows, show)
                 letters += len(rows) if dry_run else store.dismiss(rows, time.time())
-            if group_id is not None and dry_run:
-                queued = store.queued_of(group_id, choice.source)
-            elif group_id is not None:
+            if dry_run:
+                queued = sum(store.queued_of(group_id, choice.source) for group_id in groups)
+            elif groups:
                 store.recover()
-                while n := store.dismiss_queued(group_id, choice.source, PAGE, time.time()):
-                    queued += n
+                queued = sum(_dismiss_queued(store, group_id, choice.source) for group_id in groups)
             if files:
                 files.finish()
                 files.reconcile_dismissed()
@@ -322,6 +322,14 @@ def _chosen(store: SqliteStore, choice: Choice) -> Iterator[list[tuple[int, byte
     while seq < last_seq and (rows := store.lines("dead", seq, PAGE)):
         seq = rows[-1][0]
         yield [(n, line) for n, line in rows if n <= last_seq and choice.matches(line)]
+
+
+def _dismiss_queued(store: SqliteStore, group_id: str, source: str | None) -> int:
+    """Dismiss all ready records of a community in pages; return how many there were."""
+    dismissed = 0
+    while n := store.dismiss_queued(group_id, source, PAGE, time.time()):
+        dismissed += n
+    return dismissed
 
 
 def _show(rows: list[tuple[int, bytes]], show: Show) -> None:

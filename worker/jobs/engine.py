@@ -79,7 +79,7 @@ class Choice:
 
     @property
     def reaches_queued(self) -> bool:
-        """Whether records that are queued can match: they have no reason and no code."""
+        """Whether all queued records of the community match: they have no reason and no code."""
         return self.group is not None and self.reason is None and self.code is None
 
     def matches(self, line: bytes) -> bool:

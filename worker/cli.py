@@ -216,7 +216,7 @@ def dismiss(
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
-    """Give dead letters up; with --group alone what is queued of that community, too."""
+    """Give dead letters up, and what is queued of a --group, or held for a --code."""
     settings = _settings(config, log_format, log_level)
     from worker.jobs.dismiss import dismiss as run
     from worker.jobs.engine import Choice

@@ -6,15 +6,7 @@ import orjson
 
 from worker.job_directory import REPORT_NAME
 from worker.jobs.engine import Choice
-from worker.rules import codes
-from worker.rules.communities import Trouble
-
-TROUBLE_OF_CODE = {
-    codes.FULL: Trouble.FULL,
-    codes.NO_GROUP: Trouble.NO_TOPICS,
-    codes.WRONG_GROUP: Trouble.NO_TOPICS,
-    codes.NO_TOPICS: Trouble.NO_TOPICS,
-}
+from worker.rules.communities import TROUBLE_OF_CODE
 
 
 def communities_reached(choice: Choice, out: Path) -> list[str]:
@@ -25,7 +17,7 @@ def communities_reached(choice: Choice, out: Path) -> list[str]:
     """
     if choice.reaches_queued and choice.group is not None:
         return [choice.group]
-    trouble = TROUBLE_OF_CODE.get(choice.code or 0)
+    trouble = TROUBLE_OF_CODE.get(choice.code)
     if trouble is None or choice.reason is not None:
         return []
     held = _held_in_report(out / REPORT_NAME)

@@ -8,11 +8,12 @@ was open at that moment says nothing about what came later. Times are seconds of
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import ceil, log
 
-from worker.rules.codes import NO_GROUP, NO_PERMISSION, NO_TOPICS, WRONG_GROUP
+from worker.rules.codes import FULL, NO_GROUP, NO_PERMISSION, NO_TOPICS, WRONG_GROUP
 from worker.rules.verdict import Halt, Reject
 
 TRACKED_MAX = 10_000
@@ -50,6 +51,10 @@ class Trouble(Enum):
     FAILURES = "its calls fail"
     FULL = "it, or the app, holds as many topics as it may"
     NO_TOPICS = "it, or the app, has no topics"
+
+
+TROUBLE_OF_CODE: Mapping[int | None, Trouble] = {FULL: Trouble.FULL, NO_TOPICS: Trouble.NO_TOPICS}
+"""Why a community is held that was refused with a code."""
 
 
 @dataclass(slots=True)

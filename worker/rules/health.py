@@ -6,8 +6,8 @@ from typing import assert_never
 from worker.rules import verdict
 from worker.rules.blame import Blame, Exhausted, FailedCall, Failures, GoOn
 from worker.rules.breaker import Breaker
-from worker.rules.codes import ACCOUNT_OR_SIGNATURE, FULL
-from worker.rules.communities import FAILING_MIN, Communities, Trouble
+from worker.rules.codes import ACCOUNT_OR_SIGNATURE
+from worker.rules.communities import FAILING_MIN, TROUBLE_OF_CODE, Communities
 from worker.rules.first_contact import FirstContact
 from worker.rules.outcome import Reason
 from worker.rules.reaction import Attempt, GiveBack, Reaction, Refusal, TryAgain
@@ -184,9 +184,8 @@ class Health:
 
     def _community_exceeded(self, hold: verdict.HoldCommunity, attempt: Attempt) -> Reaction:
         """React to a community, or an app, that is full or has no topics."""
-        trouble = Trouble.FULL if hold.letter.code == FULL else Trouble.NO_TOPICS
         judged = self.communities.exceeded(
-            trouble,
+            TROUBLE_OF_CODE[hold.letter.code],
             attempt.topic.group_id,
             hold.letter,
             attempt.ended_s,

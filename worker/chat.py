@@ -177,6 +177,8 @@ class ImportTopicClient:
         if isinstance(answer, Reply):
             return answer
         reply = read_reply(answer.status, answer.content)
+        if answer.retry_after is None:
+            return reply
         return replace(reply, retry_after_s=read_retry_after(answer.retry_after, time.time()))
 
     async def get_topics(

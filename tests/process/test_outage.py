@@ -24,13 +24,7 @@ def wait_for_created(service: Simulator, count: int) -> list[dict[str, Any]]:
 def test_an_outage_loses_no_record_and_costs_few_calls(tmp_path: Path) -> None:
     port = free_port()
     job = Job(tmp_path, f"http://127.0.0.1:{port}")
-    words: list[str | Path] = [
-        "backfill",
-        job.write(records(1000)),
-        "--base-url",
-        job.url,
-        "--no-progress",
-    ]
+    words = job.backfill_words(job.write(records(1000)), rate=None)
     options = ("--port", str(port), "--latency", "0.02")
     with simulator(*options) as service:
         running = job.start(*words, RETRY__MAX_ATTEMPTS="2")
@@ -68,13 +62,7 @@ def test_80005_for_all_names_both_of_its_meanings(tmp_path: Path) -> None:
 def test_a_wrong_key_halts_at_once_and_prints_the_remedy(tmp_path: Path) -> None:
     with simulator("--latency", "0.1") as service:
         job = Job(tmp_path, service.url)
-        words: list[str | Path] = [
-            "backfill",
-            job.write(records(500)),
-            "--base-url",
-            job.url,
-            "--no-progress",
-        ]
+        words = job.backfill_words(job.write(records(500)), rate=None)
         done = job.run(*words, APP__SECRET_KEY="f" * 64)
         assert done.returncode == 3
         output = done.stdout.decode()

@@ -26,14 +26,8 @@ def test_calls_wait_as_long_as_the_reply_asks(
 
     with stand_in(answer) as service:
         job = Job(tmp_path, service.url)
-        words: list[str | Path] = [
-            "backfill",
-            job.write(records(100)),
-            "--base-url",
-            service.url,
-            "--no-progress",
-        ]
-        done = job.run(*words, "--rate", "50", HTTP__MAX_IN_FLIGHT=str(SLOTS))
+        words = job.backfill_words(job.write(records(100)), rate="50")
+        done = job.run(*words, HTTP__MAX_IN_FLIGHT=str(SLOTS))
         assert done.returncode == 0, done.stdout.decode()
         assert len(service.topics) == 100
         assert 0 < len(service.refused) <= refused_max, "what was in flight, and no other call"

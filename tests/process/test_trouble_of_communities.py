@@ -112,13 +112,7 @@ def test_a_community_that_is_down_for_a_while_loses_no_record(tmp_path: Path) ->
 
     with stand_in(answer) as service:
         job = Job(tmp_path, service.url)
-        words: list[str | Path] = [
-            "backfill",
-            CASES / "one-community-down.jsonl",
-            "--base-url",
-            service.url,
-        ]
-        done = job.run(*words, "--no-progress", "--rate", "60")
+        done = job.run(*job.backfill_words(CASES / "one-community-down.jsonl", rate="60"))
         assert done.returncode == 0, done.stdout.decode()
         assert len(service.topics) == len(job.imported()) == 120
         assert len(service.refused) <= 12 + 8, "each record once, then a probe now and then"

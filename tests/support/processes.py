@@ -111,8 +111,10 @@ class Job:
             check=False,
         )
 
-    def backfill_words(self, *words: str | Path) -> list[str | Path]:
-        return ["backfill", *words, "--base-url", self.url, "--no-progress", "--rate", "0"]
+    def backfill_words(self, *words: str | Path, rate: str | None = "0") -> list[str | Path]:
+        """Return a whole command; `rate` None: at the quota of the settings."""
+        limited = [] if rate is None else ["--rate", rate]
+        return ["backfill", *words, "--base-url", self.url, "--no-progress", *limited]
 
     def backfill(
         self, *words: str | Path, stdin: bytes | None = None, **settings: str

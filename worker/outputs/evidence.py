@@ -17,11 +17,15 @@ PAGE_LINES = 1000
 
 
 class Knowledge(Protocol):
-    """What the queue knows of imported topics."""
+    """What is known of imported topics."""
 
     def unknown(self, lines: list[ImportedLine]) -> list[ImportedLine]:
         """Return the lines whose topic the queue does not hold as imported."""
         ...
+
+
+class Adopter(Knowledge, Protocol):
+    """A queue that can take over topics."""
 
     def adopt(self, lines: list[ImportedLine]) -> int:
         """Take over the topics of these lines; return how many were new."""
@@ -33,9 +37,6 @@ class KnowsNothing:
 
     def unknown(self, lines: list[ImportedLine]) -> list[ImportedLine]:
         return lines
-
-    def adopt(self, lines: list[ImportedLine]) -> int:
-        raise NotImplementedError(f"there is no queue to take over {len(lines)} topics")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from worker.logs import logger
-from worker.outputs.evidence import Finding, Knowledge, unknown_pages
+from worker.outputs.evidence import Adopter, Finding, Knowledge, unknown_pages
 from worker.outputs.files import (
     append_whole,
     open_private,
@@ -107,12 +107,11 @@ class ResultFile:
             example = example or (page[0].topic_id if page else "")
         return Finding(self._path, topics, example) if topics else None
 
-    def adopt(self) -> int:
+    def adopt(self, adopter: Adopter) -> int:
         """Take over the topics that only the file knows, or one rotated away; return how many."""
-        assert self._knowledge is not None  # noqa: S101 - the file of imported topics has it
         # All of them: a number says nothing if the queue is that of another job.
         pages = self._unknown_pages(sorted(rotated_seqs(self._path)))
-        adopted = sum(self._knowledge.adopt(page) for page in pages if page)
+        adopted = sum(adopter.adopt(page) for page in pages if page)
         self._was_adopted = adopted > 0
         self._compared = None
         return adopted

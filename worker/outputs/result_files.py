@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from worker.job_directory import DEAD_LETTER_NAME, DISMISSED_NAME, IMPORTED_NAME
-from worker.outputs.evidence import Finding, Knowledge
+from worker.outputs.evidence import Adopter, Finding
 from worker.outputs.result_file import Agreement, ResultFile
 from worker.outputs.stale_lines import is_only_stale
 
 Kind = Literal["imported", "dead", "dismissed"]
 
 
-class Results(Knowledge, Protocol):
+class Results(Adopter, Protocol):
     """What the files need of the queue that they follow; `seq` numbers its outcomes by kind."""
 
     def lines(self, kind: Kind, after_seq: int, count: int) -> list[tuple[int, bytes]]:
@@ -89,7 +89,7 @@ class ResultFiles:
 
     def adopt(self) -> int:
         """Take over the topics that only the files know; return how many."""
-        return self._imported.adopt()
+        return self._imported.adopt(self._results)
 
     def reconcile(self, inputs: Sequence[str] = ()) -> list[str]:
         """Make all files hold what the queue holds; return the paths to read `inputs` from.

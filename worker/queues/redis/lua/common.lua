@@ -160,6 +160,28 @@ local function remove_dead_letter(dead, counts, topics, by_community, letter)
   return true
 end
 
+-- Returns the whole record that is kept beside the line of a dead letter, if there is one.
+local function whole_record(dead, id)
+  local entry = redis.call('XRANGE', dead, id, id)[1]
+  return entry and field(entry, 'record')
+end
+
+-- Removes a dead letter that a person chose, as `remove_dead_letter` and from the letters of its
+-- record; adds what is known of it there: `group_id`, `is_compared`.
+local function remove_chosen_letter(dead, counts, topics, letters, by_community, letter)
+  local kept = {}
+  for _, known in ipairs(letters_of(letters, letter.source)) do
+    if known.id == letter.id then
+      letter.group_id, letter.is_compared = known.group_id, known.is_compared
+    else
+      kept[#kept + 1] = known
+    end
+  end
+  if not remove_dead_letter(dead, counts, topics, by_community, letter) then return false end
+  keep_letters(letters, letter.source, kept)
+  return true
+end
+
 -- Returns whether a dead letter is what was read from its line last. `old`: the hash read then.
 local function is_of_line(letter, old) return not letter.hash or letter.hash == old end
 

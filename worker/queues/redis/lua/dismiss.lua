@@ -4,11 +4,6 @@
 -- ARGV: letters, each JSON {id, source, topic_id, reason, code, may_exist, line}
 local _, dead, dismissed, counts, topics, letters, by_community = unpack(KEYS)
 
-local function whole_record(letter)
-  local entry = redis.call('XRANGE', dead, letter.id, letter.id)[1]
-  return entry and field(entry, 'record')
-end
-
 -- Keeps the doubt under the TopicId for the record that takes it over.
 local function leave_topic_id(letter)
   local holder = holder_of(topics, letter.topic_id)
@@ -21,16 +16,8 @@ end
 local n = 0
 for _, argument in ipairs(ARGV) do
   local letter = cjson.decode(argument)
-  local whole, kept = whole_record(letter), {}
-  for _, known in ipairs(letters_of(letters, letter.source)) do
-    if known.id == letter.id then
-      letter.group_id, letter.is_compared = known.group_id, known.is_compared
-    else
-      kept[#kept + 1] = known
-    end
-  end
-  if remove_dead_letter(dead, counts, topics, by_community, letter) then
-    keep_letters(letters, letter.source, kept)
+  local whole = whole_record(dead, letter.id)
+  if remove_chosen_letter(dead, counts, topics, letters, by_community, letter) then
     leave_topic_id(letter)
     local fields = {'line', letter.line}
     if whole then fields[3], fields[4] = 'record', whole end

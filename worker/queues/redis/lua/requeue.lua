@@ -4,25 +4,11 @@
 -- ARGV: letters, each JSON {id, source, topic_id, record, reason, code, may_exist}
 local stream, dead, counts, topics, letters, by_community = unpack(KEYS)
 
-local function whole_record(letter)
-  local entry = redis.call('XRANGE', dead, letter.id, letter.id)[1]
-  return entry and field(entry, 'record') or letter.record
-end
-
 local n = 0
 for _, argument in ipairs(ARGV) do
   local letter = cjson.decode(argument)
-  local record = whole_record(letter)
-  local kept = {}
-  for _, known in ipairs(letters_of(letters, letter.source)) do
-    if known.id == letter.id then
-      letter.group_id, letter.is_compared = known.group_id, known.is_compared
-    else
-      kept[#kept + 1] = known
-    end
-  end
-  if remove_dead_letter(dead, counts, topics, by_community, letter) then
-    keep_letters(letters, letter.source, kept)
+  local record = whole_record(dead, letter.id) or letter.record
+  if remove_chosen_letter(dead, counts, topics, letters, by_community, letter) then
     local id = enqueue(stream, record, {source = letter.source, topic_id = letter.topic_id,
                                         history = {may_exist = letter.may_exist},
                                         is_compared = letter.is_compared})

@@ -48,6 +48,26 @@ def test_a_full_disk_halts_and_the_same_command_continues_later(
     audit(job, service)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dismissed.jsonl", ("dismiss", "--reason", "invalid")),
+        ("dead-letter.jsonl", ("replay", "--reason", "invalid")),
+    ],
+)
+def test_a_full_disk_is_no_traceback_for_those_who_mend_dead_letters(
+    tmp_path: Path, name: str, words: tuple[str, ...]
+) -> None:
+    job = FullDiskJob(tmp_path, name=name)
+    job.run("enqueue", job.write([*records(3), b"{"]))
+    done = job.run(*words)
+    assert done.returncode == 3
+    assert done.stderr == f"topic-import: out/{name}: No space left on device\n".encode()
+    job.make_room()
+    job.run(*words)
+    assert job.status()["agree"]
+
+
 @pytest.mark.parametrize("name", ["imported.jsonl", "dead-letter.jsonl"])
 def test_a_result_file_that_cannot_grow_halts_the_run(
     tmp_path: Path, service: Simulator, name: str

@@ -111,7 +111,8 @@ def _read(out: Path) -> _Job:
     try:
         kept, counted = store.counts(), store.counts_by_counting()
         results = ResultFiles(out, store)
-        files, finding = results.agreements(), results.find_unknown()
+        # In this order: what compared a large file once serves both.
+        finding, files = results.find_unknown(), results.agreements()
         if finding:
             files[IMPORTED_NAME] = Agreement.KNOWS_MORE
         if store.dead_file_is_stale() and files[DEAD_LETTER_NAME] is Agreement.OTHER:

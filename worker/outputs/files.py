@@ -5,7 +5,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -30,9 +30,20 @@ def rotated_seqs(path: Path) -> list[int]:
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a small file. Readers see the old or the new one, never a part. Raises OSError."""
     fresh = path.with_name(f"{path.name}.new")
-    with open_private(fresh, os.O_TRUNC) as file:
+    with open_private(fresh, os.O_TRUNC) as file, naming(path):
         write_all(file, content)
     fresh.replace(path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an OSError that does not: a write by a file descriptor knows no path."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def open_private(path: Path, flags: int = 0) -> BinaryIO:

@@ -11,6 +11,7 @@ from worker.logs import logger
 from worker.outputs.evidence import Adopter, Finding, Knowledge, unknown_pages
 from worker.outputs.files import (
     append_whole,
+    naming,
     open_private,
     open_to_read,
     rotated_path,
@@ -94,7 +95,11 @@ class ResultFile:
 
     def agreement(self) -> Agreement:
         """Return how the file compares with the queue."""
-        return compare(self._path, self._read_lines, self._begin_seq)[0]
+        return self._comparison()[0]
+
+    def _comparison(self) -> Comparison:
+        """Compare the file with the queue, unless `find_unknown` did so a moment ago."""
+        return self._compared or compare(self._path, self._read_lines, self._begin_seq)
 
     def find_unknown(self) -> Finding | None:
         """Return how many topics the file knows and the queue does not; None if there are none.
@@ -110,8 +115,8 @@ class ResultFile:
     def adopt(self, adopter: Adopter) -> int:
         """Take over the topics that only the file knows, or one rotated away; return how many."""
         # All of them: a number says nothing if the queue is that of another job.
-        pages = self._unknown_pages(sorted(rotated_seqs(self._path)))
-        adopted = sum(adopter.adopt(page) for page in pages if page)
+        unknown = self._unknown_pages(sorted(rotated_seqs(self._path)))
+        adopted = sum(adopter.adopt(page) for page in unknown if page)
         self._was_adopted = adopted > 0
         self._compared = None
         return adopted
@@ -124,9 +129,7 @@ class ResultFile:
         self._compared = compare(self._path, self._read_lines, self._begin_seq)
         agreement, right_bytes, seq = self._compared
         if agreement in {Agreement.LONGER, Agreement.OTHER}:
-            expected = chain.from_iterable(
-                page.splitlines(keepends=True) for page, _ in _pages(self._read_lines, seq)
-            )
+            expected = (line for _, line in chain.from_iterable(pages(self._read_lines, seq)))
             yield from unknown_pages(
                 self._path, self._knowledge, from_bytes=right_bytes, expected=expected
             )
@@ -143,11 +146,8 @@ class ResultFile:
         for seq in self._strange_seqs:
             self._set_aside(rotated_path(self._path, seq), "rotated")
         self._strange_seqs = []
-        # A large file was compared a moment ago, by `find_unknown`.
-        compared, self._compared = self._compared, None
-        agreement, right_bytes, seq = compared or compare(
-            self._path, self._read_lines, self._begin_seq
-        )
+        agreement, right_bytes, seq = self._comparison()
+        self._compared = None
         if is_input and agreement is not Agreement.AGREES:
             agreement, rewrite = Agreement.OTHER, False
         if agreement is Agreement.OTHER or (agreement is Agreement.LONGER and not rewrite):
@@ -171,8 +171,9 @@ class ResultFile:
         """Append the lines of all outcomes since the last call."""
         if self._file is None:
             return
-        for page, seq in _pages(self._read_lines, self._written_seq):
-            append_whole(self._file, page)
+        for page, seq in _joined_pages(self._read_lines, self._written_seq):
+            with naming(self._path):
+                append_whole(self._file, page)
             self._written_seq = seq
 
     def close(self) -> None:
@@ -241,7 +242,13 @@ def _known_rotations(
     return known, strange
 
 
-def _pages(read_lines: ReadLines, after_seq: int) -> Iterator[tuple[bytes, int]]:
+def pages(read_lines: ReadLines, after_seq: int) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield all result lines with a seq above `after_seq` in pages of (seq, line), in order."""
     while rows := read_lines(after_seq, PAGE_LINES):
         after_seq = rows[-1][0]
-        yield b"".join(line for _, line in rows), after_seq
+        yield rows
+
+
+def _joined_pages(read_lines: ReadLines, after_seq: int) -> Iterator[tuple[bytes, int]]:
+    for rows in pages(read_lines, after_seq):
+        yield b"".join(line for _, line in rows), rows[-1][0]

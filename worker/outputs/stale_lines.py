@@ -1,9 +1,10 @@
 """Telling a file of dead letters that was edited from one that holds replaced letters still."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
-from worker.outputs.result_file import PAGE_LINES, ReadLines
+from worker.outputs.result_file import ReadLines, pages
 
 
 def is_only_stale(
@@ -16,16 +17,10 @@ def is_only_stale(
     """
     if not path.is_file():
         return False
-    known = _lines(read_lines, begin_seq)
+    known = (line for _, line in chain.from_iterable(pages(read_lines, begin_seq)))
     with path.open("rb") as file:
         return all(
             was_removed(line) or line in known  # `in` goes on from the line that was found last
             for line in file
             if line.endswith(b"\n")
         )
-
-
-def _lines(read_lines: ReadLines, after_seq: int) -> Iterator[bytes]:
-    while rows := read_lines(after_seq, PAGE_LINES):
-        after_seq = rows[-1][0]
-        yield from (line for _, line in rows)

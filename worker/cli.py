@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from worker import __version__
+from worker.job_directory import DEFAULT_OUT
 
 if TYPE_CHECKING:
     from worker.settings.model import Settings
@@ -120,7 +121,7 @@ def options_of_the_program(
 @app.command()
 def backfill(
     inputs: Inputs = None,
-    out: Out = Path("out"),
+    out: Out = DEFAULT_OUT,
     base_url: Annotated[
         str | None, typer.Option("--base-url", help="The service's URL, in place of app.region.")
     ] = None,
@@ -155,7 +156,7 @@ def serve(
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="Stop when the queue is empty.")
     ] = False,
-    out: Out = Path("out"),
+    out: Out = DEFAULT_OUT,
     adopt: Adopt = False,
     config: Config = None,
     log_format: Format = "console",
@@ -172,7 +173,7 @@ def serve(
 @app.command()
 def enqueue(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUTS_HELP)],
-    out: Out = Path("out"),
+    out: Out = DEFAULT_OUT,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -191,7 +192,7 @@ def replay(
     group: GroupChoice = None,
     source: SourceChoice = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and count.")] = False,
-    out: Out = Path("out"),
+    out: Out = DEFAULT_OUT,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -211,7 +212,7 @@ def dismiss(
     group: GroupChoice = None,
     source: SourceChoice = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and count.")] = False,
-    out: Out = Path("out"),
+    out: Out = DEFAULT_OUT,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -241,7 +242,7 @@ def check(
 
 @app.command()
 def status(
-    out: Out = Path("out"),
+    out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
     config: Config = None,
     log_format: Format = "console",

@@ -300,15 +300,14 @@ class Carrier:
         """Return what becomes of a record whose community takes no calls; None: call."""
         if carried.letter:
             return _dead_letter(carried, carried.letter)
-        answer = self.health.answer_without_call(carried.topic.group_id, self._clock())
+        group_id, now_s = carried.topic.group_id, self._clock()
+        answer = self.health.answer_without_call(group_id, now_s)
         if answer:
             letter, halt = answer
             if halt:
                 self.halt(halt)
             return _dead_letter(carried, letter)
-        carried.asks_again = self.health.communities.is_given_up(
-            carried.topic.group_id, self._clock()
-        )
+        carried.asks_again = self.health.communities.is_given_up(group_id, now_s)
         if not self._is_held(carried):
             return None
         if carried.was_called:

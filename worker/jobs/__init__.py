@@ -54,9 +54,8 @@ def print_json(content: Any) -> None:
 def _write(text: str) -> None:
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         # Python would write the rest of its buffer at the exit, and fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise UsageError(f"standard output: {error.strerror}") from None
+        if not isinstance(error, BrokenPipeError):
+            raise UsageError(f"standard output: {error.strerror}") from None

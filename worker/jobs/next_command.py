@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-DEFAULT_OUT = Path("out")
+from worker.job_directory import DEFAULT_OUT
 
 
 def next_command(*words: str, out: Path) -> str:

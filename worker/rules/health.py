@@ -148,16 +148,17 @@ class Health:
         self._answered_last_s = attempt.ended_s
 
     def _dead(self, letter: Reject, attempt: Attempt) -> Reaction:
-        halt = self.rejections.count(letter.code or letter.message, attempt.topic.group_id)
-        return self._dead_or_halted(letter, attempt, halt)
+        halt = self._count_rejection(letter, attempt.topic.group_id, attempt.ended_s)
+        return Reaction(letter, attempt.history, halt=halt)
 
-    def _dead_or_halted(self, letter: Reject, attempt: Attempt, halt: Halt | None) -> Reaction:
-        """Dead-letter the record; a streak of rejections halts a backfill and slows a service."""
+    def _count_rejection(self, letter: Reject, group_id: str, now_s: float) -> Halt | None:
+        """Count a rejection; a streak of them halts a backfill and slows a service."""
+        halt = self.rejections.count(letter.code or letter.message, group_id)
         if halt and self._is_service:
             self.stopped_by_rejections = halt
-            self.breaker.stop_for_rejections(attempt.ended_s)
-            halt = None
-        return Reaction(letter, attempt.history, halt=halt)
+            self.breaker.stop_for_rejections(now_s)
+            return None
+        return halt
 
     def compared(self, decision: verdict.Imported | Reject, attempt: Attempt) -> Reaction:
         """Learn what a comparison with the service showed of a TopicId in use."""
@@ -173,12 +174,7 @@ class Health:
             return None
         if letter.reason is Reason.EXHAUSTED:
             return letter, None
-        halt = self.rejections.count(letter.code or letter.message, group_id)
-        if halt and self._is_service:
-            self.stopped_by_rejections = halt
-            self.breaker.stop_for_rejections(now_s)
-            halt = None
-        return letter, halt
+        return letter, self._count_rejection(letter, group_id, now_s)
 
     # ---- failures
 

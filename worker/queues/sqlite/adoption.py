@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from worker.queues.sqlite.communities import Communities, remember_import
+from worker.queues.sqlite.communities import Communities, remember_imports
 from worker.queues.sqlite.schema import State, add_to_counts
 from worker.rules.counts import ALREADY_COUNTS, dead_letter_counts
 from worker.rules.outcome import Reason
@@ -99,7 +99,7 @@ class _Adoption:
         self._db.execute("INSERT INTO imported (id, line) VALUES (?, ?)", (record_id, line.content))
         self._db.execute("INSERT OR IGNORE INTO adopted VALUES (?)", (record_id,))
         if line.group_id:
-            remember_import(self._db, self._communities.of(line.group_id)[0])
+            remember_imports(self._db, [self._communities.of(line.group_id)[0]])
         add_to_counts(self._db, counting)
         return True
 
@@ -169,8 +169,6 @@ class Adopted:
         The row has the position and the content of the record then, so that it is known when it is
         read once more. A row that was read before it was adopted is claimed from its place only.
         """
-        if not self.casts_doubt:
-            return None
         for row_id, place, row_hash in self._candidates(record, input_id, topic_id):
             if row_hash == NEVER_READ or place == (input_id, record.line):
                 self._db.execute(

@@ -7,6 +7,7 @@ aside yet. Bringing back is done in pages, too, those first that are to be taken
 """
 
 import sqlite3
+from collections.abc import Iterable
 
 MOVED_PER_TAKE = 5_000
 """About how many records are set aside or brought back at one take, of all communities."""
@@ -79,9 +80,12 @@ def let_all_go(db: sqlite3.Connection) -> None:
     db.execute("UPDATE communities SET moving = 0 WHERE moving = 1")
 
 
-def remember_import(db: sqlite3.Connection, community: int) -> None:
-    """Remember that this job imported into a community."""
-    db.execute("UPDATE communities SET imported = 1 WHERE id = ? AND imported = 0", (community,))
+def remember_imports(db: sqlite3.Connection, communities: Iterable[int]) -> None:
+    """Remember that this job imported into communities, given by their row IDs."""
+    db.executemany(
+        "UPDATE communities SET imported = 1 WHERE id = ? AND imported = 0",
+        [(community,) for community in communities],
+    )
 
 
 _HELD = "SELECT group_id FROM communities WHERE held = 1"

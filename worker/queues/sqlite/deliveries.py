@@ -73,11 +73,13 @@ def _taken(db: sqlite3.Connection, rows: list[Any]) -> list[Delivery]:
 def settle(db: sqlite3.Connection, outcomes: Iterable[Outcome]) -> None:
     """Settle and release a batch. Raises QueueError for a record that is not queued."""
     counting: Counter[str] = Counter()
+    imported_into: set[int] = set()
     for outcome in outcomes:
         if isinstance(outcome, Released):
             _release(db, outcome)
         else:
-            _settle(db, outcome, counting)
+            _settle(db, outcome, counting, imported_into)
+    communities.remember_imports(db, imported_into)
     add_to_counts(db, counting)
 
 
@@ -127,7 +129,12 @@ def _release(db: sqlite3.Connection, released: Released) -> None:
     )
 
 
-def _settle(db: sqlite3.Connection, outcome: Imported | DeadLetter, counting: Counter[str]) -> None:
+def _settle(
+    db: sqlite3.Connection,
+    outcome: Imported | DeadLetter,
+    counting: Counter[str],
+    imported_into: set[int],
+) -> None:
     row = db.execute(
         "SELECT path, line, key, origin, body, truncated, raw, queued.may_exist, community "
         "FROM queued "
@@ -160,7 +167,7 @@ def _settle(db: sqlite3.Connection, outcome: Imported | DeadLetter, counting: Co
         "INSERT INTO imported (id, line) VALUES (?, ?)",
         (outcome.id, imported_line(subject, outcome)),
     )
-    communities.remember_import(db, community)
+    imported_into.add(community)
     create_time = named.get("CreateTime")
     counting.update(
         imported_counts(

@@ -157,6 +157,8 @@ class Putting:
 
     def _claim_adopted(self, record: Record) -> int | None:
         """Return the row of the adopted topic that a record is (R26): it is imported already."""
+        if not self._adopted.casts_doubt:
+            return None
         topic = record.topic
         content = None if isinstance(topic, InvalidRecordError) else content_of(topic)
         if content is None and topic.topic_id is None:

@@ -72,6 +72,24 @@ def subject_of_topic(source: str, raw: bytes, topic: Topic) -> Subject:
     )
 
 
+def subject_of_body(
+    source: str, key: bytes | None, named: dict[str, Any], truncated: str, raw: bytes
+) -> Subject:
+    """Return the fields of a result line that describe a stored record.
+
+    `named`: the body of its call. `truncated`: the names of the fields that were cut, as JSON.
+    """
+    return Subject(
+        source=source,
+        key=key,
+        group_id=named["GroupId"],
+        topic_id=named.get("TopicId"),
+        topic_name=named["TopicName"],
+        truncated=tuple(orjson.loads(truncated)),
+        raw=raw,
+    )
+
+
 def subject_of_invalid(source: str, raw: bytes, problem: InvalidRecordError) -> Subject:
     """Return the fields of a result line that describe a record that cannot be sent."""
     return Subject(

@@ -14,6 +14,7 @@ from worker.queues.letters import (
     subject_of_topic,
 )
 from worker.queues.redis.entries import Entry, HeldEntry
+from worker.queues.redis.tally import code_text
 from worker.rules.counts import dead_letter_counts, imported_counts
 from worker.rules.outcome import (
     DeadLetter,
@@ -52,6 +53,11 @@ def stored_hash(known: bytes) -> str:
     return known.hex()[:HASH_DIGITS]
 
 
+def key_text(topic: Topic | InvalidRecordError) -> str:
+    """Return the record's own key as JSON; empty for none."""
+    return (json_key(topic.key) or b"").decode()
+
+
 def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str, Any]:
     """Return a record for `put.lua`.
 
@@ -63,7 +69,7 @@ def put_content(record: Record, *, conflict_with: str | None = None) -> dict[str
         "is_in_place": record.is_in_place,
         "path": record.path,
         "line": record.line,
-        "key": (json_key(topic.key) or b"").decode(),
+        "key": key_text(topic),
         "position": (record.line - 1) % POSITIONS_LINES,
         "hash": stored_hash(record.content_hash),
         "source": record.source,
@@ -107,8 +113,6 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
         "content": held.content,
         "may_exist": outcome.history.may_exist,
         "is_compared": held.is_compared,
-        "hash": stored_hash(content_hash(held.subject.raw)),
-        "key": (held.subject.key or b"").decode(),
         "is_cut": held.is_cut,
         "counts": [],
     }
@@ -125,7 +129,9 @@ def outcome_content(held: HeldEntry, outcome: Outcome) -> dict[str, Any]:
                 "kind": "dead",
                 "line": _line(dead_letter_line(held.subject, outcome)),
                 "reason": outcome.reason.value,
-                "code": "" if outcome.code is None else str(outcome.code),
+                "code": code_text(outcome.code),
+                "hash": stored_hash(content_hash(held.subject.raw)),
+                "key": (held.subject.key or b"").decode(),
                 "counts": dead_letter_counts(outcome.reason.value, outcome.code),
             }
         case Released():
@@ -182,28 +188,29 @@ def letter_to_requeue(entry_id: bytes, line: bytes) -> dict[str, Any]:
     letter = orjson.loads(line)
     record = record_in_dead_letter(line).decode() if "record" in letter else letter["raw"]
     keeps_id = keeps_topic_id(letter["reason"], may_exist=letter["may_exist"])
-    return {
-        "id": entry_id.decode(),
-        "source": letter["source"],
+    return _chosen_letter(entry_id, letter) | {
         "topic_id": (letter["topic_id"] or "") if keeps_id else "",
         "record": record,
-        "reason": letter["reason"],
-        "code": "" if letter["code"] is None else str(letter["code"]),
-        "may_exist": letter["may_exist"],
     }
 
 
 def letter_to_dismiss(entry_id: bytes, line: bytes, at_s: float) -> dict[str, Any]:
     """Return a dead letter for `dismiss.lua`. `at_s`: the time of now, in Unix seconds."""
     letter = orjson.loads(line)
+    return _chosen_letter(entry_id, letter) | {
+        "topic_id": letter["topic_id"] or "",
+        "line": _line(dismissed_line(line, at_s)),
+    }
+
+
+def _chosen_letter(entry_id: bytes, letter: dict[str, Any]) -> dict[str, Any]:
+    """Return what `remove_chosen_letter` reads of a dead letter; its TopicId is missing."""
     return {
         "id": entry_id.decode(),
         "source": letter["source"],
-        "topic_id": letter["topic_id"] or "",
         "reason": letter["reason"],
-        "code": "" if letter["code"] is None else str(letter["code"]),
+        "code": code_text(letter["code"]),
         "may_exist": letter["may_exist"],
-        "line": _line(dismissed_line(line, at_s)),
     }
 
 

@@ -149,15 +149,32 @@ class HeldEntry:
         if isinstance(topic, InvalidRecordError):
             letter = invalid_letter(number, topic, history, hint=_hint(entry.source))
             subject = subject_of_invalid(entry.source, entry.raw, topic)
-            origin, is_cut = Origin.NONE, entry.is_cut
-            held = cls(number, entry.id, subject, "", origin, is_cut, letter=letter)
-            return replace(held, is_compared=entry.is_compared)
-        subject = subject_of_topic(entry.source, entry.raw, topic)
-        held = cls(number, entry.id, subject, entry.content, topic.origin, aside_id=entry.aside_id)
-        held = replace(held, is_compared=entry.is_compared)
-        if entry.conflict_with is not None:
-            return replace(held, letter=conflict_letter(number, entry.conflict_with, history))
-        return replace(held, delivery=Delivery(number, topic, history, entry.was_imported_into))
+            return cls(
+                id=number,
+                entry_id=entry.id,
+                subject=subject,
+                content="",
+                origin=Origin.NONE,
+                is_cut=entry.is_cut,
+                is_compared=entry.is_compared,
+                letter=letter,
+            )
+        delivery = refused = None
+        if entry.conflict_with is None:
+            delivery = Delivery(number, topic, history, entry.was_imported_into)
+        else:
+            refused = conflict_letter(number, entry.conflict_with, history)
+        return cls(
+            id=number,
+            entry_id=entry.id,
+            subject=subject_of_topic(entry.source, entry.raw, topic),
+            content=entry.content,
+            origin=topic.origin,
+            aside_id=entry.aside_id,
+            is_compared=entry.is_compared,
+            delivery=delivery,
+            letter=refused,
+        )
 
 
 def read_entry(stream: str, found: FoundEntry, rules: RecordRules) -> Entry:

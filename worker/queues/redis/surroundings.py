@@ -13,8 +13,8 @@ import orjson
 from worker.queues.redis.arguments import (
     HASH_DIGITS,
     POSITIONS_LINES,
+    key_text,
     positions_key,
-    put_content,
     stored_hash,
 )
 from worker.queues.redis.connection import Connection
@@ -114,9 +114,9 @@ def _string_of(line: int) -> int:
 
 def _is_unproven(record: Record, letter: Letter) -> bool:
     """Return whether only the lines around can prove that a letter is this record."""
-    content = put_content(record)
-    has_key = content["key"] and content["key"] == letter.get("key")
-    has_id = content["topic_id"] and content["topic_id"] == letter["topic_id"]
+    key, topic_id = key_text(record.topic), record.topic.topic_id
+    has_key = key and key == letter.get("key")
+    has_id = topic_id and topic_id == letter["topic_id"]
     return not (letter["may_exist"] or has_key or has_id)
 
 

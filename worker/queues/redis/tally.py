@@ -12,11 +12,15 @@ Tally = dict[str, int]
 """How many letters there are, by `<GroupId>|<reason>|<code>`; the code is empty for none."""
 
 
+def code_text(code: int | None) -> str:
+    """Return an error code as the scripts keep it; empty for none."""
+    return "" if code is None else str(code)
+
+
 def tally_name(line: bytes) -> str:
     """Return the name under which the dead letter of a line is counted."""
     letter = orjson.loads(line)
-    code = "" if letter["code"] is None else str(letter["code"])
-    return SEPARATOR.join([letter["group_id"] or "", letter["reason"], code])
+    return SEPARATOR.join([letter["group_id"] or "", letter["reason"], code_text(letter["code"])])
 
 
 def worst(numbers: Tally, count: int) -> list[CommunityLetters]:

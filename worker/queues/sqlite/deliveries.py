@@ -10,11 +10,12 @@ from typing import Any
 import orjson
 
 from worker.queues.contract import QueueError
+from worker.queues.letters import subject_of_body
 from worker.queues.sqlite import communities
 from worker.queues.sqlite.schema import State, add_dead_letter, add_to_counts
 from worker.rules.counts import imported_counts
 from worker.rules.outcome import DeadLetter, Delivery, History, Imported, Outcome, Released
-from worker.rules.result_lines import Subject, imported_line
+from worker.rules.result_lines import imported_line
 from worker.rules.topic.identity import Origin
 from worker.rules.topic.topic import Topic
 
@@ -145,15 +146,7 @@ def _settle(
         raise QueueError(f"record {outcome.id} was settled before: a defect, nothing was written")
     path, line, key, origin, body, truncated, raw, in_doubt, community = row
     named = orjson.loads(body)
-    subject = Subject(
-        source=f"{path}:{line}",
-        key=key,
-        group_id=named["GroupId"],
-        topic_id=named.get("TopicId"),
-        topic_name=named["TopicName"],
-        truncated=tuple(orjson.loads(truncated)),
-        raw=raw,
-    )
+    subject = subject_of_body(f"{path}:{line}", key, named, truncated, raw)
     db.execute("DELETE FROM queued WHERE id = ?", (outcome.id,))
     counting["queued"] -= 1
     if isinstance(outcome, DeadLetter):

@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 
+from worker.queues.letters import subject_of_body
 from worker.queues.sqlite import communities
 from worker.queues.sqlite.schema import State, add_to_counts, remove_dead_letter
 from worker.rules.outcome import History
-from worker.rules.result_lines import Subject, dismissed_line, matches_source, queued_line
+from worker.rules.result_lines import dismissed_line, matches_source, queued_line
 
 _QUEUED = (
     "SELECT queued.id, path, records.line, key, body, truncated, raw, attempts, queued.may_exist, "
@@ -93,14 +94,5 @@ def _line(  # noqa: PLR0917 - the columns
     first_attempt: float | None,
     last_attempt: float | None,
 ) -> bytes:
-    named = orjson.loads(body)
-    subject = Subject(
-        source=source,
-        key=key,
-        group_id=named["GroupId"],
-        topic_id=named.get("TopicId"),
-        topic_name=named["TopicName"],
-        truncated=tuple(orjson.loads(truncated)),
-        raw=raw,
-    )
+    subject = subject_of_body(source, key, orjson.loads(body), truncated, raw)
     return queued_line(subject, History(attempts, bool(may_exist), first_attempt, last_attempt))

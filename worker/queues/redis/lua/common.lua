@@ -69,6 +69,19 @@ local function is_entry(holder, id)
   return holder ~= nil and holder.id == id and not holder.is_aside
 end
 
+-- Returns whether the holder of a TopicId is this entry of the side stream (R23).
+local function is_aside_entry(holder, id)
+  return holder ~= nil and holder.is_aside and holder.id == id
+end
+
+-- Names the entry of the stream that an entry of the side stream became as the holder.
+local function bring_back(topics, topic_id, aside_id, id)
+  local holder = holder_of(topics, topic_id)
+  if not is_aside_entry(holder, aside_id) then return end
+  holder.id, holder.is_aside = id, nil
+  hold(topics, topic_id, holder)
+end
+
 -- Returns whether Redis no longer has the entry of a queued holder, and no consumer holds it (R16).
 local function is_gone(stream, group, aside, holder)
   if not holder or not holder.id or holder.is_kept or holder.letter then return false end

@@ -14,7 +14,7 @@ end
 -- A Redis that lost its last second has an entry in the side stream again that this consumer took.
 local function put_in_doubt(aside_id, topic_id)
   local holder = holder_of(topics, topic_id)
-  local is_back = holder and holder.is_aside and holder.id == aside_id
+  local is_back = is_aside_entry(holder, aside_id)
                   and #redis.call('XRANGE', aside, aside_id, aside_id) > 0
   if not is_back then return end
   holder.in_doubt = true

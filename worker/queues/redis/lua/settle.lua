@@ -89,11 +89,7 @@ local function settle(outcome)
   forget_marks(marks, outcome.id)
   if outcome.aside_id ~= '' and redis.call('XDEL', aside, outcome.aside_id) == 1 then
     add_to(held_by_community, outcome.group_id, -1)
-    local holder = holder_of(topics, outcome.topic_id)
-    if holder and holder.is_aside and holder.id == outcome.aside_id then
-      holder.id, holder.is_aside = outcome.id, nil
-      hold(topics, outcome.topic_id, holder)
-    end
+    bring_back(topics, outcome.topic_id, outcome.aside_id, outcome.id)
   end
   if outcome.kind == 'imported' then
     import(outcome)

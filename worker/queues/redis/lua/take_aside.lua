@@ -22,12 +22,7 @@ local function take(entry, group_id)
   redis.call('XCLAIM', stream, group, consumer, 0, id, 'FORCE', 'JUSTID')
   redis.call('HSET', claimed, id, consumer)
   redis.call('SADD', uncalled, id)
-  local topic_id = field(entry, 'topic_id')
-  local holder = holder_of(topics, topic_id)
-  if holder and holder.is_aside and holder.id == entry[1] then
-    holder.id, holder.is_aside = id, nil
-    hold(topics, topic_id, holder)
-  end
+  bring_back(topics, field(entry, 'topic_id'), entry[1], id)
   return {id, fields, entry[1]}
 end
 

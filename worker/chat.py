@@ -26,7 +26,7 @@ from yarl import URL
 from worker.redaction import redact
 from worker.rules.comparison import TOO_LARGE, TopicsReply, read_items
 from worker.rules.usersig import Signature
-from worker.rules.verdict import Reply, SetupFault
+from worker.rules.verdict import REQUEST_TIMEOUT, Reply, SetupFault
 from worker.settings.addresses import is_loopback
 
 BODY_BYTES_MAX = 65_536
@@ -49,7 +49,6 @@ NO_TLS_SPOKEN = "the server does not speak TLS: is it plain http?"
 SWITCHING_PROTOCOLS = 101
 OK = 200
 SERVER_ERRORS_FROM = 500
-REQUEST_TIMEOUT = 408
 
 
 @dataclass(frozen=True, slots=True)

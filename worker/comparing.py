@@ -28,9 +28,10 @@ from worker.rules.comparison import (
     next_list_size,
 )
 from worker.rules.renewals import Renewals
-from worker.rules.retry import RetryPolicy
+from worker.rules.retry import RetryPolicy, backoff_s
 from worker.rules.topic.topic import Topic
 from worker.rules.usersig import Signature
+from worker.rules.verdict import TOO_MANY_REQUESTS
 
 log = logger()
 
@@ -38,7 +39,6 @@ CALLS_OPEN_MAX = 8
 FAILURES_OF_ALL = 3
 """After so many back-offs without an answer for any community, all wait, and one call probes."""
 DEFAULT_RETRY = RetryPolicy()
-TOO_MANY_REQUESTS = 429
 
 
 class Chat(Protocol):
@@ -94,8 +94,7 @@ class _Failures:
             return
         self.count += 1
         # Never less than half of the back-off: retries must not become quick by chance.
-        longest_s = min(retry.max_delay_s, retry.base_delay_s * 2.0 ** min(self.count, 32))
-        self.not_before_s = now_s + longest_s * (0.5 + chance / 2)
+        self.not_before_s = now_s + backoff_s(retry, self.count + 1, 0.5 + chance / 2)
 
     def end(self) -> None:
         self.count, self.since_s, self.not_before_s = 0, float("inf"), float("-inf")

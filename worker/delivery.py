@@ -279,7 +279,7 @@ class Carrier:
         return self._traffic.waiting > 0
 
     def _is_held(self, carried: _Carried) -> bool:
-        return not carried.is_probe and carried.topic.group_id in self.health.held
+        return not carried.is_probe and self.health.is_held(carried.topic.group_id)
 
     def _may_call(self, carried: _Carried) -> bool:
         """Return whether nothing became known of the community while the record was in line."""
@@ -299,14 +299,14 @@ class Carrier:
     def _without_call(self, carried: _Carried) -> Outcome | _Wait | None:
         """Return what becomes of a record whose community takes no calls; None: call."""
         if carried.letter:
-            return _dead_letter(carried, carried.letter)
+            return dead_letter(carried, carried.letter)
         group_id, now_s = carried.topic.group_id, self._clock()
         answer = self.health.answer_without_call(group_id, now_s)
         if answer:
             letter, halt = answer
             if halt:
                 self.halt(halt)
-            return _dead_letter(carried, letter)
+            return dead_letter(carried, letter)
         carried.asks_again = self.health.communities.is_given_up(group_id, now_s)
         if not self._is_held(carried):
             return None
@@ -383,7 +383,7 @@ class Carrier:
         if reaction.halt:
             self.halt(reaction.halt)
         if isinstance(decision, verdict.Reject):
-            return _dead_letter(carried, decision)
+            return dead_letter(carried, decision)
         return self._imported(carried, decision)
 
     def _log(self, decided: Verdict, topic: Topic) -> None:
@@ -424,7 +424,7 @@ class Carrier:
             case verdict.Imported():
                 return self._imported(carried, fate)
             case verdict.Reject():
-                return _dead_letter(carried, fate)
+                return dead_letter(carried, fate)
             case verdict.Compare():
                 return fate
             case TryAgain():
@@ -437,7 +437,7 @@ class Carrier:
     def _wait_for(self, again: TryAgain, carried: _Carried) -> _Wait:
         if not again.tries:
             return _Wait()
-        is_held = carried.topic.group_id in self.health.held
+        is_held = self.health.is_held(carried.topic.group_id)
         is_parked = is_held or self._limits.is_probing
         tries = max(again.tries, PARKED_TRIES_MIN) if is_parked else again.tries
         seconds = max(again.at_least_s, backoff_s(self._retry, tries, self._chance()))
@@ -478,7 +478,6 @@ def unproven(compare: verdict.Compare, *, in_doubt: bool) -> verdict.Imported | 
     return verdict.Reject(Reason.CONFLICT, compare.code, compare.message, IN_USE_HINT)
 
 
-def _dead_letter(carried: _Carried, letter: verdict.Reject) -> DeadLetter:
-    return DeadLetter(
-        carried.id, letter.reason, letter.code, letter.message, letter.hint, carried.history
-    )
+def dead_letter(of: _Carried | Delivery, letter: verdict.Reject) -> DeadLetter:
+    """Return the outcome of a record that is rejected or given up."""
+    return DeadLetter(of.id, letter.reason, letter.code, letter.message, letter.hint, of.history)

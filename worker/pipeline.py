@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from worker.delivery import Carrier
+from worker.delivery import Carrier, dead_letter
 from worker.logs import logger
 from worker.rules.halts import HaltCode
-from worker.rules.outcome import DeadLetter, Delivery, Outcome, Released
-from worker.rules.verdict import Halt, Reject
+from worker.rules.outcome import Delivery, Outcome, Released
+from worker.rules.verdict import Halt
 from worker.traffic import Traffic
 
 log = logger()
@@ -206,6 +206,8 @@ class Pipeline:
 
     async def _ask_held_communities(self) -> None:
         """Let one record of each held community ask that is due, and give up the others."""
+        if not self._health.held:
+            return
         communities, now_s = self._health.communities, self._carrier.now_s()
         for group_id in communities.expired(now_s):
             await self._exhaust(group_id)
@@ -267,7 +269,7 @@ class Pipeline:
         while letter and not self._carrier.stopping.is_set():
             taken = await self._queue.take_of(group_id, GIVE_UP_AT_ONCE)
             for delivery in taken:
-                self._add_outcome(_given_up(delivery, letter))
+                self._add_outcome(dead_letter(delivery, letter))
             await self._settle()
             if len(taken) < GIVE_UP_AT_ONCE:
                 break
@@ -362,9 +364,3 @@ class Pipeline:
             await settler
         finally:
             await self._settle()
-
-
-def _given_up(delivery: Delivery, letter: Reject) -> DeadLetter:
-    return DeadLetter(
-        delivery.id, letter.reason, letter.code, letter.message, letter.hint, delivery.history
-    )

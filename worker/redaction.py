@@ -37,6 +37,8 @@ def keep_secret(value: str, *, passing: bool = False) -> None:
 
 def redact(text: str) -> str:
     """Return a text without signatures, passwords in URLs and registered secrets."""
+    if not text:
+        return text
     for secret in (*_secrets, *_passing_secrets):
         text = text.replace(secret, REDACTED)
     text = _USERSIG.sub(REDACTED, text)

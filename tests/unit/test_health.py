@@ -270,6 +270,19 @@ def test_a_success_or_another_code_begins_the_count_anew() -> None:
     assert health.rejections.count(10004, "b") is None
 
 
+def test_a_community_is_held_where_it_is_one_of_those_held() -> None:
+    health = Health(POLICY, same_rejection=10)
+    for number in range(10):
+        health.rejections.count(10004, f"g{number % 2}")
+    known = ["failing", "g0", "g1", "other"]
+    assert not any(map(health.is_held, known))
+    health.communities.failed_in_outage("failing", 0.0)
+    assert [group for group in known if health.is_held(group)] == ["failing"]
+    health.breaker.stop_for_rejections(1.0)
+    assert [group for group in known if health.is_held(group)] == sorted(health.held)
+    assert health.held == {"failing", "g0", "g1"}
+
+
 def test_many_rejections_with_the_check_off_never_halt() -> None:
     health = Health(POLICY, same_rejection=0)
     assert not any(health.rejections.count(10004, f"g{n % 5}") for n in range(5000))

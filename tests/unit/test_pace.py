@@ -31,6 +31,17 @@ def pass_calls(pace: Pace, count: int) -> Pace:
     return pace
 
 
+@given(st.lists(st.integers(0, 20), max_size=10))
+def test_calls_that_pass_may_be_counted_together(counts: list[int]) -> None:
+    together = singly = Pace()
+    for number, count in enumerate(counts):
+        together, singly = refuse(together, number), refuse(singly, number)
+        if count:
+            together = together.passed(count)
+        singly = pass_calls(singly, count)
+        assert together == singly
+
+
 @given(st.lists(st.tuples(st.floats(0, 10), st.booleans()), max_size=50), st.floats(0, 10))
 def test_the_pace_always_stays_within_its_bounds(
     events: list[tuple[float, bool]], interval_s: float

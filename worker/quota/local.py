@@ -54,6 +54,7 @@ class LocalQuota:
         self._clock = clock
         self._closed_for_s = closed_for_s
         self._pace = Pace()
+        self._passed = 0
         self._step = 0
         self._limiter: AsyncLimiter | None = None
 
@@ -80,6 +81,7 @@ class LocalQuota:
 
     def throttled(self, turn: float) -> None:
         """Slow down, because the call that had this turn was throttled."""
+        self._add_passed()
         rate_per_s = self.rate_per_s
         self._pace = self._pace.throttled(
             self._clock(), started_s=turn, interval_s=1 / rate_per_s if rate_per_s else 0.0
@@ -87,7 +89,14 @@ class LocalQuota:
 
     def not_throttled(self) -> None:
         """Record a call that was answered and not throttled."""
-        self._pace = self._pace.passed()
+        self._passed += 1
+        # Only the first one after a refusal changes the rate; the others can wait for the next.
+        if self._pace.refused and not self._pace.answered:
+            self._add_passed()
+
+    def _add_passed(self) -> None:
+        if self._passed:
+            self._pace, self._passed = self._pace.passed(self._passed), 0
 
     async def _turn(self) -> None:
         if not self._quota_per_s:
@@ -98,9 +107,10 @@ class LocalQuota:
             self._step = step
         # Not by the limiter's own waiting: uvloop's timers may fire a little early, and it then
         # spins until there is room (a quarter of a core at 2,000/s).
-        pause_s = max(TICK_S, POLL_SHARE / self.rate_per_s)
-        while not self._limiter.has_capacity():  # noqa: ASYNC110 - the limiter has no event
-            await asyncio.sleep(pause_s)
+        if not self._limiter.has_capacity():
+            pause_s = max(TICK_S, POLL_SHARE / self.rate_per_s)
+            while not self._limiter.has_capacity():  # noqa: ASYNC110 - the limiter has no event
+                await asyncio.sleep(pause_s)
         await self._limiter.acquire()
 
     async def _new_limiter(self, step: int) -> AsyncLimiter:

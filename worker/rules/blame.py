@@ -90,7 +90,7 @@ class Blame:
     """Judges failed records by what happens to the others; opens the breaker in an outage.
 
     `has_patience`: a service waits for the end of an outage however long it lasts; a backfill
-    halts when its patience ends.
+    halts when its patience ends. `answered_last_s`: when the latest proper answer came.
     """
 
     def __init__(self, retry: RetryPolicy, breaker: Breaker, *, has_patience: bool = False) -> None:
@@ -98,7 +98,7 @@ class Blame:
         self._has_patience = has_patience
         self._breaker = breaker
         self._answered = 0
-        self._answered_last_s = float("-inf")
+        self.answered_last_s = float("-inf")
         self._epoch = 0
         self._first_failed_at_s = float("inf")
 
@@ -114,7 +114,7 @@ class Blame:
         """Count a proper answer: the service did its work for this call."""
         self._epoch += self._breaker.succeeded(now_s, started_s=started_s, is_import=is_import)
         self._answered += 1
-        self._answered_last_s = now_s
+        self.answered_last_s = now_s
 
     def failed(self, call: FailedCall, before: Failures | None) -> Failures:
         """Count a failed call; the failures of an outage that ended are forgiven.
@@ -194,7 +194,7 @@ class Blame:
 
     def _nobody_is_left_to_ask_with(self, failures: Failures, now_s: float) -> Judgement:
         """Halt a backfill; only an answer of late shows that the line of a record is not dead."""
-        unanswered_s = now_s - max(failures.since_s, self._answered_last_s)
+        unanswered_s = now_s - max(failures.since_s, self.answered_last_s)
         if self._has_patience or unanswered_s < self._retry.patience_s:
             return GoOn()
         return self._outage(

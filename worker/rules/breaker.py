@@ -68,7 +68,7 @@ class Breaker:
     @property
     def is_outage(self) -> bool:
         """Open because calls fail or stay unanswered, not because the service asks to wait."""
-        return self._why in {Why.FAILURES, Why.SILENCE}
+        return self._why is Why.FAILURES or self._why is Why.SILENCE
 
     @property
     def is_stopped_by_rejections(self) -> bool:

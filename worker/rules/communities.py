@@ -384,7 +384,8 @@ class Communities:
             known.given_up_until_s = float("inf")
             known.given_up = known.letter and _for_all(known.letter, EXHAUSTED_TOGETHER)
             self._release(known)
-        self._list_held()
+        if over:
+            self._list_held()
         return over
 
     def nothing_left_to_compare(self) -> Halt | None:
@@ -409,7 +410,8 @@ class Communities:
 
     def open(self, group_id: str) -> None:
         """Forget the trouble of a community."""
-        if self._known.pop(group_id, None) is not None:
+        known = self._known.pop(group_id, None)
+        if known and known.trouble:
             self._list_held()
 
     # ---- plumbing

@@ -54,7 +54,6 @@ class Health:
         self.stopped_by_rejections: Halt | None = None
         self._succeeded_at_s: dict[int, float] = {}
         self._refused: set[int] = set()
-        self._answered_last_s = float("-inf")
 
     def __repr__(self) -> str:
         return f"<Health {self.blame!r} {self.communities!r} {self.rejections!r} {self.breaker!r}>"
@@ -70,6 +69,12 @@ class Health:
         if self.breaker.is_stopped_by_rejections:
             return self.communities.held | self.rejections.groups
         return self.communities.held
+
+    def is_held(self, group_id: str) -> bool:
+        """Return whether a community is one of `held`."""
+        if self.communities.is_held(group_id):
+            return True
+        return self.breaker.is_stopped_by_rejections and self.rejections.has(group_id)
 
     def react(self, decided: Verdict, attempt: Attempt) -> Reaction:
         """Settle the state of all machines for a verdict; what is left to do is returned."""
@@ -145,7 +150,6 @@ class Health:
         while len(proven) > GENERATIONS_KEPT:
             del proven[min(proven)]
         self._refused.clear()
-        self._answered_last_s = attempt.ended_s
 
     def _dead(self, letter: Reject, attempt: Attempt) -> Reaction:
         halt = self._count_rejection(letter, attempt.topic.group_id, attempt.ended_s)
@@ -313,7 +317,7 @@ class Health:
 
     def _is_signature_in_doubt(self, before: Refusal | None) -> bool:
         """Return whether many records in a row, or one again, were refused and nobody answered."""
-        is_refused_again = before is not None and before.at_s >= self._answered_last_s
+        is_refused_again = before is not None and before.at_s >= self.blame.answered_last_s
         return is_refused_again or len(self._refused) >= REFUSED_IN_A_ROW
 
     def _renew_or_pause(self, renew: verdict.Renew, attempt: Attempt) -> Reaction:

@@ -274,9 +274,11 @@ class Pace:
         stay_s = min(STAY_MAX_S, max(self.stay_s, STAY_PER_S * all_refused_s))
         return replace(self, wall=wall, stay_s=stay_s)
 
-    def passed(self) -> "Pace":
-        """Return the pace after a call that was not refused."""
-        counted = replace(self, answered=self.answered + 1, passed_since=self.passed_since + 1)
+    def passed(self, calls: int = 1) -> "Pace":
+        """Return the pace after so many calls that were not refused."""
+        counted = replace(
+            self, answered=self.answered + calls, passed_since=self.passed_since + calls
+        )
         if self.answered or not self.refused:
             return counted
         return counted.staying(self.slowed_at_s - self.all_refused_since_s)

@@ -32,6 +32,10 @@ class RejectionStreak:
         """The communities in the streak."""
         return frozenset(self._groups)
 
+    def has(self, group_id: str) -> bool:
+        """Return whether a community is in the streak."""
+        return group_id in self._groups
+
     def __repr__(self) -> str:
         return f"<RejectionStreak {self._length} x {self._code}>"
 

@@ -138,6 +138,10 @@ class Communities:
         """The communities whose records wait."""
         return self._held
 
+    def is_well(self, group_id: str) -> bool:
+        """Return whether nothing is known of a community but good."""
+        return group_id not in self._known
+
     def is_held(self, group_id: str) -> bool:
         """Return whether the records of a community wait."""
         return group_id in self._held

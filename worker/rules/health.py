@@ -5,7 +5,7 @@ from typing import assert_never
 
 from worker.rules import verdict
 from worker.rules.blame import Blame, Exhausted, FailedCall, Failures, GoOn
-from worker.rules.breaker import Breaker
+from worker.rules.breaker import Breaker, Why
 from worker.rules.codes import ACCOUNT_OR_SIGNATURE
 from worker.rules.communities import FAILING_MIN, TROUBLE_OF_CODE, Communities
 from worker.rules.first_contact import FirstContact
@@ -69,6 +69,15 @@ class Health:
         if self.breaker.is_stopped_by_rejections:
             return self.communities.held | self.rejections.groups
         return self.communities.held
+
+    @property
+    def is_all_well(self) -> bool:
+        """Whether all calls may flow: no outage, no pause, and no community is held."""
+        return self.breaker.why is None and not self.communities.held
+
+    def is_well(self, group_id: str) -> bool:
+        """Return whether nothing is known that speaks against a call for a community."""
+        return self.breaker.why is not Why.REJECTIONS and self.communities.is_well(group_id)
 
     def is_held(self, group_id: str) -> bool:
         """Return whether a community is one of `held`."""

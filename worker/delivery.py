@@ -357,6 +357,12 @@ class Carrier:
             self._traffic.calling -= 1
         ended_s = self._clock()
         self.limits.call_ended(turn, ended_s, answered=reply.status is not None)
+        circumstances = self._circumstances[self.health.anything_imported]
+        decided = decide(reply, carried.topic, before, circumstances)
+        generation = signature.generation
+        if isinstance(decided, verdict.Renew):
+            # Another call may have had the signature renewed meanwhile.
+            generation = self._credentials.current().generation
         attempt = Attempt(
             carried.id,
             carried.topic,
@@ -367,14 +373,12 @@ class Carrier:
             ended_s,
             answered_at_start,
             signature.generation,
-            self._credentials.current().generation,
+            generation,
             reply.status,
             reply.code,
             self._traffic.has_untried,
             carried.was_imported_into,
         )
-        circumstances = self._circumstances[self.health.anything_imported]
-        decided = decide(reply, carried.topic, before, circumstances)
         return self._react(carried, decided, attempt, turn, signature)
 
     def _react(

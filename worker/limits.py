@@ -104,16 +104,21 @@ class Limits:
         Whoever uses the turn does so before anything else happens in the loop.
         """
         while True:
-            while (wait_s := self._wait_s(self._clock())) > 0:
-                self._something_changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await self._something_changed.wait()
+            asked_s = await self._until_calls_may_start()
             quota_turn = await self._quota.acquire()
-            started_s = max(self._clock(), self._ended_s + INSTANT_S)
+            started_s = self._clock()
             # The breaker may have opened meanwhile: then the turn is lost.
-            if self._wait_s(started_s) <= 0:
-                return Turn(started_s, quota_turn)
+            if started_s == asked_s or self._wait_s(started_s) <= 0:
+                return Turn(max(started_s, self._ended_s + INSTANT_S), quota_turn)
+
+    async def _until_calls_may_start(self) -> float:
+        """Wait until the breaker lets a call out; return the time."""
+        while (wait_s := self._wait_s(now_s := self._clock())) > 0:
+            self._something_changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._something_changed.wait()
+        return now_s
 
     def _wait_s(self, now_s: float) -> float:
         wait_s = self._breaker.wait_s(now_s)

@@ -49,7 +49,7 @@ class Line:
         self._slots: list[asyncio.Task[None]] = []
         # A dict as an ordered set: equal runs of a simulation cancel in equal order.
         self._idle: dict[asyncio.Task[None], None] = {}
-        self._apart: dict[asyncio.Task[Outcome | None], Carried] = {}
+        self._apart: dict[asyncio.Task[Outcome | None], tuple[Carried, Wait | Comparing]] = {}
 
     def __repr__(self) -> str:
         return f"<Line {len(self._slots)} slots, {len(self._idle)} idle, {self._traffic!r}>"
@@ -88,8 +88,12 @@ class Line:
     async def _serve(self) -> None:
         """Hold one slot: make one call after the other, until the run stops."""
         slot = cast("asyncio.Task[None]", asyncio.current_task())
-        while not self._carrier.stopping.is_set() and (following := await self._next(slot)):
-            carried, turn = following
+        while not self._carrier.stopping.is_set() and (turn := await self._turn(slot)):
+            carried = self._first_that_may_call()
+            if self._waiting:
+                self._open_slot()
+            if carried is None:
+                continue
             try:
                 step = await self._carrier.call(carried, turn)
             except asyncio.CancelledError:
@@ -97,23 +101,21 @@ class Line:
                 raise
             self._go_on(carried, step)
 
-    async def _next(self, slot: asyncio.Task[None]) -> tuple[Carried, Turn] | None:
-        """Wait for a turn and for the record that uses it; None: the run stops."""
+    async def _turn(self, slot: asyncio.Task[None]) -> Turn | None:
+        """Wait for somebody in line, and for a turn; None: the run stops."""
         self._idle[slot] = None
         try:
-            async with self._first:
-                while True:
-                    while not self._waiting:
-                        self._came.clear()
-                        await self._came.wait()
-                    turn = await self._limits.turn()
-                    if self._carrier.stopping.is_set():
-                        return None
-                    if carried := self._first_that_may_call():
-                        return carried, turn
+            await self._first.acquire()
+            try:
+                while not self._waiting:
+                    self._came.clear()
+                    await self._came.wait()
+                turn = await self._limits.turn()
+            finally:
+                self._first.release()
         finally:
             self._idle.pop(slot, None)
-            self._open_slot()
+        return None if self._carrier.stopping.is_set() else turn
 
     def _first_that_may_call(self) -> Carried | None:
         while self._waiting:
@@ -127,8 +129,8 @@ class Line:
         return None
 
     def _open_slot(self) -> None:
-        """Have one idle slot for those in line, as long as there are slots."""
-        if self._waiting and not self._idle and len(self._slots) < self._limits.slots:
+        """Have one idle slot for those who wait, as long as there are slots."""
+        if not self._idle and len(self._slots) < self._limits.slots:
             slot = asyncio.create_task(self._serve())
             self._slots.append(slot)
             self._idle[slot] = None
@@ -160,31 +162,21 @@ class Line:
                 self._line_up(carried)
             case Wait() if self._carrier.stopping.is_set():
                 self._end(carried, carried.released())
-            case Wait():
-                self._traffic.backing_off += 1
-                self._stand_apart(carried, step)
-            case Comparing():
-                self._traffic.comparing += 1
+            case Wait() | Comparing():
                 self._stand_apart(carried, step)
             case _:
                 self._end(carried, step)
 
     def _stand_apart(self, carried: Carried, step: Wait | Comparing) -> None:
         """Wait, or compare with the service, without a slot."""
-
-        def come_back(task: asyncio.Task[Outcome | None]) -> None:
-            if isinstance(step, Wait):
-                self._traffic.backing_off -= 1
-            else:
-                self._traffic.comparing -= 1
-            self._come_back(task)
-
         task = asyncio.create_task(self._carrier.stand_apart(carried, step))
-        self._apart[task] = carried
-        task.add_done_callback(come_back)
+        self._apart[task] = (carried, step)
+        self._count_apart(step, 1)
+        task.add_done_callback(self._come_back)
 
     def _come_back(self, task: asyncio.Task[Outcome | None]) -> None:
-        carried = self._apart.pop(task)
+        carried, step = self._apart.pop(task)
+        self._count_apart(step, -1)
         if task.cancelled():
             self._end(carried, carried.released())
         elif error := task.exception():
@@ -193,6 +185,12 @@ class Line:
             self._end(carried, outcome)
         else:
             self._line_up(carried)
+
+    def _count_apart(self, step: Wait | Comparing, count: int) -> None:
+        if isinstance(step, Wait):
+            self._traffic.backing_off += count
+        else:
+            self._traffic.comparing += count
         self._traffic.wake()
 
     def _end(self, carried: Carried, outcome: Outcome) -> None:

@@ -161,17 +161,16 @@ class Breaker:
         A call from before the breaker opened is no evidence about the present. Return whether this
         ended an outage of failing records.
         """
-        if started_s < max(self._opened_at_s, self._paused_at_s):
+        if started_s < self._opened_at_s or started_s < self._paused_at_s:
             return False
-        if self.why is Why.REJECTIONS and not is_import:
+        why = self.why
+        if why is Why.REJECTIONS and not is_import:
             return False
-        ended = self.why is Why.FAILURES
-        if self.is_open:
-            self.closed_at_s = now_s
+        if why is not None:
+            self.why, self.closed_at_s = None, now_s
         self._failing.clear()
         self._pauses = 0
-        self.why = None
-        return ended
+        return why is Why.FAILURES
 
     def _open(self, now_s: float, why: Why) -> None:
         was_open, self.why = self.is_open, why

@@ -7,10 +7,9 @@ from zlib import crc32
 
 from worker.rules.topic.fields import FIELDS
 
-_FIELD_HASH = Struct("<BI")
-_COMPARED = {
-    name: number for number, name in enumerate(FIELDS) if name not in {"GroupId", "TopicId"}
-}
+_IDS = frozenset(("GroupId", "TopicId"))
+_COMPARED = tuple((name, number) for number, name in enumerate(FIELDS) if name not in _IDS)
+_pack = Struct("<BI").pack
 
 
 def field_hashes(body: Mapping[str, Any]) -> bytes:
@@ -20,7 +19,9 @@ def field_hashes(body: Mapping[str, Any]) -> bytes:
     tells a change, and is no proof against somebody who wants to hide one.
     """
     return b"".join(
-        _FIELD_HASH.pack(number, crc32(str(body[name]).encode()))
-        for name, number in _COMPARED.items()
-        if name in body
+        [
+            _pack(number, crc32(str(body[name]).encode()))
+            for name, number in _COMPARED
+            if name in body
+        ]
     )

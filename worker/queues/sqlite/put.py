@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from worker.queues.letters import (
+    NOT_CUT,
     conflict_letter,
     content_of,
     how_to_mend,
@@ -359,7 +360,7 @@ def _held_ids(db: sqlite3.Connection, topic_ids: list[str | None]) -> set[str]:
 
 
 def _payload_row(record_id: int, record: Record, topic: Topic, origin: Origin) -> tuple[Any, ...]:
-    truncated = orjson.dumps(topic.truncated).decode() if topic.truncated else "[]"
+    truncated = orjson.dumps(topic.truncated).decode() if topic.truncated else NOT_CUT
     return (record_id, origin.value, json_key(topic.key), topic.body, truncated, record.raw)
 
 

@@ -71,6 +71,7 @@ class Process:
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the benchmark, which ends what it started
         )
 
     def __enter__(self) -> Self:
@@ -131,7 +132,7 @@ class Service:
 def service(latency_s: float = 0.0) -> Iterator[Service]:
     command = [sys.executable, "-m", "benchmarks.service", "--latency", str(latency_s)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         try:
             assert process.stdout is not None
@@ -152,11 +153,11 @@ def redis_server(directory: Path) -> Iterator[RedisServer]:
 
 
 def run_until_stopped(main: Callable[[], int]) -> NoReturn:
-    """Run a benchmark, and exit. Ctrl-C and SIGTERM stop all that it started, and then it."""
+    """Run a benchmark, and exit. Ctrl-C and other signals stop all that it started, and then it."""
 
     def stop(number: int, _frame: object) -> None:
         sys.exit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     sys.exit(main())

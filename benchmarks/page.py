@@ -43,7 +43,7 @@ def machine() -> str:
     versions = [f"{name} {_version(name)}" for name in LIBRARIES]
     return (
         f"Measured with topic-import {_version('topic-import-worker')} on "
-        f"{len(os.sched_getaffinity(0))} cores of {_processor()}, "
+        f"{os.cpu_count()} cores of {_processor()}, "
         f"{_memory_gb():.0f} GB of memory, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {_redis()}, "
         f"{', '.join(versions)}."

@@ -231,7 +231,7 @@ def _other_rows(runs: Mapping[str, list[Run]]) -> list[list[str]]:
             f"{runs[name][0].records:,}",
             spread([run.rate_per_s for run in runs[name]], ",.0f", "/s"),
             spread([run.cpu_us for run in runs[name]], ",.1f", " µs a record"),
-            # Parsing alone needs less than the benchmark, so its figure would be that of the latter.
+            # Parsing needs less than the benchmark itself, whose figure this would be.
             "-" if name == LOADS else f"{statistics.median(run.peak_mb for run in runs[name]):.0f}",
         ]
         for name in (ENQUEUE, CHECK, LOADS)

@@ -9,7 +9,6 @@ import orjson
 import pytest
 
 from worker.chat import (
-    INTERIM_ANSWERS_MAX,
     TOPICS_BYTES_MAX,
     Endpoint,
     ImportTopicClient,
@@ -19,7 +18,9 @@ from worker.chat import (
 from worker.rules.comparison import TopicsReply
 from worker.rules.usersig import Signature, sign
 from worker.rules.verdict import Reply, SetupFault
+from worker.transport.connections import INTERIM_ANSWERS_MAX
 
+pytestmark = pytest.mark.usefixtures("transport")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SIGNATURE = Signature("eJsecret*-_", 1)
 OK_BODY = b'{"ActionStatus":"OK","ErrorCode":0,"TopicId":"t"}'

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import orjson
 
 from worker.queues.sqlite.communities import Communities, remember_imports
-from worker.queues.sqlite.schema import State, add_to_counts
+from worker.queues.sqlite.schema import State, add_to_counts, remove_queued
 from worker.rules.counts import ALREADY_COUNTS, dead_letter_counts
 from worker.rules.outcome import Reason
 from worker.rules.record import Record
@@ -99,7 +99,7 @@ class _Adoption:
         self._db.execute("INSERT INTO imported (id, line) VALUES (?, ?)", (record_id, line.content))
         self._db.execute("INSERT OR IGNORE INTO adopted VALUES (?)", (record_id,))
         if line.group_id:
-            remember_imports(self._db, [self._communities.of(line.group_id)[0]])
+            remember_imports(self._db, [self._communities.of(line.group_id)])
         add_to_counts(self._db, counting)
         return True
 
@@ -124,7 +124,7 @@ class _Adoption:
     def _leave(self, row: _Row, counting: Counter[str]) -> None:
         """Take a record out of the place where it is."""
         if row.state != State.DEAD:
-            self._db.execute("DELETE FROM queued WHERE id = ?", (row.id,))
+            remove_queued(self._db, [row.id])
             counting[State(row.state).name.lower()] -= 1
             return
         query = "SELECT reason, code FROM dead WHERE id = ?"

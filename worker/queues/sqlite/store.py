@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from worker.queues.sqlite import adoption, cut_names, deliveries, dismissal, rea
 from worker.queues.sqlite.file import QueueFile
 from worker.queues.sqlite.put import Putting, can_be_queued
 from worker.queues.sqlite.reading import ResultKind
+from worker.queues.sqlite.schema import keep_number, kept_number
 from worker.queues.sqlite.surroundings import surroundings
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
@@ -42,6 +43,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> None:
         self._path = path
         self._file = QueueFile(path, read_only=read_only, synchronous=synchronous)
+        self._in_hand: deliveries.InHand = {}
 
     def close(self) -> None:
         self._file.close()
@@ -148,17 +150,21 @@ class SqliteStore:
         `without`: the communities that are held now; their records stay ready.
         """
         with self._file.transaction() as db:
-            return deliveries.take(db, count, untried_first=untried_first, without=without)
+            return deliveries.take(
+                db, self._in_hand, count, untried_first=untried_first, without=without
+            )
 
     def take_of(self, group_id: str, count: int) -> list[Delivery]:
         """Take up to `count` ready records of one community, the fewest attempts first."""
         with self._file.transaction() as db:
-            return deliveries.take_of(db, group_id, count)
+            return deliveries.take_of(db, self._in_hand, group_id, count)
 
-    def settle(self, outcomes: Iterable[Outcome]) -> None:
+    def settle(self, outcomes: Collection[Outcome]) -> None:
         """Settle and release a batch in one transaction."""
         with self._file.transaction() as db:
-            deliveries.settle(db, outcomes)
+            deliveries.settle(db, self._in_hand, outcomes)
+        for outcome in outcomes:
+            self._in_hand.pop(outcome.id, None)
 
     # ---- reading
 
@@ -230,20 +236,17 @@ class SqliteStore:
     def rotated(self, kind: str) -> int:
         """Return the seq of the last outcome whose line is in a file that was rotated away."""
         with self._file.reading() as db:
-            return reading.kept_number(db, f"rotated:{kind}")
+            return kept_number(db, f"rotated:{kind}")
 
     def set_rotated(self, kind: str, seq: int) -> None:
         """Remember the last outcome of a file that is being rotated away."""
         with self._file.transaction() as db:
-            db.execute(
-                "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = excluded.n",
-                (f"rotated:{kind}", seq),
-            )
+            keep_number(db, f"rotated:{kind}", seq)
 
     def dead_file_is_stale(self) -> bool:
         """Return whether dead letters were replaced since their file was last written anew."""
         with self._file.reading() as db:
-            return reading.kept_number(db, _REPLACED) != 0
+            return kept_number(db, _REPLACED) != 0
 
     def was_removed(self, line: bytes) -> bool:
         """Return whether this dead letter was removed since their file was last written anew."""

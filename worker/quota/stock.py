@@ -26,6 +26,7 @@ CATCH_UP_SHARE = 0.005
 slowly: its rate is higher by this share meanwhile."""
 REPLIES_KEPT = 16
 REPLIES_FOR_ROUND_TRIP = 4
+NEVER_S = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +110,17 @@ class Stock:
         self.clock = OtherClock()
         self._turns: deque[Turn] = deque()
         self._interval_s = float("inf")
-        self._last_s = float("-inf")
-        self._late = (float("-inf"), 0.0)
+        self._last_s = NEVER_S
+        self._late = (NEVER_S, 0.0)
         """Our clock minus Redis' as it was used last, and when that was."""
         self._row_s = AHEAD_S / 2
-        self._used_at_s = float("-inf")
+        self._used_at_s = NEVER_S
         self._eager = 0
 
     def note(self, asked_s: float, answered_s: float, theirs_s: float) -> None:
         """Learn from a reply what Redis' clock shows."""
         if not self.clock.note(asked_s, answered_s, theirs_s):
-            self._late = (float("-inf"), 0.0)
+            self._late = (NEVER_S, 0.0)
 
     def add(self, row: Row, now_s: float) -> None:
         """Add turns that were reserved just now."""
@@ -136,14 +137,17 @@ class Stock:
     def _late_s(self, row: Row, now_s: float) -> float:
         """Return by how much later than they are due all turns of a row are used.
 
-        Turns that were reserved when somebody waited for them already come late, half a round trip
-        at least. Turns that follow them must not crowd them.
+        Turns that were reserved when somebody waited for them already come late, by half a round
+        trip at least. Turns that follow them must not crowd them.
         """
         offset_s = self.clock.here_s(0.0)
-        arrived_s = now_s - max(row.first_s, row.now_s)
         known_s, known_at_s = self._late
         caught_up_s = known_s - CATCH_UP_SHARE * (now_s - known_at_s)
-        used_s = max(offset_s, arrived_s, caught_up_s)
+        used_s = max(offset_s, caught_up_s)
+        is_late = max(row.first_s, row.now_s) + used_s < now_s
+        if is_late or known_s == NEVER_S:
+            # As late as the reply, and no less: others whose replies come late, too, do the same.
+            used_s = max(used_s, now_s - row.now_s)
         self._late = (used_s, now_s)
         return used_s - offset_s
 
@@ -152,12 +156,13 @@ class Stock:
         others_s = row.first_s - max(self._last_s + row.interval_s, row.now_s)
         ahead_s = max(AHEAD_S, ROUND_TRIPS_AHEAD * self.clock.round_trip_s)
         row_s = max(ROW_MIN_S, (ahead_s - max(0.0, others_s)) / 2)
-        self._row_s += (row_s - self._row_s) / 2
+        # Make room for others at once, and take it back slowly.
+        self._row_s = min(row_s, self._row_s + (row_s - self._row_s) / 2)
 
     def clear(self) -> None:
         """Forget all turns: another quota is in force."""
         self._turns.clear()
-        self._last_s = float("-inf")
+        self._last_s = NEVER_S
 
     def caller_came(self, now_s: float) -> None:
         """Note that a caller wants a turn: the sooner after the last one, the more will come."""

@@ -21,9 +21,10 @@ from aiohttp import web
 
 from benchmarks.demo import PROGRAM
 from benchmarks.page import machine, table
-from benchmarks.processes import RedisServer, redis_server, run_until_stopped
+from benchmarks.processes import redis_server, run_until_stopped
 from benchmarks.work import SETTINGS, calling, number, workplace, write_records
 from tests.support.distance import distant
+from tests.support.redis_server import RedisServer
 from tests.support.rolling_second import most_in_a_second
 from tests.support.waiting import free_port
 

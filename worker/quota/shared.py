@@ -27,7 +27,7 @@ STEADY_SHARE = 0.98
 """Of the quota. The rest is room for turns that are reserved late (CATCH_UP_S) or used late
 (LATE_MAX_S of the stock), together 0.02 s, in every rolling second."""
 CATCH_UP_S = 0.004
-"""A turn may be reserved so long after its time. Processes ask in advance, so it is rarely needed."""
+"""A turn may be reserved so long after its time; rarely needed, as processes ask in advance."""
 LOOK_AHEAD_S = 1.0
 """How far ahead the script reserves turns; a caller who would wait longer asks again."""
 ASK_AGAIN_S = 1.0

@@ -76,6 +76,6 @@ async def test_a_proxy_that_cannot_be_reached_had_no_effect() -> None:
     ],
 )
 def test_what_is_not_plain_is_left_to_the_session(
-    origin: str, proxy: str | None, is_direct: bool
+    origin: str, proxy: str | None, is_direct: object
 ) -> None:
-    assert is_served_directly(Destination(origin, 5.0, 10.0, proxy)) == is_direct
+    assert is_served_directly(Destination(origin, 5.0, 10.0, proxy)) is is_direct

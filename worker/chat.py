@@ -152,11 +152,15 @@ class ImportTopicClient:
 
     def _target_start(self, signature: Signature, path: str) -> str:
         endpoint = self._endpoint
-        return (
+        start = (
             f"{self._prefix}/{path.strip('/')}"
             f"?sdkappid={endpoint.sdk_app_id}&identifier={quote(endpoint.admin, safe='')}"
             f"&usersig={quote(signature.value, safe='*-_')}&contenttype=json&random="
         )
+        if not start.isprintable():
+            # A line feed would end the line of the request.
+            raise ValueError("the URL holds control characters")
+        return start
 
 
 def _split(base_url: str) -> tuple[str, str]:

@@ -57,6 +57,13 @@ class BoundedHandler(ResponseHandler):
         """Return whether a part of what was written did not leave yet."""
         return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
+    def is_reusable(self) -> bool:
+        """Return whether the next call may use this connection, now that one is answered.
+
+        An answer may come before its call was sent completely.
+        """
+        return self.is_connected() and not self.should_close and not self.is_sending()
+
     def expire(self) -> None:
         """End the call because its time is over."""
         self.set_exception(TimeoutError())

@@ -118,11 +118,10 @@ class DirectTransport:
         except BaseException:
             self._discard(connection)
             raise
-        # An answer may come before the call was sent completely.
-        if handler.should_close or handler.is_sending():
-            self._discard(connection)
-        else:
+        if handler.is_reusable():
             self._keep(connection)
+        else:
+            self._discard(connection)
         return Answer(message.code, content, message.headers.get(hdrs.RETRY_AFTER))
 
     # ---- idle connections

@@ -95,8 +95,10 @@ def never(
 
 
 @asynccontextmanager
-async def served(server: Server, **options: float) -> AsyncIterator[ImportTopicClient]:
-    async with asyncio.timeout(60), client_of(server.handle, **options) as client:
+async def served(
+    server: Server, *, total_timeout_s: float = 30.0
+) -> AsyncIterator[ImportTopicClient]:
+    async with client_of(server.handle, total_timeout_s=total_timeout_s) as client:
         yield client
 
 
@@ -354,7 +356,7 @@ async def test_a_handshake_without_an_end_ends_in_time() -> None:
     async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with asyncio.timeout(60), client_of(silent) as client:
+    async with client_of(silent) as client:
         url = client._endpoint.base_url.replace("http:", "https:")
         for connect_s, total_s, reply in (
             (0.1, 5.0, Reply(failure="cannot connect: timed out")),

@@ -65,7 +65,7 @@ def test_no_rolling_second_has_more_turns_than_the_quota_whenever_they_are_asked
     assert most_in_a_second(starts) <= max(1, floor(quota_per_s))
 
 
-@pytest.mark.parametrize("late_s", [0.001, 0.005, 0.01, 0.02])
+@pytest.mark.parametrize("late_s", [0.001, 0.005, 0.01])
 def test_turns_that_are_taken_late_are_caught_up(late_s: float) -> None:
     loop = VirtualLoop()
     starts: list[float] = []

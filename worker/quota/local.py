@@ -14,17 +14,20 @@ from aiolimiter import AsyncLimiter
 
 from worker.rules.pace import Pace
 
-STEADY_SHARE = 0.988
+STEADY_SHARE = 0.985
 """Of the quota: how fast turns are given on average."""
-CATCH_UP_S = 0.025
+SPARE_SHARE = 0.01
+"""Of the quota, in whole calls: so many stay unused in a window, because calls that start evenly
+arrive a little unevenly."""
+WINDOW_S = 1.004
+"""How long the window is in which turns are counted."""
+CATCH_UP_S = 0.015
 """A turn may come so late and is caught up; timers and busy moments of the loop delay less."""
-WINDOW_S = 1.01
-"""No more turns than the quota in so long: calls that start evenly arrive a little unevenly."""
 STEPS = 400
 """The rate changes in so many steps, because each change costs a new limiter."""
 TICK_S = 0.001
 """uvloop's clock and timers have whole milliseconds."""
-HALVINGS = 10
+HALVINGS = 6
 """The room in a bucket is found to so many binary digits of a call."""
 
 
@@ -36,6 +39,12 @@ def bucket_and_rate(quota_per_s: float) -> tuple[float, float]:
     """
     rate_per_s = (floor(quota_per_s) or quota_per_s) * STEADY_SHARE
     return 1.0 + rate_per_s * CATCH_UP_S, rate_per_s
+
+
+def window(quota_per_s: float) -> tuple[int, float]:
+    """Return how many turns may be given in how many seconds (more than one if below 1/s)."""
+    calls = floor(quota_per_s) - floor(quota_per_s * SPARE_SHARE)
+    return (calls, WINDOW_S) if calls else (1, WINDOW_S / quota_per_s if quota_per_s else 0.0)
 
 
 class LocalQuota:
@@ -55,8 +64,8 @@ class LocalQuota:
         self._quota_per_s = calls_per_second
         self._clock = clock
         self._closed_until_s = clock() + closed_for_s
-        self._window_s = WINDOW_S * max(1.0, 1.0 / calls_per_second if calls_per_second else 0.0)
-        self._turns: deque[float] = deque(maxlen=max(1, floor(calls_per_second)))
+        calls, self._window_s = window(calls_per_second)
+        self._turns: deque[float] = deque(maxlen=calls)
         self._pace = Pace()
         self._passed = 0
         self._step = 0
@@ -108,14 +117,15 @@ class LocalQuota:
         if not self._quota_per_s:
             return opens_s - now_s
         opens_s = max(opens_s, self._closed_until_s)
-        if len(self._turns) == self._turns.maxlen:
-            opens_s = max(opens_s, self._turns[0] + self._window_s)
         if opens_s > now_s:
             return opens_s - now_s
         await self._keep_pace(now_s)
+        wait_s = 0.0
+        if len(self._turns) == self._turns.maxlen:
+            wait_s = self._turns[0] + self._window_s - now_s
         # Not by the limiter's own waiting: uvloop's timers may fire a little early, and it then
         # spins until there is room (a quarter of a core at 2,000/s).
-        return 0.0 if self._limiter.has_capacity() else self._room_comes_in_s()
+        return wait_s if self._limiter.has_capacity() else max(wait_s, self._room_comes_in_s())
 
     def _room_comes_in_s(self) -> float:
         """Return the seconds until the bucket has room for a call.

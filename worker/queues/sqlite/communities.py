@@ -7,9 +7,11 @@ those first that are to be taken first.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from worker.queues.sqlite.schema import Lane
+import orjson
+
+from worker.queues.sqlite.schema import IDS, Lane, insert_rows
 
 MOVED_PER_TAKE = 5_000
 """About how many records are set aside or brought back at one take, of all communities."""
@@ -38,18 +40,51 @@ class Communities:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._known: dict[str, int] = {}
+        self._absent: set[str] = set()
 
     def of(self, group_id: str) -> int:
         """Return the row ID of a community; make its row if need be."""
-        known = self._known.get(group_id)
+        known = self.known(group_id)
         if known is None:
-            known = self._known[group_id] = row_of(self._db, group_id) or self._insert(group_id)
+            known = self._known[group_id] = self._insert(group_id)
         return known
+
+    def known(self, group_id: str) -> int | None:
+        """Return the row ID of a community, None if it has none yet."""
+        known = self._known.get(group_id)
+        if known is None and group_id not in self._absent:
+            known = row_of(self._db, group_id)
+            if known is not None:
+                self._known[group_id] = known
+        return known
+
+    def load(self, group_ids: Collection[str]) -> None:
+        """Look many communities up at once; `known` and `of` are quick for them afterwards."""
+        wanted = [group_id for group_id in group_ids if group_id not in self._known]
+        if not wanted:
+            return
+        listed = orjson.dumps(wanted).decode()
+        self._known.update(orjson.loads(self._db.execute(_ROWS_OF, (listed,)).fetchone()[0]))
+        self._absent.update(group_id for group_id in wanted if group_id not in self._known)
+
+    def make(self, group_ids: Collection[str]) -> None:
+        """Make the rows of those communities that have none yet."""
+        self.load(group_ids)
+        new = [(group_id,) for group_id in group_ids if group_id not in self._known]
+        if new:
+            insert_rows(self._db, "communities (group_id)", new)
+            self.load(group_ids)
 
     def _insert(self, group_id: str) -> int:
         cursor = self._db.execute("INSERT INTO communities (group_id) VALUES (?)", (group_id,))
         assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has one
         return cursor.lastrowid
+
+
+_ROWS_OF = (
+    "SELECT json_group_array(json_array(group_id, id)) FROM communities "  # noqa: S608
+    f"WHERE group_id IN {IDS}"
+)
 
 
 def row_of(db: sqlite3.Connection, group_id: str) -> int | None:

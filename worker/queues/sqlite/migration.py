@@ -4,6 +4,8 @@ import sqlite3
 
 import orjson
 
+from worker.queues.sqlite.topic_index import index_all
+
 FROM_1 = """
 CREATE TABLE communities (
   id INTEGER PRIMARY KEY,
@@ -57,6 +59,12 @@ DROP TABLE older;
 CREATE INDEX queued_by_lane ON queued (lane, attempts > 0, id, community) WHERE lane IS NOT NULL;
 CREATE INDEX queued_by_community ON queued (community, lane, attempts, id) WHERE lane IS NOT NULL;
 ALTER TABLE imported ADD COLUMN sent BLOB;
+DROP INDEX records_by_topic;
+CREATE TABLE topics (
+  topic INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  PRIMARY KEY (topic, id)
+) WITHOUT ROWID;
 PRAGMA user_version = 3
 """
 UPGRADES = {1: [FROM_1, FROM_2], 2: [FROM_2]}
@@ -79,6 +87,7 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
     """Make a queue of an older version one of this version, inside the caller's transaction."""
     for script in UPGRADES[version]:
         _run(db, script)
+    index_all(db)
 
 
 def show_as_current(db: sqlite3.Connection, version: int) -> None:

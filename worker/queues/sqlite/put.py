@@ -25,7 +25,6 @@ from worker.queues.sqlite.adoption import Adopted
 from worker.queues.sqlite.communities import Communities
 from worker.queues.sqlite.positions import Known, Positions, pass_doubt_on
 from worker.queues.sqlite.schema import (
-    IDS,
     LAST_ID,
     State,
     add_dead_letter,
@@ -36,6 +35,7 @@ from worker.queues.sqlite.schema import (
     note_removed,
     remove_dead_letter,
 )
+from worker.queues.sqlite.topic_index import TopicIndex, index_at_once
 from worker.rules.outcome import DeadLetter, History
 from worker.rules.record import Record
 from worker.rules.result_lines import Subject
@@ -59,15 +59,16 @@ class _Holder:
 class Putting:
     """One batch being put, inside the caller's transaction.
 
-    `inputs`: the row IDs of the inputs, by path.
+    `inputs`: the row IDs of the inputs, by path. `index`: fresh.
     """
 
-    def __init__(self, db: sqlite3.Connection, inputs: dict[str, int]) -> None:
+    def __init__(self, db: sqlite3.Connection, inputs: dict[str, int], index: TopicIndex) -> None:
         self._db = db
         self._inputs = inputs
+        self._index = index
         self._positions = Positions(db, inputs)
         self._communities = Communities(db)
-        self._adopted = Adopted(db)
+        self._adopted = Adopted(db, self._communities, index)
         self._claimed: set[int] = set()
         self._counting: Counter[str] = Counter()
         self._next_id = 0
@@ -86,7 +87,9 @@ class Putting:
             if self._put_in_place_of(replaced, record) not in self._claimed:
                 new += 1
         if new:
-            keep_number(self._db, LAST_ID, last_id + len(records))
+            last_id += len(records)
+            keep_number(self._db, LAST_ID, last_id)
+        self._index.write_slice(self._db, last_id)
         add_to_counts(self._db, self._counting)
         return new, self._counting["queued"]
 
@@ -107,7 +110,10 @@ class Putting:
         if not candidates:
             return []
         known = self._positions.known_lines(records)
-        held = _held_ids(self._db, [records[place].topic.topic_id for place in candidates])
+        topic_ids_of = [records[place].topic.topic_id for place in candidates]
+        held = self._index.holders(
+            self._db, self._communities, [topic_id for topic_id in topic_ids_of if topic_id]
+        )
         return [
             place
             for place in candidates
@@ -128,16 +134,20 @@ class Putting:
         ]
 
     def _put_plain(self, records: list[Record], places: list[int], last_id: int) -> None:
+        valid = {
+            place: topic for place in places if isinstance(topic := records[place].topic, Topic)
+        }
+        self._communities.make({topic.group_id for topic in valid.values()})
         rows: list[tuple[Any, ...]] = []
         queued: list[tuple[Any, ...]] = []
         payloads: list[tuple[Any, ...]] = []
-        for place in places:
+        for place, topic in valid.items():
             record, record_id = records[place], last_id + 1 + place
-            topic = record.topic
-            assert isinstance(topic, Topic)  # noqa: S101 - the plain ones are valid
             rows.append(self._record_row(record_id, record, topic.topic_id, content_of(topic)))
             queued.append((record_id, self._communities.of(topic.group_id)))
             payloads.append(_payload_row(record_id, record, topic, topic.origin))
+            if topic.topic_id:
+                self._index.add(self._db, self._communities, topic.topic_id, record_id)
         insert_rows(self._db, _RECORDS, rows)
         insert_rows(self._db, "queued (id, community)", queued)
         insert_rows(self._db, "payloads", payloads)
@@ -214,6 +224,8 @@ class Putting:
             "holder = NULL WHERE id = ?",
             (State.DEAD, topic_id, content, may_exist, successor),
         )
+        if topic_id:
+            index_at_once(self._db, self._communities, topic_id, successor)
         self._db.execute("UPDATE records SET holder = ? WHERE holder = ?", (successor, old))
         self._db.execute("UPDATE dead SET id = ?, line = ? WHERE id = ?", (successor, letter, old))
         self._counting.subtract(["duplicate"])
@@ -255,7 +267,7 @@ class Putting:
         return adopted
 
     def _holder(self, topic_id: str | None) -> _Holder | None:
-        return _holder(self._db, topic_id)
+        return _holder(self._db, self._communities, self._index, topic_id)
 
     def _inherit(self, old: _Holder, record: Record, topic: Topic, content: bytes) -> int:
         """Take a TopicId over from a dismissed record, with its doubt (R27)."""
@@ -310,6 +322,8 @@ class Putting:
                 changed,
             ),
         )
+        if topic_id:
+            self._index.add(self._db, self._communities, topic_id, record_id)
         return record_id
 
     def _put_queued(self, record: Record, topic: Topic, content: bytes, *, changed: bool) -> int:
@@ -350,13 +364,6 @@ class Putting:
 
 _RECORDS = "records (id, input, line, hash, state, topic_id, content, may_exist)"
 _HIGHEST_ID = "SELECT coalesce(max(id), 0) FROM records"
-_HELD_IDS = f"SELECT json_group_array(topic_id) FROM records WHERE topic_id IN {IDS}"  # noqa: S608
-
-
-def _held_ids(db: sqlite3.Connection, topic_ids: list[str | None]) -> set[str]:
-    """Return the TopicIds among these that a record holds."""
-    listed = orjson.dumps([topic_id for topic_id in topic_ids if topic_id is not None])
-    return set(orjson.loads(db.execute(_HELD_IDS, (listed.decode(),)).fetchone()[0]))
 
 
 def _payload_row(record_id: int, record: Record, topic: Topic, origin: Origin) -> tuple[Any, ...]:
@@ -368,26 +375,28 @@ def _history(record: Record) -> History:
     return History(may_exist=record.may_exist)
 
 
-def can_be_queued(db: sqlite3.Connection, letter: Record) -> bool:
+def can_be_queued(db: sqlite3.Connection, index: TopicIndex, letter: Record) -> bool:
     """Return whether a dead letter that is handed in would be queued: valid, and no conflict.
 
-    `letter`: its record as the intake reads it.
+    `letter`: its record as the intake reads it. `index`: fresh.
     """
     if isinstance(letter.topic, InvalidRecordError):
         return False
-    holder = _holder(db, letter.topic.topic_id)
+    holder = _holder(db, Communities(db), index, letter.topic.topic_id)
     return holder is None or holder.state in {State.DEAD, State.DISMISSED}
 
 
-def _holder(db: sqlite3.Connection, topic_id: str | None) -> _Holder | None:
+def _holder(
+    db: sqlite3.Connection, communities: Communities, index: TopicIndex, topic_id: str | None
+) -> _Holder | None:
     if topic_id is None:
         return None
-    row = db.execute(
-        "SELECT records.id, state, may_exist, content, changed, path, line FROM records "
-        "JOIN inputs ON inputs.id = input WHERE topic_id = ?",
-        (topic_id,),
-    ).fetchone()
-    if row is None:
+    record_id = index.holders(db, communities, [topic_id]).get(topic_id)
+    if record_id is None:
         return None
-    record_id, state, may_exist, content, changed, path, line = row
+    state, may_exist, content, changed, path, line = db.execute(
+        "SELECT state, may_exist, content, changed, path, line FROM records "
+        "JOIN inputs ON inputs.id = input WHERE records.id = ?",
+        (record_id,),
+    ).fetchone()
     return _Holder(record_id, state, may_exist, content, changed, source=f"{path}:{line}")

@@ -39,7 +39,11 @@ CREATE TABLE records (
 );
 CREATE INDEX records_by_position ON records (input, line);
 CREATE INDEX records_by_holder ON records (holder) WHERE holder IS NOT NULL;
-CREATE UNIQUE INDEX records_by_topic ON records (topic_id) WHERE topic_id IS NOT NULL;
+CREATE TABLE topics (
+  topic INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  PRIMARY KEY (topic, id)
+) WITHOUT ROWID;
 CREATE TABLE communities (
   id INTEGER PRIMARY KEY,
   group_id TEXT NOT NULL UNIQUE,
@@ -93,6 +97,7 @@ CREATE TABLE dismissed (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, line BLOB 
 CREATE TABLE removed (hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 """`records.changed`: 1 if a call may have been made for it with other content than it has now.
+`topics`: the index by TopicId (`topic_index`).
 `queued.lane`: a `Lane`; NULL in the rows of most records, which are ready above the watermark and
 taken below. `payloads`: what is sent and shown of a queued record. `imported.sent`: the hashes of
 the fields that were sent (`rules.sent_fields`).

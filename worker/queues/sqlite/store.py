@@ -2,7 +2,8 @@
 
 import secrets
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from worker.queues.sqlite.put import Putting, can_be_queued
 from worker.queues.sqlite.reading import ResultKind
 from worker.queues.sqlite.schema import keep_number, kept_number
 from worker.queues.sqlite.surroundings import surroundings
+from worker.queues.sqlite.topic_index import TopicIndex
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record, content_hash
@@ -44,6 +46,7 @@ class SqliteStore:
         self._path = path
         self._file = QueueFile(path, read_only=read_only, synchronous=synchronous)
         self._in_hand: deliveries.InHand = {}
+        self._index = TopicIndex()
 
     def close(self) -> None:
         self._file.close()
@@ -122,11 +125,23 @@ class SqliteStore:
     def would_requeue(self, letters: list[Record]) -> int:
         """Return how many `requeue` would queue again, from a store that is only read."""
         with self._file.snapshot() as db:
-            return sum(can_be_queued(db, record) for record in letters)
+            self._index.refresh(db)
+            return sum(can_be_queued(db, self._index, record) for record in letters)
 
     def _put(self, records: list[Record]) -> tuple[int, int]:
-        with self._file.transaction() as db:
-            return Putting(db, _input_ids(db, records)).put(records)
+        with self._indexing() as db:
+            return Putting(db, _input_ids(db, records), self._index).put(records)
+
+    @contextmanager
+    def _indexing(self) -> Iterator[sqlite3.Connection]:
+        """Begin a transaction that may change the index by TopicId, which is fresh in it."""
+        try:
+            with self._file.transaction() as db:
+                self._index.refresh(db)
+                yield db
+        except BaseException:
+            self._index = TopicIndex()
+            raise
 
     # ---- taking and settling
 
@@ -180,7 +195,8 @@ class SqliteStore:
 
     def crowded_communities(self, topics_max: int) -> list[tuple[str, int]]:
         """Return the communities with more than `topics_max` topics, the largest first."""
-        with self._file.reading() as db:
+        with self._indexing() as db:
+            self._index.write_all(db)
             return reading.crowded_communities(db, topics_max)
 
     def worst_communities(self, count: int) -> list[CommunityLetters]:
@@ -212,13 +228,14 @@ class SqliteStore:
 
     def unknown(self, lines: list[ImportedLine]) -> list[ImportedLine]:
         """Return the lines whose topic the queue does not hold as imported."""
-        with self._file.reading() as db:
-            return adoption.unknown(db, lines)
+        with self._file.snapshot() as db:
+            self._index.refresh(db)
+            return adoption.unknown(db, self._index, lines)
 
     def adopt(self, lines: list[ImportedLine]) -> int:
         """Take over the topics of these lines in one transaction. Returns how many were new."""
-        with self._file.transaction() as db:
-            return adoption.adopt(db, lines)
+        with self._indexing() as db:
+            return adoption.adopt(db, self._index, lines)
 
     def last_seq(self, kind: ResultKind) -> int:
         """Return the sequence number of the last outcome of a kind, 0 if there is none."""

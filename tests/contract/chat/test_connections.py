@@ -169,6 +169,25 @@ async def test_what_comes_on_an_idle_connection_is_no_answer(surplus: bytes) -> 
     assert server.calls == [1, 1]
 
 
+@pytest.mark.parametrize("surplus", [OTHER, OTHER[:1], OTHER[:30], b"HTTP/1.1 200 OK\r\nX: a\0b"])
+@pytest.mark.parametrize("is_split", [False, True], ids=["at once", "in two pieces"])
+async def test_what_comes_with_the_end_of_an_answer_is_no_answer(
+    surplus: bytes, is_split: object
+) -> None:
+    async def answer(peer: Peer) -> None:
+        head, body = response().split(b"\r\n\r\n")
+        peer.writer.write(head + b"\r\n\r\n")
+        for _ in range(5 if is_split else 0):  # rounds of the loop in which the client reads
+            await asyncio.sleep(0)
+        peer.writer.write(body + surplus)
+
+    server = Server(answer)
+    async with served(server) as client:
+        assert await import_one(client) == IMPORTED
+        assert await import_one(client) == IMPORTED
+    assert server.calls == [1, 1]
+
+
 async def test_a_used_connection_that_is_cut_after_the_next_request_may_have_taken_effect() -> None:
     async def cut(peer: Peer) -> None:
         peer.writer.transport.abort()

@@ -5,7 +5,7 @@ STAMP := .venv/installed
 PEERS := .venv/peers-installed
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help install run test lint check format bench bench-growth bench-paced bench-quota bench-replicas profile simulate torture lock clean
+.PHONY: help install run test lint check format bench bench-growth bench-paced bench-quota bench-replicas bench-distance profile simulate torture lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ bench-quota: $(STAMP) ## measure the use of the quota against common limiters, w
 
 bench-replicas: $(STAMP) ## measure replicas that share a queue and a quota (SOAK_MINUTES=10 adds a soak)
 	@$(BIN)/python -m benchmarks.replicas
+
+bench-distance: $(STAMP) ## measure replicas far from Redis, write docs/redis-distance.md (SECONDS)
+	@$(BIN)/python -m benchmarks.distance
 
 torture: $(STAMP) ## kill the real command hundreds of times
 	@$(BIN)/pytest -m torture -s --timeout 3600

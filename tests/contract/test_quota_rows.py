@@ -45,7 +45,7 @@ class Together:
     def reserve(self, count: int) -> Row:
         self.requests += 1
         now_us = round((REDIS_BEGAN_S + self.now_s) * US_PER_S)
-        arguments = [self._rules, "reserve", 0, count, now_us]
+        arguments: list[Any] = [self._rules, "reserve", 0, count, now_us]
         got, first, now, _, interval = self._script(keys=[shared.key("app")], args=arguments)
         return Row(got, first / US_PER_S, interval / US_PER_S, now / US_PER_S)
 

@@ -30,12 +30,15 @@ class Distance:
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         arriving = asyncio.create_task(_deliver(under_way, writer))
         loop = asyncio.get_running_loop()
-        with suppress(OSError):
-            while data := await reader.read(CHUNK_BYTES):
-                self.requests += is_request
-                under_way.put_nowait((loop.time() + self.round_trip_s / 2, data))
-        under_way.put_nowait((loop.time() + self.round_trip_s / 2, b""))
-        await arriving
+        try:
+            with suppress(OSError):
+                while data := await reader.read(CHUNK_BYTES):
+                    self.requests += is_request
+                    under_way.put_nowait((loop.time() + self.round_trip_s / 2, data))
+            under_way.put_nowait((loop.time() + self.round_trip_s / 2, b""))
+            await arriving
+        finally:
+            arriving.cancel()
 
 
 async def _deliver(

@@ -24,10 +24,10 @@ from worker.rules import pace
 log = logger()
 
 STEADY_SHARE = 0.98
-"""Of the quota. With what late callers may catch up it is 0.99. Calls that start up to 10 ms after
-their turns, some later than others, then still keep the quota in every rolling second."""
-CATCH_UP_S = 0.01
-"""A turn may be reserved so long after its time, by processes that ask for it late."""
+"""Of the quota. The rest is room for turns that are reserved late (CATCH_UP_S) or used late
+(LATE_MAX_S of the stock), together 0.02 s, in every rolling second."""
+CATCH_UP_S = 0.004
+"""A turn may be reserved so long after its time; rarely needed, as processes ask in advance."""
 LOOK_AHEAD_S = 1.0
 """How far ahead the script reserves turns; a caller who would wait longer asks again."""
 ASK_AGAIN_S = 1.0

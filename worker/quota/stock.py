@@ -9,7 +9,7 @@ from bisect import insort
 from collections import deque
 from dataclasses import dataclass
 
-LATE_MAX_S = 0.01
+LATE_MAX_S = 0.016
 """A turn that a process comes to later than this is not used: late turns would crowd those of
 others (201 of 200 in a second seen after a stall)."""
 ROW_MIN_S = 0.02

@@ -1,4 +1,4 @@
-"""One call over HTTP becomes a reply: import_topic and get_topic. The only module that knows HTTP.
+"""One call over HTTP becomes a reply: import_topic and get_topic.
 
 Source: REST overview (URL, query, reply), REST pages of import_topic (path, body) and get_topic.
 """
@@ -152,11 +152,15 @@ class ImportTopicClient:
 
     def _target_start(self, signature: Signature, path: str) -> str:
         endpoint = self._endpoint
-        return (
+        start = (
             f"{self._prefix}/{path.strip('/')}"
             f"?sdkappid={endpoint.sdk_app_id}&identifier={quote(endpoint.admin, safe='')}"
             f"&usersig={quote(signature.value, safe='*-_')}&contenttype=json&random="
         )
+        if not start.isprintable():
+            # A line feed would end the line of the request.
+            raise ValueError("the URL holds control characters")
+        return start
 
 
 def _split(base_url: str) -> tuple[str, str]:
@@ -184,13 +188,8 @@ def read_reply(status: int, content: bytes) -> Reply:
         parsed = _parsed(content)
         code = _code(parsed)
         if code is not None:
-            return Reply(
-                status=status,
-                code=code,
-                info=_info(parsed),
-                topic_id=_text(parsed.get("TopicId")) or None,
-                action_status=_text(parsed.get("ActionStatus")),
-            )
+            topic_id = _text(parsed.get("TopicId")) or None
+            return Reply(status, code, _info(parsed), topic_id, _text(parsed.get("ActionStatus")))
         return Reply(status=status, failure=_without_a_code(content), may_have_taken_effect=True)
     # A call that a gateway refuses itself (3xx, 4xx) never reached the service; one with a 5xx may.
     reached = status >= SERVER_ERRORS_FROM or status == REQUEST_TIMEOUT or status < OK + 100
@@ -236,12 +235,14 @@ def read_retry_after(header: str | None, now_s: float) -> float | None:
 def _code(parsed: Any) -> int | None:
     """Return the ErrorCode of a body, None if it is not the service's."""
     code = parsed.get("ErrorCode") if isinstance(parsed, dict) else None
-    is_code = isinstance(code, int) and not isinstance(code, bool) and abs(code) <= CODE_MAX
-    return code if is_code else None
+    # An exact type: true and false are numbers for isinstance.
+    return code if type(code) is int and abs(code) <= CODE_MAX else None
 
 
 def _info(parsed: Any) -> str:
-    return redact(_text(parsed.get("ErrorInfo")))[:INFO_CHARACTERS_MAX]
+    info = parsed.get("ErrorInfo")
+    # Empty in nearly all answers, so worth no further look.
+    return redact(_text(info))[:INFO_CHARACTERS_MAX] if info else ""
 
 
 def _without_a_code(content: bytes) -> str:

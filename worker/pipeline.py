@@ -16,7 +16,7 @@ from worker.line import Line
 from worker.rules.outcome import Delivery, Outcome, Released
 from worker.traffic import Traffic
 
-SETTLE_WITHIN_S = 0.1
+SETTLE_WITHIN_S = 0.2
 SETTLE_AT = 500
 GIVE_UP_AT_ONCE = 500
 FRESH_PROBES_MAX = 200

@@ -1,6 +1,6 @@
 """Real Redis servers, one of each binary, and every engine of the queue on them."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +8,6 @@ import pytest
 from tests.support.engines import Queue, SqliteUnderTest, flush, open_redis, running
 from tests.support.redis_server import RedisServer, binaries
 from tests.support.redis_streams import KEEPS_EVERYTHING, Streams
-from worker.transport.contract import Destination, Transport
-from worker.transport.direct import DirectTransport
-from worker.transport.session import SessionTransport
 
 SERVERS = {f"redis-{n}": binary for n, binary in enumerate(binaries())}
 
@@ -56,16 +53,6 @@ def all_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     finally:
         for server in started.values():
             server.kill()
-
-
-@pytest.fixture(params=[DirectTransport, SessionTransport])
-def transport(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Destination], Transport]:
-    """Each transport in turn, which every client of this test then uses without a proxy."""
-    kind: Callable[[Destination], Transport] = request.param
-    monkeypatch.setattr("worker.chat.DirectTransport", kind)
-    return kind
 
 
 AHEAD = {f"{name}-ahead": name for name in SERVERS}

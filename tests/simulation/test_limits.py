@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from math import ceil, floor
+from math import floor
 from typing import Any
 
 import pytest
@@ -38,14 +38,61 @@ def imported(body: bytes) -> Reply:
 
 
 @given(st.floats(0.1, 100_000))
-def test_bucket_plus_rate_never_exceeds_the_quota(quota_per_s: float) -> None:
+def test_the_steady_rate_stays_a_little_below_the_quota(quota_per_s: float) -> None:
     bucket, rate_per_s = bucket_and_rate(quota_per_s)
+    whole_per_s = floor(quota_per_s) or quota_per_s
     assert bucket >= 1
-    assert rate_per_s >= 0.9 * (floor(quota_per_s) or quota_per_s)
-    if bucket > 1:
-        assert bucket + rate_per_s <= quota_per_s
-    else:
-        assert ceil(rate_per_s) <= max(1, quota_per_s), "so many lie in a second, evenly apart"
+    assert 0.98 * whole_per_s <= rate_per_s < whole_per_s
+
+
+@given(
+    st.sampled_from([0.5, 1, 2, 7, 16.7, 50, 200]),
+    st.lists(st.tuples(st.integers(1, 300), st.floats(0, 3)), min_size=1, max_size=10),
+)
+def test_no_rolling_second_has_more_turns_than_the_quota_whenever_they_are_asked_for(
+    quota_per_s: float, asked: list[tuple[int, float]]
+) -> None:
+    loop = VirtualLoop()
+    starts: list[float] = []
+
+    async def work() -> None:
+        quota = LocalQuota(quota_per_s, loop.time)
+        for count, rest_s in asked:
+            starts.extend([await quota.acquire() for _ in range(count)])
+            await asyncio.sleep(rest_s)
+
+    play(work(), loop)
+    assert most_in_a_second(starts) <= max(1, floor(quota_per_s))
+
+
+@pytest.mark.parametrize("late_s", [0.001, 0.005, 0.01])
+def test_turns_that_are_taken_late_are_caught_up(late_s: float) -> None:
+    loop = VirtualLoop()
+    starts: list[float] = []
+
+    async def work() -> None:
+        quota = LocalQuota(200, loop.time)
+        for number in range(2000):
+            starts.append(await quota.acquire())
+            if number % 10 == 0:
+                await asyncio.sleep(late_s)
+
+    play(work(), loop)
+    assert len(starts) >= 0.98 * 200 * (starts[-1] - starts[0])
+    assert most_in_a_second(starts) <= 200
+
+
+def test_a_turn_that_is_asked_for_in_between_comes_at_its_time() -> None:
+    loop = VirtualLoop()
+
+    async def work() -> None:
+        quota = LocalQuota(1, loop.time)
+        for _ in range(10):
+            await quota.acquire()
+            await asyncio.sleep(0.6)
+
+    play(work(), loop)
+    assert loop.time() == pytest.approx(9 / 0.98 + 0.6, rel=0.02)
 
 
 @pytest.mark.parametrize("quota_per_s", [1, 2, 6.7, 7, 16.7, 20, 49, 50, 66.7, 200, 1000])

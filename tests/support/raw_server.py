@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from worker.chat import Endpoint, ImportTopicClient
 from worker.rules.usersig import Signature
@@ -66,7 +65,6 @@ async def client_of(
     tls: ssl.SSLContext | None = None,
     ca_file: str | None = None,
     host: str = "127.0.0.1",
-    **options: Any,
 ) -> AsyncIterator[ImportTopicClient]:
     """Run a server, each of whose connections is handled once, and yield a client that calls it."""
 
@@ -89,7 +87,7 @@ async def client_of(
         total_timeout_s,
         ca_file=ca_file,
     )
-    async with ImportTopicClient(endpoint, chance=lambda low, high: high, **options) as client:
+    async with ImportTopicClient(endpoint, chance=lambda low, high: high) as client:
         yield client
     server.close()
 

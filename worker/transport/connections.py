@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import RawResponseMessage
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
 
 from worker.transport.contract import DNS_CACHE_S, KEEP_ALIVE_S
@@ -36,7 +36,6 @@ class BoundedHandler(ResponseHandler):
         self._interim_answers = 0
         self._is_answered = False
         self._needs_new_parser = True
-        self.idle_since_s = 0.0
 
     def set_response_params(self, **parameters: Any) -> None:
         """Begin a call with a new parser: aiohttp does this before it sends the request."""
@@ -57,37 +56,64 @@ class BoundedHandler(ResponseHandler):
         """Return whether a part of what was written did not leave yet."""
         return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
+    def is_reusable(self) -> bool:
+        """Return whether the next call may use this connection, now that one is answered.
+
+        An answer may come before its call was sent completely.
+        """
+        return self.is_connected() and not self.should_close and not self.is_sending()
+
     def expire(self) -> None:
         """End the call because its time is over."""
         self.set_exception(TimeoutError())
         if self._payload is not None and not self._payload.is_eof():
             self._payload.set_exception(TimeoutError())
 
+    def is_connected(self) -> bool:
+        """Return whether the connection is open, without the beginning of an unasked answer."""
+        return super().is_connected() and not self._has_begun_another()
+
     def data_received(self, data: bytes) -> None:
         """Parse what came; cut the connection if the answer was complete before."""
-        if self._is_answered and data and (self._payload is None or self._payload.is_eof()):
-            self._should_close = True
-            if self.transport is not None:
-                self.transport.abort()
+        if data and self._is_complete():
+            self._cut()
         else:
             super().data_received(data)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Queue an answer for the call that waits for it."""
+        """Queue the answer for the call that waits for it; cut the connection at a second one."""
         message = data[0]
         if is_interim(message.code):
             self._interim_answers += 1
+            if self._interim_answers > INTERIM_ANSWERS_MAX and self.exception() is None:
+                self.set_exception(InterimAnswersError())
+                self._cut()
+        elif self._is_answered:
+            self._cut()
         else:
             self._is_answered = True
             # The parser carries the trailers after the last chunk over into the next answer.
             self._needs_new_parser = bool(message.chunked or message.compression)
             super().feed_data(data, size)
-        # Several answers may come in one piece.
-        is_flooded = self._interim_answers + len(self._buffer) > INTERIM_ANSWERS_MAX
-        if is_flooded and self.exception() is None:
-            self.set_exception(InterimAnswersError())
-            if self.transport is not None:
-                self.transport.abort()
+
+    def _is_complete(self) -> bool:
+        """Return whether the answer to the latest call has come to its end."""
+        return self._is_answered and (self._payload is None or self._payload.is_eof())
+
+    def _has_begun_another(self) -> bool:
+        """Return whether the piece that ended the answer went on with a part of another one."""
+        if self._parser is None or not self._is_complete():
+            return False
+        try:
+            # The parser returns a message here only if it has read the beginning of one.
+            return self._parser.feed_eof() is not None
+        except HttpProcessingError:
+            return True
+
+    def _cut(self) -> None:
+        self._should_close = True
+        if self.transport is not None:
+            self.transport.abort()
 
     def pause_reading(self) -> None:
         self._needs_new_parser = True

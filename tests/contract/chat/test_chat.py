@@ -58,8 +58,20 @@ async def test_the_request_matches_the_documentation() -> None:
         b"POST /v4/x/y?sdkappid=1400000000&identifier=ad%20min&usersig=eJsecret*-_"
         b"&contenttype=json&random=4294967295 HTTP/1.1"
     )
-    assert b"Content-Type: application/json" in rest
-    assert rest.endswith('{"a":"话"}'.encode())
+    *headers, _, body = rest.split(b"\r\n")
+    assert [header.split(b":")[0] for header in headers] == [
+        b"Host",
+        b"Content-Type",
+        b"User-Agent",
+        b"Accept",
+        b"Accept-Encoding",
+        b"Content-Length",
+    ]
+    assert headers[1:3] == [
+        b"Content-Type: application/json; charset=utf-8",
+        b"User-Agent: topic-import",
+    ]
+    assert body == '{"a":"话"}'.encode()
 
 
 async def test_connections_are_reused() -> None:

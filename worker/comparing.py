@@ -255,7 +255,9 @@ class Comparer:
 
     async def _call_now(self, community: _Community) -> None:
         turn = await self._quota.acquire()
-        # Chosen as late as possible: requests that came meanwhile are in it.
+        # Chosen as late as possible: requests that came meanwhile are in it, and those that come in
+        # the same moment if the turn did not have to be waited for.
+        await asyncio.sleep(0)
         asked = community.unanswered()[: community.list_size]
         topic_ids = list(dict.fromkeys(request.topic_id for request in asked))
         signature = self._credentials.current()

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import cast
 
 from worker.delivery import Carried, Carrier, Comparing, Step, Wait
-from worker.limits import Limits, Turn
 from worker.logs import logger
 from worker.rules.halts import HaltCode
 from worker.rules.outcome import Delivery, Outcome
@@ -37,18 +36,17 @@ class Line:
         low_at: int,
     ) -> None:
         self._carrier = carrier
-        self._limits: Limits = carrier.limits
+        self._limits = carrier.limits
         self._health = carrier.health
         self._traffic = traffic
         self._settle = settle
         self._low_at = low_at
         self._waiting: deque[Carried] = deque()
-        self._came = asyncio.Event()
-        # One slot at a time asks for a turn, so turns are used in the order in which they come.
-        self._first = asyncio.Lock()
         self._slots: list[asyncio.Task[None]] = []
-        # A dict as an ordered set: equal runs of a simulation cancel in equal order.
-        self._idle: dict[asyncio.Task[None], None] = {}
+        # One slot at a time asks for a turn, so turns are used in the order in which they come.
+        self._asking: asyncio.Task[None] | None = None
+        self._idle: list[asyncio.Future[None]] = []
+        self._woken = 0
         self._apart: dict[asyncio.Task[Outcome | None], tuple[Carried, Wait | Comparing]] = {}
 
     def __repr__(self) -> str:
@@ -67,7 +65,12 @@ class Line:
             carried = self._waiting.popleft()
             self._traffic.waiting -= 1
             self._end(carried, carried.released())
-        for task in (*self._idle, *self._apart):
+        for woken in self._idle:
+            woken.cancel()
+        self._idle.clear()
+        if self._asking:
+            self._asking.cancel()
+        for task in self._apart:
             task.cancel()
 
     def abandon(self) -> None:
@@ -88,10 +91,19 @@ class Line:
     async def _serve(self) -> None:
         """Hold one slot: make one call after the other, until the run stops."""
         slot = cast("asyncio.Task[None]", asyncio.current_task())
-        while not self._carrier.stopping.is_set() and (turn := await self._turn(slot)):
+        self._woken -= 1
+        while not self._carrier.stopping.is_set():
+            if self._asking or not self._waiting:
+                await self._rest()
+                continue
+            self._asking = slot
+            try:
+                turn = await self._limits.turn()
+            finally:
+                self._asking = None
             carried = self._first_that_may_call()
             if self._waiting:
-                self._open_slot()
+                self._wake_slot()
             if carried is None:
                 continue
             try:
@@ -101,24 +113,29 @@ class Line:
                 raise
             self._go_on(carried, step)
 
-    async def _turn(self, slot: asyncio.Task[None]) -> Turn | None:
-        """Wait for somebody in line, and for a turn; None: the run stops."""
-        self._idle[slot] = None
-        try:
-            await self._first.acquire()
-            try:
-                while not self._waiting:
-                    self._came.clear()
-                    await self._came.wait()
-                turn = await self._limits.turn()
-            finally:
-                self._first.release()
-        finally:
-            self._idle.pop(slot, None)
-        return None if self._carrier.stopping.is_set() else turn
+    async def _rest(self) -> None:
+        """Wait until there is work for one more slot."""
+        woken = asyncio.get_running_loop().create_future()
+        self._idle.append(woken)
+        await woken
+        self._woken -= 1
+
+    def _wake_slot(self) -> None:
+        """Have one more slot ask for a turn, unless one does or enough are about to."""
+        if self._asking or self._woken >= len(self._waiting):
+            return
+        if self._idle:
+            # The one that called last: its connection is open, and the longest idle ones close.
+            self._idle.pop().set_result(None)
+            self._woken += 1
+        elif len(self._slots) < self._limits.slots:
+            slot = asyncio.create_task(self._serve())
+            self._slots.append(slot)
+            slot.add_done_callback(self._close_slot)
+            self._woken += 1
 
     def _first_that_may_call(self) -> Carried | None:
-        while self._waiting:
+        while self._waiting and not self._carrier.stopping.is_set():
             carried = self._waiting.popleft()
             self._traffic.waiting -= 1
             if self._traffic.waiting == self._low_at or not self._health.is_all_well:
@@ -128,17 +145,8 @@ class Line:
             self._line_up(carried)
         return None
 
-    def _open_slot(self) -> None:
-        """Have one idle slot for those who wait, as long as there are slots."""
-        if not self._idle and len(self._slots) < self._limits.slots:
-            slot = asyncio.create_task(self._serve())
-            self._slots.append(slot)
-            self._idle[slot] = None
-            slot.add_done_callback(self._close_slot)
-
     def _close_slot(self, slot: asyncio.Task[None]) -> None:
         self._slots.remove(slot)
-        self._idle.pop(slot, None)
         if not slot.cancelled() and (error := slot.exception()):
             self._fail(error)
 
@@ -153,8 +161,7 @@ class Line:
         else:
             self._waiting.append(carried)
             self._traffic.waiting += 1
-            self._came.set()
-            self._open_slot()
+            self._wake_slot()
 
     def _go_on(self, carried: Carried, step: Step) -> None:
         match step:

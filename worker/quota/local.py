@@ -14,12 +14,12 @@ from aiolimiter import AsyncLimiter
 
 from worker.rules.pace import Pace
 
-STEADY_SHARE = 0.985
+STEADY_SHARE = 0.988
 """Of the quota: how fast turns are given on average."""
 SPARE_SHARE = 0.01
 """Of the quota, in whole calls: so many stay unused in a window, because calls that start evenly
 arrive a little unevenly."""
-WINDOW_S = 1.004
+WINDOW_S = 1.001
 """How long the window is in which turns are counted."""
 CATCH_UP_S = 0.015
 """A turn may come so late and is caught up; timers and busy moments of the loop delay less."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from worker.jobs import Exit, UsageError, print_result
 from worker.jobs.signals import stopping_signals
-from worker.settings.model import Settings, SettingsError
+from worker.settings.errors import SettingsError
+from worker.settings.model import Settings
 from worker.settings.secret_key import secret_key
 from worker.simulator.behaviour import TRANSPORT_FAULTS, Rules
 from worker.simulator.server import Address, serve

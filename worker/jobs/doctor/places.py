@@ -27,7 +27,8 @@ def place(out: Path) -> Iterator[Finding]:
         require_regular_files(out)
         directory = _existing(out)
     except UsageError as error:
-        yield failed(NAME, str(error), "move it away, or give another --out")
+        what, _, advice = str(error).partition(": move")
+        yield failed(NAME, what, f"move{advice}" if advice else "give another --out")
         return
     where = f"{out} is there" if directory == out else f"{out} will be made in {directory}"
     yield passed(NAME, where)

@@ -1,11 +1,12 @@
 """The doctor: each thing that is broken is found, named, and said what to do about."""
 
+import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -416,3 +417,61 @@ def test_rights_that_are_missing_in_redis_are_named(
     assert "may not XGROUP" in found.of("queue rights")[1]
     with redis.Redis(port=running.port) as client:
         assert client.keys("*") == []
+
+
+@contextmanager
+def tunnelling_proxy() -> Iterator[tuple[str, list[str]]]:
+    """Run a proxy that connects wherever it is asked to; yield its URL and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            asked.append(f"{self.path} {self.headers['Proxy-Authorization']}")
+            host, _, port = self.path.partition(":")
+            with socket.create_connection((host, int(port))) as there:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=pump, args=(there, self.connection))
+                back.start()
+                pump(self.connection, there)
+                back.join()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(65_536):
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            yield f"http://me:word@127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def test_the_way_leads_through_a_proxy(offline_job: Job) -> None:
+    with door(Reply(), is_tls=True) as service, tunnelling_proxy() as (url, asked):
+        found = examine(
+            offline_job, "--base-url", service.url, HTTP__PROXY=url, HTTP__CA_FILE=str(SELF_SIGNED)
+        )
+    assert found.code == 0, found.facts
+    assert found.of("TLS")[0] == "pass"
+    assert len(asked) == 3, "for the certificate and for two calls"
+    assert all(line.endswith(" Basic bWU6d29yZA==") for line in asked)
+    assert "word@" not in orjson.dumps(found.facts).decode()
+
+
+def test_a_server_that_never_answers_is_left(offline_job: Job) -> None:
+    timeouts = {"HTTP__CONNECT_TIMEOUT": "0.5", "HTTP__TOTAL_TIMEOUT": "1"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        tls = examine(offline_job, "--base-url", f"https://{host}", **timeouts)
+        assert "no answer in time" in tls.of("TLS")[1]
+        plain = examine(offline_job, "--base-url", f"http://{host}", **timeouts)
+        assert plain.of("import_topic")[0] == "fail"

@@ -136,7 +136,8 @@ def test_the_call_that_makes_nothing_names_no_community() -> None:
         (TopicsReply(200, 60009), "warn"),
         (TopicsReply(200, 10002), "warn"),
         (TopicsReply(200, 70009), "fail"),
-        (TopicsReply(failure="cut"), "fail"),
+        (TopicsReply(failure="cut"), "warn"),
+        (TopicsReply(), "warn"),
     ],
 )
 def test_reading_that_is_not_allowed_is_no_failure(reply: TopicsReply, grade: str) -> None:

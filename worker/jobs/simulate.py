@@ -90,6 +90,5 @@ def _announce(url: str, rules: Rules) -> None:
         print_result(
             f"TOPIC_IMPORT_APP__SDK_APP_ID={rules.sdk_app_id} "
             f"TOPIC_IMPORT_APP__SECRET_KEY={DEMO_KEY} "
-            f"topic-import backfill FILE --base-url {url}",
-            f"for serve: TOPIC_IMPORT_APP__BASE_URL={url} in place of --base-url",
+            f"topic-import backfill FILE --base-url {url}"
         )

@@ -108,6 +108,9 @@ async def _ask(name: str, url: str, *, keeps_queue: bool) -> list[Finding]:
         await client.aclose()
     found = [passed(name, f"{place} answers" if keeps_queue else "Redis answers")]
     found += judge_server(server, name, keeps_queue=keeps_queue)
+    if server.info.get("cluster_enabled") == "1" and keeps_queue and "{" not in place.stream:
+        advice = f"put braces around its name: stream={{{place.stream}}}"
+        found.append(failed(f"{name} cluster", "the keys of the stream are in many slots", advice))
     if refused:
         advice = "allow these commands to the user in the URL (ACL SETUSER)"
         found.append(failed(f"{name} rights", f"may not {', '.join(refused)}", advice))
@@ -159,7 +162,7 @@ async def _refused(client: Any, key: str) -> list[str]:
         ("EVAL", client.eval("return redis.call('XLEN', KEYS[1])", 1, key)),
         ("HSET", client.eval("return redis.call('HSET', KEYS[1], 'doctor', '1')", 1, f"{key}:h")),
         ("SET", client.set(f"{key}:s", "1", ex=SCRATCH_LIFE_S)),
-        ("DEL", client.delete(key, f"{key}:h", f"{key}:s")),
+        *(("DEL", client.delete(name)) for name in (key, f"{key}:h", f"{key}:s")),
     ]
     refused = []
     for name, reply in tried:
@@ -173,4 +176,4 @@ async def _refused(client: Any, key: str) -> list[str]:
                 refused.append(name)
             elif not refused:
                 raise
-    return refused
+    return list(dict.fromkeys(refused))

@@ -69,7 +69,7 @@ def is_signature_refused(code: int | None) -> bool:
 def judge_import(reply: Reply) -> Finding:
     """Judge the answer to a call of import_topic that names no community and no topic."""
     if reply.code is None:
-        return _without_a_code(IMPORT, reply.status, reply.failure)
+        return _without_a_code(reply.status, reply.failure)
     if reply.code == 0:
         return failed(IMPORT, "a call that must be refused was accepted", ADDRESS)
     if reply.code in EXPECTED:
@@ -96,7 +96,8 @@ def judge_reading(reply: TopicsReply) -> Finding:
     """Judge the answer to a call of get_topic that names no community. Imports work without it."""
     doubts = "topics in use cannot be compared, so doubts stay (own?), and conflicts are not solved"
     if reply.code is None:
-        return _without_a_code(READ, reply.status, reply.failure)
+        message = reply.failure or "an answer that is not the service's"
+        return warned(READ, f"{message}: {doubts}", "see why this path alone is not answered")
     if reply.code == 0 or reply.code in EXPECTED:
         return passed(READ, "may be called")
     code = lookup(reply.code)
@@ -108,13 +109,13 @@ def judge_reading(reply: TopicsReply) -> Finding:
     return warned(READ, f"{said}: {doubts}", "run doctor again before you rely on it")
 
 
-def _without_a_code(name: str, status: int | None, failure: str | None) -> Finding:
+def _without_a_code(status: int | None, failure: str | None) -> Finding:
     message = failure or "an answer that is not the service's"
     if status is not None and status >= 500:  # noqa: PLR2004 - HTTP
         return failed(
-            name, f"{message}: a gateway answers in place of the service", "try again in a minute"
+            IMPORT, f"{message}: a gateway answers in place of the service", "try again in a minute"
         )
-    return failed(name, message, ADDRESS)
+    return failed(IMPORT, message, ADDRESS)
 
 
 def _said(code: Code, info: str) -> str:

@@ -50,7 +50,7 @@ Verdict = Literal["imported", "exists", "retry", "throttled", "renew", "reject",
 Format = Annotated[LogFormat, typer.Option("--log-format", help="How logs are written.")]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="The lowest level that is logged.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Log only errors, show no progress.")]
-Out = Annotated[Path, typer.Option("--out", help="The directory of the job.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory of the job.")]
 Adopt = Annotated[
     bool, typer.Option("--adopt", help="Take over topics that only the result files know.")
 ]
@@ -58,15 +58,23 @@ Reasons = Annotated[
     Literal["invalid", "rejected", "exhausted", "conflict"] | None,
     typer.Option("--reason", help="Only those dead-lettered for this reason."),
 ]
-CodeChoice = Annotated[int | None, typer.Option("--code", help="Only those with this code.")]
-GroupChoice = Annotated[str | None, typer.Option("--group", help="Only those of this community.")]
+CodeChoice = Annotated[
+    int | None, typer.Option("--code", metavar="N", help="Only those with this code.")
+]
+GroupChoice = Annotated[
+    str | None, typer.Option("--group", metavar="ID", help="Only those of this community.")
+]
 SourceChoice = Annotated[
-    str | None, typer.Option("--source", help="Only those read from this path, or path:line.")
+    str | None,
+    typer.Option("--source", metavar="PATH", help="Only those read from this path, or path:line."),
 ]
 BaseUrl = Annotated[
-    str | None, typer.Option("--base-url", help="The service's URL, in place of app.region.")
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="The service's URL, in place of app.region."),
 ]
-Rate = Annotated[float | None, typer.Option("--rate", help="Calls a second; 0: no limit.")]
+Rate = Annotated[
+    float | None, typer.Option("--rate", metavar="N", help="Calls a second; 0: no limit.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list and count.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -154,7 +162,8 @@ def backfill(
     base_url: BaseUrl = None,
     rate: Rate = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Read and import at most N records.")
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Read and import at most N records."),
     ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
     adopt: Adopt = False,

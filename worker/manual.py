@@ -135,7 +135,7 @@ PAGES: dict[str, Page] = {
             "topic-import settings",
             "topic-import settings --config other.toml --json",
         ),
-        ("0  always, but for:", WRONG_USAGE),
+        ("0  the settings are shown", WRONG_USAGE),
         "all",
     ),
     "init": Page(
@@ -153,7 +153,7 @@ PAGES: dict[str, Page] = {
             "topic-import explain 10010 exhausted 502",
             "topic-import explain --verdict halt",
         ),
-        ("0  always, but for:", WRONG_USAGE),
+        ("0  shown, also where nothing matches", WRONG_USAGE),
         "",
     ),
     "simulate": Page(

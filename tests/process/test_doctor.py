@@ -417,6 +417,9 @@ def test_rights_that_are_missing_in_redis_are_named(
     assert "may not XGROUP" in found.of("queue rights")[1]
     with redis.Redis(port=running.port) as client:
         assert client.keys("*") == []
+        client.execute_command("ACL", "SETUSER", "quota", "on", ">x", "~topic-import:*", "+@all")
+    shared = examine(offline_job, RATE__SHARED=f"redis://quota:x@{place}")
+    assert shared.of("quota rights")[0] == "pass", "it needs no right to a stream"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import orjson
@@ -134,6 +135,32 @@ def test_init_that_cannot_write_writes_nothing(
     assert done.returncode == 2
     assert said in done.stderr.decode()
     assert [path.name for path in offline_job.directory.iterdir()] == ["empty.jsonl"]
+
+
+def test_what_is_proposed_for_nested_records_is_toml(offline_job: Job) -> None:
+    channel = {
+        "id": "C1",
+        "name": "general",
+        "created_at": 1_600_000_000_000,
+        "purpose": {"value": "For everyone"},
+        'odd "name"': 1,
+    }
+    path = offline_job.write([channel], "channels.jsonl")
+    assert offline_job.run("init", path.name).returncode == 0
+    text = (offline_job.directory / "topic-import.toml").read_text()
+    assert "#   1 x GroupId is missing" in text
+    assert '# GroupId = "@TGS#_' in text
+    assert tomllib.loads(text)["records"] == {
+        "key_field": "id",
+        "create_time": "milliseconds",
+        "ignore": ['odd "name"'],
+        "fields": {
+            "name": "TopicName",
+            "purpose.value": "Introduction",
+            "created_at": "CreateTime",
+        },
+        "constants": {},
+    }
 
 
 def test_an_empty_proposal_shows_how_a_mapping_is_written(offline_job: Job) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ async def _ask(name: str, url: str, *, keeps_queue: bool) -> list[Finding]:
     from redis.exceptions import RedisError  # noqa: PLC0415 - an extra
 
     from worker.queues.redis.streams import StreamUrl  # noqa: PLC0415
+    from worker.quota.shared import key as quota_key  # noqa: PLC0415
     from worker.redis_client import redis_client, sentence  # noqa: PLC0415
 
     place = StreamUrl.parse(url)
@@ -101,7 +102,8 @@ async def _ask(name: str, url: str, *, keeps_queue: bool) -> list[Finding]:
     try:
         await client.ping()
         server = await _describe(client)
-        refused = await _refused(client, place.key(f"doctor-{os.getpid()}"))
+        beside = place.key("doctor") if keeps_queue else quota_key("doctor")
+        refused = await _refused(client, f"{beside}-{os.getpid()}", keeps_queue=keeps_queue)
     except (RedisError, OSError) as error:
         return [failed(name, sentence(error), "check the URL, and that Redis runs and answers")]
     finally:
@@ -115,7 +117,7 @@ async def _ask(name: str, url: str, *, keeps_queue: bool) -> list[Finding]:
         advice = "allow these commands to the user in the URL (ACL SETUSER)"
         found.append(failed(f"{name} rights", f"may not {', '.join(refused)}", advice))
     else:
-        found.append(passed(f"{name} rights", "streams, keys and scripts may be used"))
+        found.append(passed(f"{name} rights", "all that is needed may be used"))
     return found
 
 
@@ -145,29 +147,33 @@ async def _setting(client: Any, name: str) -> str | None:
     return found.get(name)
 
 
-async def _refused(client: Any, key: str) -> list[str]:
-    """Return the commands that may not be used, tried on a key of our own, which is removed."""
+async def _refused(client: Any, key: str, *, keeps_queue: bool) -> list[str]:
+    """Return the commands that may not be used, tried on keys of our own, which are removed."""
     from redis.exceptions import NoPermissionError, ResponseError  # noqa: PLC0415 - an extra
 
-    group = "doctor"
-    tried: list[tuple[str, Awaitable[Any]]] = [
-        ("XADD", client.xadd(key, {"doctor": "1"})),
-        ("EXPIRE", client.expire(key, SCRATCH_LIFE_S)),
-        ("XGROUP", client.xgroup_create(key, group, "0")),
-        ("XREADGROUP", client.xreadgroup(group, group, {key: ">"})),
-        ("XPENDING", client.xpending(key, group)),
-        ("XACK", client.xack(key, group, "0-1")),
-        ("XRANGE", client.xrange(key, count=1)),
-        ("XDEL", client.xdel(key, "0-1")),
-        ("EVAL", client.eval("return redis.call('XLEN', KEYS[1])", 1, key)),
-        ("HSET", client.eval("return redis.call('HSET', KEYS[1], 'doctor', '1')", 1, f"{key}:h")),
-        ("SET", client.set(f"{key}:s", "1", ex=SCRATCH_LIFE_S)),
-        *(("DEL", client.delete(name)) for name in (key, f"{key}:h", f"{key}:s")),
+    group, hash_key = "doctor", f"{key}:hash"
+    in_script = "return redis.call('HSET', KEYS[1], 'doctor', '1')"
+    tried: list[tuple[str, Callable[[], Awaitable[Any]]]] = [
+        ("TIME", lambda: client.eval("return redis.call('TIME')", 1, key)),
+        ("HSET", lambda: client.eval(in_script, 1, hash_key)),
+        ("PEXPIRE", lambda: client.pexpire(hash_key, SCRATCH_LIFE_S * 1000)),
     ]
+    if keeps_queue:
+        tried += [
+            ("XADD", lambda: client.xadd(key, {"doctor": "1"})),
+            ("PEXPIRE", lambda: client.pexpire(key, SCRATCH_LIFE_S * 1000)),
+            ("XGROUP", lambda: client.xgroup_create(key, group, "0")),
+            ("XREADGROUP", lambda: client.xreadgroup(group, group, {key: ">"})),
+            ("XPENDING", lambda: client.xpending(key, group)),
+            ("XACK", lambda: client.xack(key, group, "0-1")),
+            ("XRANGE", lambda: client.xrange(key, count=1)),
+            ("XDEL", lambda: client.xdel(key, "0-1")),
+        ]
+    tried += [("DEL", lambda: client.delete(hash_key)), ("DEL", lambda: client.delete(key))]
     refused = []
-    for name, reply in tried:
+    for name, ask in tried:
         try:
-            await reply
+            await ask()
         except NoPermissionError:
             refused.append(name)
         except ResponseError as error:

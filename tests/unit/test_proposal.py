@@ -77,9 +77,11 @@ def test_values_of_another_kind_are_not_mapped() -> None:
     assert found.missing == ("GroupId", "TopicName")
 
 
-def test_a_community_is_known_by_its_id() -> None:
-    assert propose([{"community-id": GROUP, "Name": "a"}]).fields == {
-        "community-id": "GroupId",
+def test_a_community_and_a_topic_are_known_by_their_ids() -> None:
+    record = {"tid": f"{GROUP}@TOPIC#_a", "gid": GROUP, "Name": "a", "community": "old"}
+    assert propose([record]).fields == {
+        "gid": "GroupId",
+        "tid": "TopicId",
         "Name": "TopicName",
     }
 

@@ -18,13 +18,13 @@ from worker.rules.topic.fields import (
     check_field,
 )
 from worker.rules.topic.grouping import MessageGroup, kind_of_message
-from worker.rules.topic.identity import GROUP_ID_PREFIX
+from worker.rules.topic.identity import GROUP_ID_PREFIX, TOPIC_ID_INFIX
 
 TimeUnit = Literal["seconds", "milliseconds", "iso8601", "auto"]
+BY_VALUE = ("GroupId", "TopicId")
+"""The fields of the API that are known by what their IDs begin with, whatever their name is."""
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    "GroupId": ("groupid", "communityid", "community", "group"),
     "TopicName": ("topicname", "name", "title", "channelname", "displayname", "subject"),
-    "TopicId": ("topicid",),
     "From_Account": (
         "fromaccount", "creator", "creatorid", "createdby", "owner", "ownerid", "author",
     ),
@@ -140,31 +140,42 @@ def _choose(examples: Mapping[str, list[Any]]) -> Iterator[tuple[str, str]]:
         if name in examples:
             taken.add(name)
             yield name, name
-    for name, synonyms in SYNONYMS.items():
+    for name in (*BY_VALUE, *SYNONYMS):
         if name in taken:
             continue
-        found = next(
-            (
-                path
-                for synonym in synonyms
-                for path in examples
-                if _plain(path) == synonym and path not in taken and _fits(name, examples[path])
-            ),
-            None,
+        fitting = (
+            path
+            for path in _named_like(name, examples)
+            if path not in taken and _fits(name, examples[path])
         )
+        found = next(fitting, None)
         if found is not None:
             taken.add(found)
             yield found, name
 
 
+def _named_like(name: str, paths: Iterable[str]) -> Iterator[str]:
+    """Yield the paths that may be a field of the API by their names, the likeliest first."""
+    if name in BY_VALUE:
+        yield from paths
+    for synonym in SYNONYMS.get(name, ()):
+        yield from (path for path in paths if _plain(path) == synonym)
+
+
 def _fits(name: str, values: Sequence[Any]) -> bool:
     """Return whether values may stand in a field of the API, by their kind."""
-    if name in {"GroupId", "TopicId"}:
-        return _are_most(isinstance(v, str) and v.startswith(GROUP_ID_PREFIX) for v in values)
+    if name in BY_VALUE:
+        return _are_most(_is_id(value, of_topic=name == "TopicId") for value in values)
     if name == "CreateTime":
         return _unit(values) is not None
     kinds = (str, int) if name == "From_Account" else (str,)
     return _are_most(isinstance(v, kinds) and not isinstance(v, bool) for v in values)
+
+
+def _is_id(value: Any, *, of_topic: bool) -> bool:
+    """Return whether a value begins as the service's IDs do: of a topic, or of a community."""
+    is_ours = isinstance(value, str) and value.startswith(GROUP_ID_PREFIX)
+    return is_ours and (TOPIC_ID_INFIX in value) is of_topic
 
 
 def _are_most(fitting: Iterable[bool]) -> bool:

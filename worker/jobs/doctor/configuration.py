@@ -28,8 +28,7 @@ def read_settings(
     try:
         loaded = load_with_origins(config, options=options)
     except SettingsError as error:
-        advice = "correct it; config/worker.toml names every setting with its meaning"
-        return None, [failed(NAME, str(line), advice) for line in error.args]
+        return None, [failed(NAME, str(line), "correct it or take it out") for line in error.args]
     settings = loaded.settings
     findings = [_missing(sentence) for sentence in app_problems(settings.app)]
     findings += [

@@ -188,6 +188,14 @@ def test_a_failure_that_may_pass_is_tried_once_more(offline_job: Job, code: int)
     assert len(service.asked) == found.facts["calls"] == 4
 
 
+@pytest.mark.parametrize("code", [70001, 70003, 70009, 70050, 60004, 60025])
+def test_a_refused_signature_is_never_sent_again(offline_job: Job, code: int) -> None:
+    with door(Reply(code)) as service:
+        found = examine(offline_job, "--base-url", service.url)
+    assert found.of("import_topic")[0] == "fail"
+    assert len(service.asked) == found.facts["calls"] == 1
+
+
 def test_the_other_path_is_proposed_where_it_answers(offline_job: Job) -> None:
     with door(Reply(at_path=OTHER_PATH)) as service:
         result, said = examine(offline_job, "--base-url", service.url).of("import_topic")
@@ -291,6 +299,13 @@ def test_missing_and_unwise_settings_are_named(offline_job: Job) -> None:
     assert ("fail", "no host") in said
     assert any(result == "warn" and "500" in message for result, message in said)
     assert offline_job.run("doctor", "--jsn").returncode == 2, "wrong options are wrong usage"
+
+
+def test_a_certificate_store_that_is_missing_is_a_wrong_setting(offline_job: Job) -> None:
+    found = examine(offline_job, "--base-url", "https://127.0.0.1:9", HTTP__CA_FILE="none.pem")
+    messages = [check["message"] for check in found.facts["checks"] if check["result"] == "fail"]
+    assert messages == ["http.ca_file none.pem: No such file or directory"]
+    assert found.of("not checked")[1].startswith("name, TCP, TLS, clock")
 
 
 def test_the_key_is_examined(offline_job: Job) -> None:

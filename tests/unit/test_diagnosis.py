@@ -112,6 +112,8 @@ def test_a_certificate_that_ends_soon_is_a_warning() -> None:
         (Reply(200, 60999, "new"), "fail"),
         (Reply(200, 70009), "fail"),
         (Reply(200, 70003), "fail"),
+        (Reply(200, 70050), "fail"),
+        (Reply(200, 60009), "fail"),
         (Reply(failure="no answer in time"), "fail"),
         (Reply(503, failure="HTTP 503"), "fail"),
         (Reply(), "fail"),
@@ -151,8 +153,12 @@ def test_only_what_may_pass_is_asked_again_and_nothing_after_a_refused_signature
     assert [is_passing(None, status) for status in (None, 502, 429, 404)] == [
         True, True, True, False,
     ]  # fmt: skip
-    refused = {code: is_signature_refused(code) for code in (70009, 70003, 60020, 60009, 10004)}
-    assert refused == {70009: True, 70003: True, 60020: True, 60009: False, 10004: False}
+    refused = {
+        code: is_signature_refused(code) for code in (70009, 70003, 70050, 60020, 60009, 10004)
+    }
+    assert refused == {
+        70009: True, 70003: True, 70050: True, 60020: True, 60009: False, 10004: False,
+    }  # fmt: skip
     assert not is_signature_refused(None)
 
 

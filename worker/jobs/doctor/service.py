@@ -71,8 +71,7 @@ def _steps(settings: Settings, usersig: str | None, calls: Calls) -> Iterator[Fi
     try:
         found = endpoint(settings)
     except UsageError as error:
-        what, _, advice = str(error).rpartition(": ")
-        yield failed("name", what or advice, advice)
+        yield failed("settings", str(error), "correct it or take it out")
         return
     way = Way(
         found.base_url, found.connect_timeout_s, found.total_timeout_s, found.proxy, found.ca_file
@@ -89,7 +88,7 @@ def _steps(settings: Settings, usersig: str | None, calls: Calls) -> Iterator[Fi
     if reply.code in WRONG_PATH or reply.status in {404, 405}:
         finding = replace(finding, advice=_other_path(caller, app.path) or finding.advice)
     yield finding
-    if reply.code is not None and not is_signature_refused(reply.code):
+    if reply.code is not None and not caller.is_refused:
         yield judge_reading(caller.get_topic())
 
 
@@ -117,7 +116,8 @@ def _reach(way: Way) -> Iterator[Finding]:
 class _Caller:
     """Makes the calls, with one more try for what may pass, and never more than CALLS_MAX.
 
-    `skew_s`: how far this clock was ahead of the service's in the first answer.
+    `skew_s`: how far this clock was ahead of the service's in the first answer. `is_refused`:
+    whether the signature was refused; no call may follow then.
     """
 
     def __init__(self, settings: Settings, way: Way, usersig: str, calls: Calls) -> None:
@@ -131,6 +131,7 @@ class _Caller:
         }
         self.has_answer = False
         self.skew_s: float | None = None
+        self.is_refused = False
 
     def import_topic(self, path: str, *, tries: int = 2) -> Reply:
         """Make the call that can make nothing; every failure is a reply."""
@@ -154,7 +155,9 @@ class _Caller:
             answer = self._call(path, NOTHING)
         except ProbeError as error:
             return Reply(failure=str(error))
-        return read_reply(answer.status, answer.content)
+        reply = read_reply(answer.status, answer.content)
+        self.is_refused |= is_signature_refused(reply.code)
+        return reply
 
     def _read(self, body: bytes) -> TopicsReply:
         try:

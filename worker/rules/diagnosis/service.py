@@ -3,7 +3,14 @@
 Source: error code pages; REST overview (a GroupId of a community starts with @TGS#_).
 """
 
-from worker.rules.codes import ADMIN_WITHOUT_ACCOUNT, CODES, Action, Code, lookup
+from worker.rules.codes import (
+    ACCOUNT_FAMILY,
+    ADMIN_WITHOUT_ACCOUNT,
+    CODES,
+    Action,
+    Code,
+    lookup,
+)
 from worker.rules.comparison import TopicsReply
 from worker.rules.diagnosis.finding import Finding, failed, passed, warned
 from worker.rules.verdict import Reply
@@ -56,14 +63,18 @@ def is_passing(code: int | None, status: int | None) -> bool:
     """Return whether the same call may well be answered otherwise in a moment."""
     if code is None:
         return status is None or status >= 500 or status == 429  # noqa: PLR2004 - HTTP
-    return lookup(code).action in {Action.RETRY, Action.THROTTLED}
+    is_later = lookup(code).action in {Action.RETRY, Action.THROTTLED}
+    return is_later and not is_signature_refused(code)
 
 
 def is_signature_refused(code: int | None) -> bool:
     """Return whether app, account or signature were refused: then no further call may follow."""
     if code is None or code in WRONG_PATH:
         return False
-    return lookup(code).action in {Action.RENEW, Action.HALT}
+    action = lookup(code).action
+    # 70050: too many failed verifications before.
+    is_locked_out = action is Action.THROTTLED and code in ACCOUNT_FAMILY
+    return action in {Action.RENEW, Action.HALT} or is_locked_out
 
 
 def judge_import(reply: Reply) -> Finding:
@@ -83,9 +94,8 @@ def judge_import(reply: Reply) -> Finding:
     if reply.code == NO_TOPICS or reply.code in ADMIN_WITHOUT_ACCOUNT:
         hint = code.hint if reply.code == NO_TOPICS else "app.admin must be an account of the app"
         return failed(IMPORT, _said(code, info), hint)
-    if code.action in {Action.HALT, Action.RENEW} or (
-        code.action is Action.UNKNOWN and not code.ambiguous
-    ):
+    is_new_refusal = code.action is Action.UNKNOWN and not code.ambiguous
+    if is_new_refusal or is_signature_refused(reply.code) or reply.code in WRONG_PATH:
         return failed(IMPORT, _said(code, info), code.hint)
     if is_passing(reply.code, reply.status):
         return warned(IMPORT, _said(code, info), "try again in a minute; then ask Tencent Cloud")

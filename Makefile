@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
+PEERS := .venv/peers-installed
+COMPILE := $(BIN)/pip-compile --quiet --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help install run test lint check format bench bench-quota bench-replicas simulate torture lock clean
+.PHONY: help install run test lint check format bench bench-growth bench-paced bench-quota bench-replicas profile simulate torture lock clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,8 +40,21 @@ format: $(STAMP) ## format, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## measure the program against a bare loop of posts
+$(PEERS): benchmarks/requirements.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --require-hashes -r benchmarks/requirements.lock
+	@touch $@
+
+bench: $(PEERS) ## measure the speed against peers, write docs/performance.md (RECORDS, ROUNDS)
 	@$(BIN)/python -m benchmarks.throughput
+
+bench-paced: $(STAMP) ## measure the CPU at 200 calls a second (RECORDS)
+	@$(BIN)/python -m benchmarks.paced
+
+bench-growth: $(STAMP) ## measure up to a million records (SIZES="10000 5000000" for others)
+	@$(BIN)/python -m benchmarks.growth
+
+profile: $(STAMP) ## show where a backfill spends its time, by function (RECORDS)
+	@$(BIN)/python -m benchmarks.profiling
 
 bench-quota: $(STAMP) ## measure the use of the quota against common limiters, write docs/quota.md
 	@$(BIN)/python -m benchmarks.quota
@@ -53,10 +68,12 @@ torture: $(STAMP) ## kill the real command hundreds of times
 simulate: $(STAMP) ## serve a simulated service
 	@$(BIN)/topic-import simulate
 
-lock: $(STAMP) ## write requirements.lock anew
+lock: $(STAMP) ## write requirements.lock and benchmarks/requirements.lock anew
 	@mkdir -p build
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > build/dev.in
-	$(BIN)/pip-compile --quiet --extra redis --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml build/dev.in
+	$(COMPILE) --extra redis --output-file requirements.lock pyproject.toml build/dev.in
+	$(BIN)/python -c 'import tomllib; print("-c ../requirements.lock", *tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"], sep="\n")' > build/bench.in
+	$(COMPILE) --output-file benchmarks/requirements.lock build/bench.in
 
 clean: ## remove everything that these commands made
 	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist out

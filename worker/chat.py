@@ -1,9 +1,8 @@
-"""One call over HTTP becomes a reply: import_topic and get_topic. The only module that knows HTTP.
+"""One call over HTTP becomes a reply: import_topic and get_topic.
 
 Source: REST overview (URL, query, reply), REST pages of import_topic (path, body) and get_topic.
 """
 
-import asyncio
 import functools
 import os
 import random
@@ -12,22 +11,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Any, Self, cast
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import RawResponseMessage
-from aiohttp.streams import StreamReader
-from yarl import URL
 
 from worker.redaction import redact
 from worker.rules.comparison import TOO_LARGE, TopicsReply, read_items
 from worker.rules.usersig import Signature
 from worker.rules.verdict import REQUEST_TIMEOUT, Reply, SetupFault
 from worker.settings.addresses import is_loopback
+from worker.transport.connections import INTERIM_ANSWERS_MAX, InterimAnswersError
+from worker.transport.contract import Answer, Destination, Transport
+from worker.transport.direct import DirectTransport, is_served_directly
+from worker.transport.session import SessionTransport
 
 BODY_BYTES_MAX = 65_536
 """How much of a reply is read; one of import_topic has some hundred bytes."""
@@ -35,18 +34,12 @@ TOPICS_BYTES_MAX = 1_100_000
 """The same for get_topic, which answers 10018 instead of more than 1 MB."""
 GET_TOPIC_PATH = "v4/million_group_open_http_svc/get_topic"
 INFO_CHARACTERS_MAX = 500
-INTERIM_ANSWERS_MAX = 32
-"""Answers with HTTP 1xx before the answer to one call; gateways send one or two."""
-KEEP_ALIVE_S = 15.0
-"""Shorter than gateways keep an idle connection open: a POST on one that they just closed fails."""
-DNS_CACHE_S = 60
-RANDOM_MAX = 2**32 - 1
+RANDOM_BITS = 32
+RANDOM_MAX = 2**RANDOM_BITS - 1
 CODE_MAX = 2**31 - 1
-INTERIM_FROM = 100
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 """What OpenSSL names a first answer that is no TLS; its releases differ."""
 NO_TLS_SPOKEN = "the server does not speak TLS: is it plain http?"
-SWITCHING_PROTOCOLS = 101
 OK = 200
 SERVER_ERRORS_FROM = 500
 
@@ -65,107 +58,45 @@ class Endpoint:
     ca_file: str | None = None
 
 
-class InterimAnswersError(aiohttp.ClientError):
-    """The other side sends interim answers (HTTP 1xx) and no answer."""
-
-
-class _Connection(ResponseHandler):
-    """A connection that keeps no interim answers, and is cut when it gets too many answers.
-
-    aiohttp queues each of them without a bound. An endless stream filled the memory, and kept the
-    event loop from handling timeouts and signals.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self._interim_answers = 0
-
-    def set_response_params(self, **parameters: Any) -> None:
-        """Begin a call: aiohttp does this before it sends the request."""
-        self._interim_answers = 0
-        super().set_response_params(**parameters)
-
-    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Queue an answer for the call that waits for it."""
-        if is_interim(data[0].code):
-            self._interim_answers += 1
-        else:
-            super().feed_data(data, size)
-        # Answers that nobody asked for are queued, too, also while the connection is idle.
-        is_flooded = self._interim_answers + len(self._buffer) > INTERIM_ANSWERS_MAX
-        if is_flooded and self.exception() is None:
-            self.set_exception(InterimAnswersError())
-            if self.transport is not None:
-                self.transport.abort()
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Makes connections of the kind above; aiohttp has no public way to choose it."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        factory = functools.partial(_Connection, loop=asyncio.get_running_loop())
-        self._factory = cast("functools.partial[ResponseHandler]", factory)
-
-
-def is_interim(status: int) -> bool:
-    """Return whether the answer with this HTTP status is followed by the real one."""
-    return INTERIM_FROM <= status < OK and status != SWITCHING_PROTOCOLS
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """An HTTP answer, as far as it is read."""
-
-    status: int
-    content: bytes
-    retry_after: str | None
-
-
 class ImportTopicClient:
     """Calls `import_topic` and `get_topic`; every failure is a reply. An async context manager.
 
-    `chance(low, high)` draws the `random` of each call's query, both ends included.
+    `chance(low, high)` draws the `random` of each call's query, both ends included. `transport`
+    makes what carries the calls; by default the fast one, where it can.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, chance: Callable[[int, int], int] = random.randint
+        self,
+        endpoint: Endpoint,
+        *,
+        chance: Callable[[int, int], int] | None = None,
+        transport: Callable[[Destination], Transport] | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._chance = chance
-        self._url_starts: dict[str, str] = {}
-        self._url_generation = -1
-        self._session: aiohttp.ClientSession
+        if chance is None:
+            self._draw = functools.partial(random.getrandbits, RANDOM_BITS)
+        else:
+            self._draw = functools.partial(chance, 0, RANDOM_MAX)
+        origin, self._prefix = _split(endpoint.base_url)
+        destination = Destination(
+            origin,
+            connect_timeout_s=endpoint.connect_timeout_s,
+            total_timeout_s=endpoint.total_timeout_s,
+            proxy=endpoint.proxy,
+            ca_file=endpoint.ca_file,
+        )
+        if transport is None:
+            transport = DirectTransport if is_served_directly(destination) else SessionTransport
+        self._transport = transport(destination)
+        self._targets: dict[str, str] = {}
+        self._target_generation = -1
 
     async def __aenter__(self) -> Self:
-        endpoint = self._endpoint
-        own_store = endpoint.ca_file and ssl.create_default_context(cafile=endpoint.ca_file)
-        connector = _Connector(
-            limit=0,  # the slots bound the calls; waiting here would count against their timeout
-            keepalive_timeout=KEEP_ALIVE_S,
-            ttl_dns_cache=DNS_CACHE_S,
-            ssl=own_store or True,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(
-                total=endpoint.total_timeout_s,
-                connect=endpoint.connect_timeout_s,  # with DNS and TLS
-                sock_connect=endpoint.connect_timeout_s,
-            ),
-            headers={
-                "Content-Type": "application/json; charset=utf-8",
-                "User-Agent": "topic-import",
-            },
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # With True aiohttp reads two files in a thread for every call.
-            trust_env=False,
-            auto_decompress=True,
-        )
+        await self._transport.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
+        await self._transport.__aexit__(*_)
 
     async def import_topic(self, body: bytes, signature: Signature) -> Reply:
         """Make one call with `body` (JSON in UTF-8) and return its reply.
@@ -198,41 +129,45 @@ class ImportTopicClient:
 
     async def _post(
         self, path: str, body: bytes, signature: Signature, bytes_max: int
-    ) -> _Answer | Reply:
+    ) -> Answer | Reply:
         """Return the answer with at most `bytes_max` of its content, or a Reply for a failure.
 
         Raises nothing but CancelledError.
         """
         try:
-            async with self._session.post(
-                self._url(signature, path),
-                data=body,
-                allow_redirects=False,
-                proxy=self._endpoint.proxy,
-            ) as response:
-                content = await _beginning(response.content, bytes_max)
-                return _Answer(response.status, content, response.headers.get("Retry-After"))
+            return await self._transport.post(self.target(signature, path), body, bytes_max)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return _failed(error)
 
-    def _url(self, signature: Signature, path: str | None = None) -> URL:
-        """Return the URL of a call; without `path` that of import_topic."""
-        if signature.generation != self._url_generation:
-            self._url_starts.clear()
-            self._url_generation = signature.generation
+    def target(self, signature: Signature, path: str | None = None) -> str:
+        """Return path and query of the URL of a call; without `path` those of import_topic."""
         path = path or self._endpoint.path
-        start = self._url_starts.get(path)
+        if signature.generation != self._target_generation:
+            self._targets.clear()
+            self._target_generation = signature.generation
+        start = self._targets.get(path)
         if start is None:
-            start = self._url_starts[path] = self._url_start(signature, path)
-        return URL(f"{start}{self._chance(0, RANDOM_MAX)}", encoded=True)
+            start = self._targets[path] = self._target_start(signature, path)
+        return f"{start}{self._draw()}"
 
-    def _url_start(self, signature: Signature, path: str) -> str:
+    def _target_start(self, signature: Signature, path: str) -> str:
         endpoint = self._endpoint
-        return (
-            f"{endpoint.base_url.rstrip('/')}/{path.strip('/')}"
+        start = (
+            f"{self._prefix}/{path.strip('/')}"
             f"?sdkappid={endpoint.sdk_app_id}&identifier={quote(endpoint.admin, safe='')}"
             f"&usersig={quote(signature.value, safe='*-_')}&contenttype=json&random="
         )
+        if not start.isprintable():
+            # A line feed would end the line of the request.
+            raise ValueError("the URL holds control characters")
+        return start
+
+
+def _split(base_url: str) -> tuple[str, str]:
+    """Return what of a base URL names the server, and the path before that of a call."""
+    scheme, separator, rest = base_url.rstrip("/").partition("://")
+    server, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{server}", f"{slash}{path}"
 
 
 def proxy_from_environment(url: str) -> str | None:
@@ -253,13 +188,8 @@ def read_reply(status: int, content: bytes) -> Reply:
         parsed = _parsed(content)
         code = _code(parsed)
         if code is not None:
-            return Reply(
-                status=status,
-                code=code,
-                info=_info(parsed),
-                topic_id=_text(parsed.get("TopicId")) or None,
-                action_status=_text(parsed.get("ActionStatus")),
-            )
+            topic_id = _text(parsed.get("TopicId")) or None
+            return Reply(status, code, _info(parsed), topic_id, _text(parsed.get("ActionStatus")))
         return Reply(status=status, failure=_without_a_code(content), may_have_taken_effect=True)
     # A call that a gateway refuses itself (3xx, 4xx) never reached the service; one with a 5xx may.
     reached = status >= SERVER_ERRORS_FROM or status == REQUEST_TIMEOUT or status < OK + 100
@@ -305,12 +235,14 @@ def read_retry_after(header: str | None, now_s: float) -> float | None:
 def _code(parsed: Any) -> int | None:
     """Return the ErrorCode of a body, None if it is not the service's."""
     code = parsed.get("ErrorCode") if isinstance(parsed, dict) else None
-    is_code = isinstance(code, int) and not isinstance(code, bool) and abs(code) <= CODE_MAX
-    return code if is_code else None
+    # An exact type: true and false are numbers for isinstance.
+    return code if type(code) is int and abs(code) <= CODE_MAX else None
 
 
 def _info(parsed: Any) -> str:
-    return redact(_text(parsed.get("ErrorInfo")))[:INFO_CHARACTERS_MAX]
+    info = parsed.get("ErrorInfo")
+    # Empty in nearly all answers, so worth no further look.
+    return redact(_text(info))[:INFO_CHARACTERS_MAX] if info else ""
 
 
 def _without_a_code(content: bytes) -> str:
@@ -326,15 +258,6 @@ def _parsed(content: bytes) -> Any:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-async def _beginning(stream: aiohttp.StreamReader, bytes_max: int) -> bytes:
-    pieces: list[bytes] = []
-    left = bytes_max
-    while left > 0 and (piece := await stream.read(left)):
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
 
 
 def _failed(error: Exception) -> Reply:

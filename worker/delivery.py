@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, get_args
 
 from worker.limits import Limits, Turn
 from worker.logs import RepeatedEvents, logger
@@ -29,7 +29,7 @@ from worker.rules.topic.identity import Origin
 from worker.rules.topic.topic import Topic
 from worker.rules.usersig import Signature
 from worker.rules.verdict import Circumstances, Halt, Reply, Verdict, decide
-from worker.traffic import Phase, Traffic
+from worker.traffic import Traffic
 
 log = logger()
 
@@ -43,6 +43,9 @@ PARKED_TRIES_MIN = 3
 others are answered between them; bad ones in one burst would look like the next trouble."""
 PARK_S = 1.0
 """How long a record waits, on average, before it probes a service that is down once more."""
+
+NAMES = {kind: kind.__name__.lower() for kind in get_args(Verdict)}
+"""The names of the verdicts in the metrics."""
 
 
 class Chat(Protocol):
@@ -77,8 +80,8 @@ class Comparer(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Carried:
-    """What the carrier knows of a delivery while it carries it."""
+class Carried:
+    """What is known of a delivery while it is carried."""
 
     id: int
     topic: Topic
@@ -93,13 +96,34 @@ class _Carried:
     letter: verdict.Reject | None = None
     """What it was dead-lettered with while it waited for its community."""
 
+    def released(self) -> Released:
+        """Return the outcome of a record that goes back to the queue."""
+        return Released(self.id, self.history)
+
 
 @dataclass(frozen=True, slots=True)
-class _Wait:
+class Wait:
     """Wait so many seconds before the next attempt; `is_parked`: from the end of a trouble on."""
 
     seconds: float = 0.0
     is_parked: bool = False
+
+    @property
+    def is_pause(self) -> bool:
+        """Whether there is anything to wait for."""
+        return self.is_parked or self.seconds > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """Compare the topic with what the service holds, after an attempt that found its ID in use."""
+
+    compare: verdict.Compare
+    attempt: Attempt
+
+
+Step = Outcome | Wait | Comparing
+"""What comes next for a record."""
 
 
 class Carrier:
@@ -128,7 +152,7 @@ class Carrier:
     ) -> None:
         self._chat = chat
         self._credentials = credentials
-        self._limits = limits
+        self.limits = limits
         self._traffic = traffic
         self.health = health
         self._retry = retry
@@ -136,7 +160,10 @@ class Carrier:
         self._clock = clock
         self._wall_clock = wall_clock
         self._chance = chance
-        self._skip_existing = skip_existing
+        self._circumstances = (
+            Circumstances(anything_imported=False, skip_existing=skip_existing),
+            Circumstances(anything_imported=True, skip_existing=skip_existing),
+        )
         self._comparer = comparer
         self._observe = observe
         self._repeated = RepeatedEvents(log, clock)
@@ -162,41 +189,28 @@ class Carrier:
             log.error("halted", code=halt.code, reason=halt.message)
         self.stop()
 
-    async def carry(self, delivery: Delivery, *, is_probe: bool = False) -> Outcome:
-        """Take one delivery to its outcome; a stop or a cancellation releases it.
+    def carried(self, delivery: Delivery, *, is_probe: bool = False) -> Carried:
+        """Begin to carry a delivery.
 
         `is_probe`: it asks for a community whose other records wait.
         """
-        carried = _Carried(
+        return Carried(
             delivery.id,
             delivery.topic,
             delivery.history,
             delivery.was_imported_into,
-            is_probe=is_probe,
+            is_probe,
         )
-        self._traffic.enter(carried.id, Phase.WAITING)
-        try:
-            while not self.stopping.is_set():
-                step = self._without_call(carried) or await self._attempt(carried)
-                if not isinstance(step, _Wait):
-                    return step
-                await self._wait(carried, step)
-        except asyncio.CancelledError:
-            if self._traffic.is_calling(carried.id):
-                carried.history = carried.history.cut_off()
-        finally:
-            self._traffic.leave(carried.id)
-            self._end_probe(carried)
-        return Released(carried.id, carried.history)
 
     def wake_parked(self) -> None:
         """Wake the records of all communities that are held no longer."""
-        self._log_stop()
+        if self.health.stopped_by_rejections is not self._logged_stop:
+            self._log_stop()
         held = self.health.held
         if held is self._held or held == self._held:
             return
         self.parking.release(sorted(self._held - held))
-        if not self._limits.is_probing:
+        if not self.limits.is_probing:
             self._log_held()
         self._held = held
         self._traffic.wake()
@@ -236,20 +250,19 @@ class Carrier:
         elif before and not stop:
             log.info("records are imported again: calls go on at the full rate")
 
-    # ---- waiting
+    # ---- without a slot
 
-    async def _wait(self, carried: _Carried, wait: _Wait) -> None:
-        """Wait before the next attempt, without a slot; in a trouble until it may be over."""
-        if not (wait.is_parked or wait.seconds > 0) or self.stopping.is_set():
-            return
-        self._traffic.enter(carried.id, Phase.BACKING_OFF)
-        if not wait.is_parked or await self._park(carried):
-            await asyncio.sleep(wait.seconds)
-        self._traffic.enter(carried.id, Phase.WAITING)
+    async def stand_apart(self, carried: Carried, step: Wait | Comparing) -> Outcome | None:
+        """Do what is done without a slot; return the outcome, or None to call again."""
+        if isinstance(step, Comparing):
+            return await self._compare(carried, step)
+        if not step.is_parked or await self._park(carried):
+            await asyncio.sleep(step.seconds)
+        return None
 
-    async def _park(self, carried: _Carried) -> bool:
+    async def _park(self, carried: Carried) -> bool:
         """Wait for the end of a trouble; return whether to back off once more before the call."""
-        while self._is_held(carried) or self._limits.is_probing:
+        while self._is_held(carried) or self.limits.is_probing:
             if self._is_held(carried):
                 if await self._wait_for_community(carried):
                     return False
@@ -257,7 +270,7 @@ class Carrier:
                 return False
         return True
 
-    async def _wait_for_community(self, carried: _Carried) -> bool:
+    async def _wait_for_community(self, carried: Carried) -> bool:
         """Wait until the community is held no longer; return True where nothing else is waited for.
 
         What failed while it was held is forgiven.
@@ -274,21 +287,15 @@ class Carrier:
         Ten bad records in a row look like an outage; only another record can show that they are
         not. Returns True when the breaker closed, False when no other record is left to probe with.
         """
-        if await self._limits.closes_within(PARK_S * (0.5 + self._chance())):
+        if await self.limits.closes_within(PARK_S * (0.5 + self._chance())):
             return True
         return self._traffic.waiting > 0
 
-    def _is_held(self, carried: _Carried) -> bool:
+    def _is_held(self, carried: Carried) -> bool:
         return not carried.is_probe and self.health.is_held(carried.topic.group_id)
 
-    def _may_call(self, carried: _Carried) -> bool:
-        """Return whether nothing became known of the community while the record was in line."""
-        if self._is_held(carried):
-            return False
-        communities, group_id = self.health.communities, carried.topic.group_id
-        return carried.asks_again or not communities.is_given_up(group_id, self._clock())
-
-    def _end_probe(self, carried: _Carried) -> None:
+    def end_probe(self, carried: Carried) -> None:
+        """Let another record ask for the community, if this one did."""
         if carried.is_probe:
             carried.is_probe = False
             self.health.communities.probe_ended(carried.topic.group_id)
@@ -296,10 +303,13 @@ class Carrier:
 
     # ---- calling
 
-    def _without_call(self, carried: _Carried) -> Outcome | _Wait | None:
+    def without_call(self, carried: Carried) -> Step | None:
         """Return what becomes of a record whose community takes no calls; None: call."""
         if carried.letter:
             return dead_letter(carried, carried.letter)
+        carried.asks_again = False
+        if self.health.is_well(carried.topic.group_id):
+            return None
         group_id, now_s = carried.topic.group_id, self._clock()
         answer = self.health.answer_without_call(group_id, now_s)
         if answer:
@@ -311,75 +321,99 @@ class Carrier:
         if not self._is_held(carried):
             return None
         if carried.was_called:
-            return _Wait(is_parked=True)
-        return Released(carried.id, carried.history)
+            return Wait(is_parked=True)
+        return carried.released()
 
-    async def _attempt(self, carried: _Carried) -> Outcome | _Wait:
-        """Make one call and act on its reply."""
-        async with self._limits.slot_and_turn(lambda: self._may_call(carried)) as turn:
-            if turn is None:
-                return _Wait()
-            if self.stopping.is_set():
-                return Released(carried.id, carried.history)
-            signature = self._credentials.current()
-            before, answered_at_start = carried.history, self.health.blame.answered
-            reply = await self._call(carried, signature, turn)
-        circumstances = Circumstances(self.health.anything_imported, self._skip_existing)
-        decided = decide(reply, carried.topic, before, circumstances)
-        attempt = Attempt(
-            record=carried.id,
-            topic=carried.topic,
-            history=carried.history,
-            failures=carried.failures,
-            refused=carried.refused,
-            started_s=turn.started_s,
-            ended_s=self._clock(),
-            answered_at_start=answered_at_start,
-            generation=signature.generation,
-            current_generation=self._credentials.current().generation,
-            status=reply.status,
-            code=reply.code,
-            has_untried=self._traffic.has_untried,
-            was_imported_into=carried.was_imported_into,
+    def may_call(self, carried: Carried) -> bool:
+        """Return whether nothing became known of the community while the record was in line."""
+        group_id = carried.topic.group_id
+        if self.health.is_well(group_id):
+            return True
+        if self._is_held(carried):
+            return False
+        return carried.asks_again or not self.health.communities.is_given_up(
+            group_id, self._clock()
         )
-        self._observe(type(decided).__name__.lower(), reply.code, attempt.ended_s - turn.started_s)
-        self._log(decided, carried.topic)
-        try:
-            reaction = self.health.react(decided, attempt)
-            self._set_pace(decided, reaction, turn)
-            step = self._act(reaction, carried, signature)
-        finally:
-            self._end_probe(carried)
-            self._limits.wake_waiters()
-            self.wake_parked()
-        if isinstance(step, verdict.Compare):
-            return await self._compare(carried, step, attempt)
-        return step
 
-    async def _call(self, carried: _Carried, signature: Signature, turn: Turn) -> Reply:
-        self._traffic.enter(carried.id, Phase.CALLING)
-        carried.history = carried.history.attempted(self._wall_clock())
+    async def call(self, carried: Carried, turn: Turn) -> Step:
+        """Make one call and act on its reply.
+
+        A call that is cancelled leaves its record in doubt.
+        """
+        signature, before = self._credentials.current(), carried.history
+        answered_at_start = self.health.blame.answered
+        carried.history = before.attempted(self._wall_clock())
         self._counters.calls += 1
         self._counters.retries += carried.was_called
         carried.was_called = True
-        reply = await self._chat.import_topic(carried.topic.body, signature)
-        self._limits.call_ended(turn.started_s, answered=reply.status is not None)
-        self._traffic.enter(carried.id, Phase.WAITING)
-        return reply
+        self.limits.call_started(turn)
+        self._traffic.calling += 1
+        try:
+            reply = await self._chat.import_topic(carried.topic.body, signature)
+        except asyncio.CancelledError:
+            carried.history = carried.history.cut_off()
+            raise
+        finally:
+            self._traffic.calling -= 1
+        ended_s = self._clock()
+        self.limits.call_ended(turn, ended_s, answered=reply.status is not None)
+        circumstances = self._circumstances[self.health.anything_imported]
+        decided = decide(reply, carried.topic, before, circumstances)
+        generation = signature.generation
+        if isinstance(decided, verdict.Renew):
+            # Another call may have had the signature renewed meanwhile.
+            generation = self._credentials.current().generation
+        attempt = Attempt(
+            carried.id,
+            carried.topic,
+            carried.history,
+            carried.failures,
+            carried.refused,
+            turn.started_s,
+            ended_s,
+            answered_at_start,
+            signature.generation,
+            generation,
+            reply.status,
+            reply.code,
+            self._traffic.has_untried,
+            carried.was_imported_into,
+        )
+        return self._react(carried, decided, attempt, turn, signature)
 
-    async def _compare(
-        self, carried: _Carried, compare: verdict.Compare, attempt: Attempt
-    ) -> Outcome:
+    def _react(
+        self,
+        carried: Carried,
+        decided: Verdict,
+        attempt: Attempt,
+        turn: Turn,
+        signature: Signature,
+    ) -> Step:
+        """Do what follows from a verdict, and wake all who may go on because of it."""
+        self._observe(NAMES[type(decided)], attempt.code, attempt.ended_s - attempt.started_s)
+        self._log(decided, carried.topic)
+        try:
+            reaction = self.health.react(decided, attempt)
+            if isinstance(decided, verdict.Throttled):
+                self._throttled(reaction, turn)
+            else:
+                self.limits.not_throttled()
+            return self._act(reaction, carried, attempt, signature)
+        finally:
+            self.end_probe(carried)
+            self.limits.wake_waiters()
+            self.wake_parked()
+
+    async def _compare(self, carried: Carried, comparing: Comparing) -> Outcome:
         """Settle a record whose given TopicId is in use."""
-        in_doubt = carried.history.may_exist
+        compare, in_doubt = comparing.compare, carried.history.may_exist
         decision: verdict.Imported | verdict.Reject
         if self._comparer is None:
             decision = unproven(compare, in_doubt=in_doubt)
         else:
-            self._traffic.enter(carried.id, Phase.COMPARING)
             settled = await self._comparer.compare(carried.topic, in_doubt=in_doubt)
             decision = verdict_of(settled, compare.code)
-        reaction = self.health.compared(decision, attempt)
+        reaction = self.health.compared(decision, comparing.attempt)
         if reaction.halt:
             self.halt(reaction.halt)
         if isinstance(decision, verdict.Reject):
@@ -400,17 +434,14 @@ class Carrier:
             case _:
                 pass
 
-    def _set_pace(self, decided: Verdict, reaction: Reaction, turn: Turn) -> None:
-        if not isinstance(decided, verdict.Throttled):
-            self._limits.not_throttled()
-            return
+    def _throttled(self, reaction: Reaction, turn: Turn) -> None:
         self._counters.throttled += 1
         if reaction.slow_down:
-            self._limits.throttled(turn)
+            self.limits.throttled(turn)
 
     def _act(
-        self, reaction: Reaction, carried: _Carried, signature: Signature
-    ) -> Outcome | _Wait | verdict.Compare:
+        self, reaction: Reaction, carried: Carried, attempt: Attempt, signature: Signature
+    ) -> Step:
         """Do what a reaction asks for."""
         carried.history = reaction.history
         carried.failures = reaction.failures
@@ -426,24 +457,24 @@ class Carrier:
             case verdict.Reject():
                 return dead_letter(carried, fate)
             case verdict.Compare():
-                return fate
+                return Comparing(fate, attempt)
             case TryAgain():
                 return self._wait_for(fate, carried)
             case GiveBack():
-                return Released(carried.id, carried.history)
+                return carried.released()
             case _:
                 assert_never(fate)
 
-    def _wait_for(self, again: TryAgain, carried: _Carried) -> _Wait:
+    def _wait_for(self, again: TryAgain, carried: Carried) -> Wait:
         if not again.tries:
-            return _Wait()
+            return Wait()
         is_held = self.health.is_held(carried.topic.group_id)
-        is_parked = is_held or self._limits.is_probing
+        is_parked = is_held or self.limits.is_probing
         tries = max(again.tries, PARKED_TRIES_MIN) if is_parked else again.tries
         seconds = max(again.at_least_s, backoff_s(self._retry, tries, self._chance()))
-        return _Wait(seconds, is_parked=is_parked)
+        return Wait(seconds, is_parked=is_parked)
 
-    def _imported(self, carried: _Carried, decided: verdict.Imported) -> outcome.Imported:
+    def _imported(self, carried: Carried, decided: verdict.Imported) -> outcome.Imported:
         return outcome.Imported(
             carried.id, decided.already, carried.history, self._wall_clock(), decided.made_id
         )
@@ -478,6 +509,6 @@ def unproven(compare: verdict.Compare, *, in_doubt: bool) -> verdict.Imported | 
     return verdict.Reject(Reason.CONFLICT, compare.code, compare.message, IN_USE_HINT)
 
 
-def dead_letter(of: _Carried | Delivery, letter: verdict.Reject) -> DeadLetter:
+def dead_letter(of: Carried | Delivery, letter: verdict.Reject) -> DeadLetter:
     """Return the outcome of a record that is rejected or given up."""
     return DeadLetter(of.id, letter.reason, letter.code, letter.message, letter.hint, of.history)

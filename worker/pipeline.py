@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from worker.delivery import Carrier, dead_letter
-from worker.logs import logger
-from worker.rules.halts import HaltCode
+from worker.line import Line
 from worker.rules.outcome import Delivery, Outcome, Released
-from worker.rules.verdict import Halt
 from worker.traffic import Traffic
 
-log = logger()
-
-SETTLE_WITHIN_S = 0.1
+SETTLE_WITHIN_S = 0.2
 SETTLE_AT = 500
 GIVE_UP_AT_ONCE = 500
 FRESH_PROBES_MAX = 200
@@ -73,7 +69,7 @@ class Pipeline:
         self._traffic = traffic
         self._bounds = bounds
         self._after_settling = after_settling
-        self._tasks: dict[asyncio.Task[None], Delivery] = {}
+        self._line = Line(carrier, traffic, self._add_outcome, low_at=bounds.waiting_max // 2)
         self._outcomes: list[Outcome] = []
         self._settling = 0
         self._outcome_came = asyncio.Event()
@@ -85,12 +81,12 @@ class Pipeline:
         traffic.has_untried = True
 
     def __repr__(self) -> str:
-        return f"<Pipeline {len(self._tasks)} carried, {self.unsettled} unsettled>"
+        return f"<Pipeline {self._line!r}, {self.unsettled} unsettled>"
 
     @property
     def unsettled(self) -> int:
         """Deliveries that were taken and are not settled."""
-        return len(self._tasks) + len(self._outcomes) + self._settling
+        return self._traffic.carried + len(self._outcomes) + self._settling
 
     @property
     def outcomes_waiting(self) -> int:
@@ -108,7 +104,7 @@ class Pipeline:
         Raises what the queue raises when it cannot settle or take.
         """
         settler = asyncio.create_task(self._settle_in_batches())
-        stopper = asyncio.create_task(self._cancel_waiting_at_stop())
+        stopper = asyncio.create_task(self._release_waiting_at_stop())
         settler.add_done_callback(lambda _: self._traffic.wake())
         try:
             await self._take_and_carry(settler, is_feeding)
@@ -119,8 +115,7 @@ class Pipeline:
     def abandon(self) -> None:
         """Stop without waiting for replies: open calls may have taken effect, and count so."""
         self._carrier.stop()
-        for task in self._tasks:
-            task.cancel()
+        self._line.abandon()
 
     # ---- taking
 
@@ -134,10 +129,9 @@ class Pipeline:
             room = self._room() if self._is_worth_taking() else 0
             self._may_hold_more = self._may_hold_more and not room
             await self._take(room)
-            # Their first step makes them count as waiting, before more are taken.
-            await asyncio.sleep(0)
             if room and not self._queue.is_drained:
                 self._may_hold_more = True
+                await asyncio.sleep(0)  # a queue that is away returns none, and need not wait
                 continue
             found_none = room > 0 and not feeding
             if self._is_done(found_none=found_none):
@@ -160,7 +154,7 @@ class Pipeline:
         self._taken += len(taken)
         self._traffic.has_untried = not (self._queue.is_drained or self._all_taken())
         for delivery in taken:
-            self._start(delivery)
+            self._line.enter(delivery)
 
     def _room(self) -> int:
         """Return how many deliveries to take now; 0 while it is not worth a transaction."""
@@ -192,15 +186,6 @@ class Pipeline:
         with suppress(TimeoutError):
             async with asyncio.timeout(min(POLL_MAX_S, soon_s)):
                 await self._traffic.changed.wait()
-
-    def _start(self, delivery: Delivery, *, is_probe: bool = False) -> None:
-        task = asyncio.create_task(self._carry(delivery, is_probe=is_probe))
-        self._tasks[task] = delivery
-        task.add_done_callback(self._forget)
-
-    async def _carry(self, delivery: Delivery, *, is_probe: bool) -> None:
-        outcome = await self._carrier.carry(delivery, is_probe=is_probe)
-        self._add_outcome(outcome)
 
     # ---- held communities
 
@@ -239,8 +224,7 @@ class Pipeline:
             taken = await self._queue.take(1, without=self._health.communities.held)
         for delivery in taken:
             self._taken += 1
-            self._start(delivery, is_probe=is_probe)
-            await asyncio.sleep(0)
+            self._line.enter(delivery, is_probe=is_probe)
         if not taken:
             any(map(self._carrier.parking.pick, self._health.rejections.groups))
 
@@ -251,8 +235,7 @@ class Pipeline:
         taken = await self._queue.take_of(group_id, 1) if has_room else []
         if taken:
             self._taken += 1
-            self._start(taken[0], is_probe=True)
-            await asyncio.sleep(0)
+            self._line.enter(taken[0], is_probe=True)
         elif not self._carrier.parking.pick(group_id):
             communities.probe_ended(group_id)
             if not self.unsettled:
@@ -291,22 +274,8 @@ class Pipeline:
     def _add_outcome(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
         self._outcome_came.set()
-        if len(self._outcomes) >= SETTLE_AT:
+        if len(self._outcomes) >= SETTLE_AT or not self._traffic.carried:
             self._batch_is_full.set()
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        delivery = self._tasks.pop(task)
-        self._traffic.changed.set()
-        if not self._tasks:
-            self._batch_is_full.set()
-        if task.cancelled():
-            # Cancelled before its first step: nothing was called.
-            self._add_outcome(Released(delivery.id, delivery.history))
-        elif error := task.exception():
-            self._carrier.halt(
-                Halt(HaltCode.DEFECT, f"a delivery failed: {error!r}; please report it")
-            )
-            log.error("a delivery failed by a defect of the program", exc_info=error)
 
     async def _settle_in_batches(self) -> None:
         # Ended by a flag, not by a cancellation: one that hits a commit would lose its outcomes.
@@ -340,23 +309,15 @@ class Pipeline:
 
     # ---- stopping
 
-    async def _cancel_waiting_at_stop(self) -> None:
+    async def _release_waiting_at_stop(self) -> None:
         await self._carrier.stopping.wait()
-        self._cancel_waiting()
+        self._line.release_waiting()
         self._traffic.wake()
-
-    def _cancel_waiting(self) -> None:
-        for task, delivery in self._tasks.items():
-            if not self._traffic.is_calling(delivery.id):
-                task.cancel()
 
     async def _finish(self, settler: asyncio.Task[None]) -> None:
         """Let open calls end, settle what came of them, and raise what ended the settler."""
         self._carrier.stop()
-        self._cancel_waiting()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
-            await asyncio.sleep(0)  # the last done-callbacks
+        await self._line.finish()
         self._all_carried = True
         self._outcome_came.set()
         self._batch_is_full.set()

@@ -28,7 +28,9 @@ CONTENTS: list[Content] = [("x", "a"), ("x", "b"), ("y", "a"), ("z", "a"), BROKE
 COMMUNITIES = {"x": "@TGS#_one", "y": "@TGS#_one", "z": "@TGS#_two"}
 READY = (
     "SELECT queued.id FROM queued JOIN communities ON communities.id = community "
-    "WHERE taken = 0 AND group_id NOT IN (SELECT value FROM json_each(?)) ORDER BY "
+    "WHERE (lane < 2 OR (lane IS NULL AND queued.id > coalesce("
+    "(SELECT n FROM counts WHERE name = 'watermark'), 0))) "
+    "AND group_id NOT IN (SELECT value FROM json_each(?)) ORDER BY "
 )
 
 

@@ -165,12 +165,16 @@ def file(tmp_path: Path) -> Iterator[QueueFile]:
 @pytest.mark.parametrize(
     ("statement", "values", "index"),
     [
-        (deliveries.READY, (0, 9), "queued_ready (<expr>=?)"),
-        (deliveries.READY_OF, (1, 0, 9), "queued_by_community (community=? AND aside=?)"),
-        (communities.SET_ASIDE, (1, 9), "queued_by_community (community=? AND aside=?)"),
-        (communities.BRING_BACK_UNTRIED, (1, 9), "queued_by_community (community=? AND aside=? "),
-        (communities.BRING_BACK_TRIED, (1,), "queued_by_community (community=? AND aside=? "),
-        (communities.BRING_ALL_BACK, (), "queued_by_community (community=? AND aside=?)"),
+        (deliveries.READY, (0, 9), "queued_by_lane (lane=? AND <expr>=?)"),
+        (deliveries.OF_COMMUNITY, (1, 0, 9), "queued_by_community (community=? AND lane=?)"),
+        (deliveries.FRESH, (1, 9), "INTEGER PRIMARY KEY (rowid>?)"),
+        (deliveries.FRESH_NOT_HELD, (1, 9), "INTEGER PRIMARY KEY (rowid>?)"),
+        (deliveries.TAKE_BACK_BY_LANE, (), "queued_by_lane (lane=?)"),
+        (deliveries.TAKE_BACK_BY_WATERMARK, (1,), "INTEGER PRIMARY KEY (rowid<?)"),
+        (communities.SET_ASIDE, (1, 9), "queued_by_community (community=? AND lane=?)"),
+        (communities.BRING_BACK_UNTRIED, (1, 9), "queued_by_community (community=? AND lane=? "),
+        (communities.BRING_BACK_TRIED, (1,), "queued_by_community (community=? AND lane=?"),
+        (communities.BRING_ALL_BACK, (), "queued_by_lane (lane=?"),
         (communities.HELD, (), "communities_held"),
         (communities.MOVING, (), "communities_moving"),
         (reading.WORST.format(group_id="group_id"), (9,), "COVERING INDEX dead_by_community"),
@@ -211,7 +215,7 @@ def steps_of_a_take(path: Path, held: int, *, untried_first: bool) -> int:
         store.take(1, without=WITHOUT_A, untried_first=untried_first)
     with file.transaction() as db:
         db.set_progress_handler(lambda: steps.append(100), 100)
-        taken = deliveries.take(db, 5, untried_first=untried_first, without=WITHOUT_A)
+        taken = deliveries.take(db, {}, 5, untried_first=untried_first, without=WITHOUT_A)
         db.set_progress_handler(None, 0)
     assert [delivery.topic.group_id for delivery in taken] == [B] * 5
     store.close()

@@ -1,4 +1,4 @@
-"""A job that was begun with the last version of the embedded queue goes on with this one."""
+"""A job that was begun with an older version of the embedded queue goes on with this one."""
 
 import sqlite3
 from contextlib import closing
@@ -14,6 +14,7 @@ from worker.queues.contract import JobIdentity, QueueError
 from worker.queues.directory_lock import DirectoryLock
 from worker.queues.sqlite import migration
 from worker.queues.sqlite.queue import SqliteQueue
+from worker.queues.sqlite.schema import SCHEMA_VERSION
 from worker.queues.sqlite.store import SqliteStore
 from worker.rules.counts import CommunityLetters
 from worker.rules.outcome import DeadLetter, History, Reason, Released
@@ -79,6 +80,36 @@ CREATE TABLE dead (
 );
 PRAGMA user_version = 1;
 """
+VERSION_2 = f"""{VERSION_1}
+DROP INDEX queued_ready;
+ALTER TABLE queued ADD COLUMN community INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE queued ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX queued_ready ON queued (attempts > 0, id, community) WHERE taken = 0 AND aside = 0;
+CREATE INDEX queued_by_community ON queued (community, aside, attempts, id) WHERE taken = 0;
+ALTER TABLE dead ADD COLUMN group_id TEXT;
+CREATE INDEX dead_by_community ON dead (group_id, reason, code);
+ALTER TABLE records ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE dismissed (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, line BLOB NOT NULL);
+CREATE TABLE removed (hash BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE communities (
+  id INTEGER PRIMARY KEY,
+  group_id TEXT NOT NULL UNIQUE,
+  imported INTEGER NOT NULL DEFAULT 0,
+  held INTEGER NOT NULL DEFAULT 0,
+  moving INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX communities_held ON communities (id) WHERE held = 1;
+CREATE INDEX communities_moving ON communities (id, held) WHERE moving = 1;
+PRAGMA user_version = 2;
+"""
+VERSIONS = {1: VERSION_1, 2: VERSION_2}
+QUEUED_OF_OLD = (
+    "SELECT id, origin, key, body, truncated, raw, "
+    "lane IS 2 OR (lane IS NULL AND id <= (SELECT n FROM filled.counts WHERE name = 'watermark')) "
+    "AS taken, attempts, may_exist, first_attempt, last_attempt, community, 0 AS aside "
+    "FROM filled.queued JOIN filled.payloads USING (id)"
+)
+KEPT_BY_THIS_VERSION = ("watermark", "last_id")
 
 
 def record_of(group_id: str, line: int, name: str | None = None) -> Record:
@@ -103,19 +134,29 @@ def fill(path: Path) -> None:
     store.close()
 
 
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> int:
+    given: int = request.param
+    return given
+
+
 @pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """The file of a queue as the last version leaves it when it is killed."""
+def old(tmp_path: Path, version: int) -> Path:
+    """The file of a queue as an older version leaves it when it is killed."""
     source, path = tmp_path / "filled.sqlite3", tmp_path / "queue.sqlite3"
     fill(source)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.executescript(VERSION_1)
+        db.executescript(VERSIONS[version])
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("ATTACH ? AS filled", (str(source),))
-        for table in ("job", "counts", "inputs", "records", "queued", "mended", "imported", "dead"):
-            names = [row[1] for row in db.execute(f"PRAGMA main.table_info({table})")]
-            columns = ", ".join(names)
-            db.execute(f"INSERT INTO {table} SELECT {columns} FROM filled.{table}")  # noqa: S608
+        names = db.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in names:
+            if table == "sqlite_sequence":
+                continue
+            columns = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})"))
+            rows = f"({QUEUED_OF_OLD})" if table == "queued" else f"filled.{table}"
+            db.execute(f"INSERT INTO {table} SELECT {columns} FROM {rows}")  # noqa: S608
+        db.executemany("DELETE FROM counts WHERE name = ?", [(n,) for n in KEPT_BY_THIS_VERSION])
     source.unlink()
     return path
 
@@ -159,39 +200,40 @@ async def test_a_job_of_the_last_version_goes_on(old: Path) -> None:
     queue.close()
 
 
-def test_a_queue_of_the_last_version_is_read_without_a_change(old: Path) -> None:
+def test_a_queue_of_the_last_version_is_read_without_a_change(old: Path, version: int) -> None:
     before = old.read_bytes()
     store = SqliteStore(old, read_only=True)
     assert store.worst_communities(5) == WORST
     assert store.counts() == store.counts_by_counting()
     store.close()
     assert read_standing(old.parent).facts["queued"] == 4
-    assert (version_of(old), old.read_bytes()) == (1, before)
+    assert (version_of(old), old.read_bytes()) == (version, before)
 
 
 def test_an_upgrade_that_fails_leaves_the_last_version(
-    old: Path, monkeypatch: pytest.MonkeyPatch
+    old: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tables_of(old)
     with monkeypatch.context() as broken:
-        broken.setattr(migration, "UPGRADE", f"{migration.UPGRADE}; SELECT fails()")
+        scripts = [*migration.UPGRADES[version], "SELECT fails()"]
+        broken.setitem(migration.UPGRADES, version, scripts)
         with pytest.raises(QueueError, match="no such function"):
             SqliteStore(old)
-    assert (version_of(old), tables_of(old)) == (1, before)
+    assert (version_of(old), tables_of(old)) == (version, before)
     store = SqliteStore(old)
     assert store.worst_communities(5) == WORST
     store.close()
 
 
-def test_no_queue_is_upgraded_under_an_older_program(old: Path) -> None:
+def test_no_queue_is_upgraded_under_an_older_program(old: Path, version: int) -> None:
     lock = DirectoryLock(old.parent)
     (old.parent / "queue.lock").write_text("process 1\n")
     with pytest.raises(QueueError, match=r"older version of topic-import \(process 1\): wait"):
         SqliteStore(old)
-    assert version_of(old) == 1
+    assert version_of(old) == version
     lock.release()
     SqliteStore(old).close()
-    assert version_of(old) == 2
+    assert version_of(old) == SCHEMA_VERSION
 
 
 def test_letters_of_the_last_version_can_be_mended(old: Path) -> None:
@@ -202,6 +244,7 @@ def test_letters_of_the_last_version_can_be_mended(old: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("version", [1])
 def test_a_letter_that_cannot_be_parsed_is_kept_without_a_community(old: Path) -> None:
     nested = b'{"group_id":"x","record":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
     with closing(sqlite3.connect(old)) as db, db:

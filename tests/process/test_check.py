@@ -43,6 +43,19 @@ def test_conflicts_are_one_group(offline_job: Job) -> None:
     assert "has the same TopicId with other content" in problem["message"]
 
 
+def test_a_duplicate_is_named_with_the_record_that_it_doubles(offline_job: Job) -> None:
+    first = offline_job.write([record(1), record(2)], "a.jsonl")
+    second = offline_job.write([record(4), b"", record(2), record(4)], "b.jsonl")
+    done = offline_job.run("check", first, second, first)
+    assert done.returncode == 0
+    output = done.stdout.decode()
+    assert "2 x the same record as an earlier one, sent once\n" in output
+    assert f"    {second}:3 (as {first}:2), {second}:4 (as {second}:1)\n" in output
+    assert "read 5 = valid 3 + invalid 0 + duplicate 2" in output, "a.jsonl is read once"
+    found = orjson.loads(offline_job.run("check", first, second, "--json").stdout)
+    assert found["duplicates"][0] == {"place": f"{second}:3", "same_as": f"{first}:2"}
+
+
 def test_what_cutting_does_is_counted_and_named(offline_job: Job) -> None:
     path = CASES / "links-and-json-to-cut.jsonl"
     cutting: dict[str, Any] = {"RECORDS__ON_TOO_LONG": "truncate"}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from yarl import URL
 
 from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import VirtualLoop
@@ -160,7 +161,7 @@ class Network:
             self.in_flight -= 1
 
     async def _carry(self, body: bytes, signature: Signature) -> Reply:
-        url = self._client._url(signature)
+        url = URL(self._client.target(signature), encoded=True)
         call = Call("POST", url.path, url.query, body)
         self._on_the_way.append(call)
         await asyncio.sleep(self._chance.uniform(0, self._schedule.latency_s))

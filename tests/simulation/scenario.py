@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yarl import URL
+
 from tests.simulation.flow import ADMIN, APP, KEY, VIRTUAL_DAY_S, WALL_S, reply_to
 from tests.support.memory_queue import MemoryQueue
 from tests.support.virtual_clock import VirtualLoop
@@ -184,7 +186,7 @@ class Network:
         if described.jitter_s:
             await asyncio.sleep(self._chance.uniform(0, described.jitter_s))
         loop = asyncio.get_running_loop()
-        url = self._client._url(signature)
+        url = URL(self._client.target(signature), encoded=True)
         call = Call("POST", url.path, url.query, body)
         await asyncio.sleep(described.latency_s / 2)
         if described.always or 0 < described.a_day <= len(self.accepted):
@@ -233,7 +235,7 @@ class Network:
         await asyncio.sleep(described.other_from_s)
         due_s = loop.time()
         while due_s < described.other_to_s:
-            url = self._client._url(credentials.current())
+            url = URL(self._client.target(credentials.current()), encoded=True)
             call = Call("POST", url.path, url.query, b"{}")
             answer = self._service.answer(call, loop.time(), WALL_S + loop.time())
             if loop.time() >= 20.0:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from math import ceil, floor
+from math import floor
 from typing import Any
 
 import pytest
@@ -32,15 +32,67 @@ def play(work: Coroutine[Any, Any, None], loop: VirtualLoop) -> None:
         loop.close()
 
 
+def imported(body: bytes) -> Reply:
+    topic_id = body.split(b'"TopicId":"')[1].split(b'"')[0].decode()
+    return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
+
+
 @given(st.floats(0.1, 100_000))
-def test_bucket_plus_rate_never_exceeds_the_quota(quota_per_s: float) -> None:
+def test_the_steady_rate_stays_a_little_below_the_quota(quota_per_s: float) -> None:
     bucket, rate_per_s = bucket_and_rate(quota_per_s)
+    whole_per_s = floor(quota_per_s) or quota_per_s
     assert bucket >= 1
-    assert rate_per_s >= 0.9 * (floor(quota_per_s) or quota_per_s)
-    if bucket > 1:
-        assert bucket + rate_per_s <= quota_per_s
-    else:
-        assert ceil(rate_per_s) <= max(1, quota_per_s), "so many lie in a second, evenly apart"
+    assert 0.98 * whole_per_s <= rate_per_s < whole_per_s
+
+
+@given(
+    st.sampled_from([0.5, 1, 2, 7, 16.7, 50, 200]),
+    st.lists(st.tuples(st.integers(1, 300), st.floats(0, 3)), min_size=1, max_size=10),
+)
+def test_no_rolling_second_has_more_turns_than_the_quota_whenever_they_are_asked_for(
+    quota_per_s: float, asked: list[tuple[int, float]]
+) -> None:
+    loop = VirtualLoop()
+    starts: list[float] = []
+
+    async def work() -> None:
+        quota = LocalQuota(quota_per_s, loop.time)
+        for count, rest_s in asked:
+            starts.extend([await quota.acquire() for _ in range(count)])
+            await asyncio.sleep(rest_s)
+
+    play(work(), loop)
+    assert most_in_a_second(starts) <= max(1, floor(quota_per_s))
+
+
+@pytest.mark.parametrize("late_s", [0.001, 0.005, 0.01])
+def test_turns_that_are_taken_late_are_caught_up(late_s: float) -> None:
+    loop = VirtualLoop()
+    starts: list[float] = []
+
+    async def work() -> None:
+        quota = LocalQuota(200, loop.time)
+        for number in range(2000):
+            starts.append(await quota.acquire())
+            if number % 10 == 0:
+                await asyncio.sleep(late_s)
+
+    play(work(), loop)
+    assert len(starts) >= 0.98 * 200 * (starts[-1] - starts[0])
+    assert most_in_a_second(starts) <= 200
+
+
+def test_a_turn_that_is_asked_for_in_between_comes_at_its_time() -> None:
+    loop = VirtualLoop()
+
+    async def work() -> None:
+        quota = LocalQuota(1, loop.time)
+        for _ in range(10):
+            await quota.acquire()
+            await asyncio.sleep(0.6)
+
+    play(work(), loop)
+    assert loop.time() == pytest.approx(9 / 0.98 + 0.6, rel=0.02)
 
 
 @pytest.mark.parametrize("quota_per_s", [1, 2, 6.7, 7, 16.7, 20, 49, 50, 66.7, 200, 1000])
@@ -55,10 +107,10 @@ def test_every_rolling_second_uses_the_quota_without_exceeding_it(
         limits = Limits(LocalQuota(quota_per_s, loop.time), 1000, loop.time, Breaker())
         for _ in range(3):
             for _ in range(4 * floor(quota_per_s)):
-                async with limits.slot_and_turn() as turn:
-                    assert turn
-                    starts.append(turn.started_s)
-                limits.call_ended(turn.started_s, answered=True)
+                turn = await limits.turn()
+                limits.call_started(turn)
+                starts.append(turn.started_s)
+                limits.call_ended(turn, loop.time(), answered=True)
             await asyncio.sleep(idle_s)
 
     play(work(), loop)
@@ -91,23 +143,28 @@ def test_rate_changes_never_allow_a_burst(
     assert most_in_a_second(starts) <= 100
 
 
+class StallingAtFirst:
+    """A service that accepts all calls, and answers none in the first five seconds."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self.starts: list[float] = []
+
+    async def import_topic(self, body: bytes, signature: Signature) -> Reply:
+        self.starts.append(self._loop.time())
+        await asyncio.sleep(max(0.01, 5.0 - self._loop.time()))
+        return imported(body)
+
+
 def test_calls_do_not_burst_after_all_slots_stalled() -> None:
-    loop = VirtualLoop()
-    starts: list[float] = []
-
-    async def work() -> None:
-        limits = Limits(LocalQuota(100, loop.time), 10, loop.time, Breaker())
-
-        async def call() -> None:
-            async with limits.slot_and_turn() as turn:
-                assert turn
-                starts.append(turn.started_s)
-                await asyncio.sleep(max(0.01, 5.0 - turn.started_s))
-
-        await asyncio.gather(*(call() for _ in range(500)))
-
-    play(work(), loop)
-    assert most_in_a_second(starts) <= 100
+    loop, queue = VirtualLoop(), MemoryQueue()
+    for number in range(500):
+        record = {"GroupId": "@TGS#_a", "TopicName": f"topic {number}"}
+        queue.put(to_topic(record, RecordRules()))
+    chat = StallingAtFirst(loop)
+    carry(queue, chat, loop=loop, slots=10, quota_per_s=100)
+    assert not queue.unsettled
+    assert most_in_a_second(chat.starts) <= 100
 
 
 def test_a_new_process_waits_out_the_second_of_the_last_one() -> None:
@@ -152,8 +209,7 @@ class FailingOnceForHalf:
         self._seen.add(body)
         if is_first and len(self._seen) % 2:
             return Reply(status=200, code=80005)
-        topic_id = body.split(b'"TopicId":"')[1].split(b'"')[0].decode()
-        return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
+        return imported(body)
 
 
 def test_a_record_waiting_for_its_retry_holds_no_slot() -> None:
@@ -180,8 +236,7 @@ class RefusingFirst:
     async def import_topic(self, body: bytes, signature: Signature) -> Reply:
         if self._codes:
             return Reply(status=200, code=self._codes.pop())
-        topic_id = body.split(b'"TopicId":"')[1].split(b'"')[0].decode()
-        return Reply(status=200, code=0, topic_id=topic_id, action_status="OK")
+        return imported(body)
 
 
 def test_throttled_and_renewed_calls_use_up_no_attempt() -> None:

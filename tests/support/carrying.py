@@ -1,4 +1,4 @@
-"""Carry the records of a queue on a virtual clock, without a quota."""
+"""Carry the records of a queue on a virtual clock, without a quota unless one is given."""
 
 from typing import Any
 
@@ -26,6 +26,7 @@ def carry(
     slots: int = 10,
     retry: RetryPolicy = DEFAULTS,
     counters: Counters | None = None,
+    quota_per_s: int = 0,
     **more: Any,
 ) -> Carrier:
     """Carry all to their outcomes; `more` is for the carrier, which comes back as it ended."""
@@ -34,7 +35,7 @@ def carry(
     carrier = Carrier(
         chat=chat,
         credentials=SigningCredentials(APP, ADMIN, KEY, wall_clock=loop.time, clock=loop.time),
-        limits=Limits(LocalQuota(0, loop.time), slots, loop.time, health.breaker),
+        limits=Limits(LocalQuota(quota_per_s, loop.time), slots, loop.time, health.breaker),
         traffic=traffic,
         health=health,
         retry=retry,

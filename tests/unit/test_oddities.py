@@ -2,7 +2,14 @@
 
 import pytest
 
-from worker.rules.topic.oddities import SENTENCES, Oddity, name_oddity, time_oddity
+from worker.rules.topic.oddities import (
+    SENTENCES,
+    Oddity,
+    create_time_of,
+    name_oddity,
+    oddities_of,
+    time_oddity,
+)
 
 NOW_S = 1_600_000_000.5
 
@@ -31,3 +38,13 @@ def test_white_space_around_a_name_is_odd(name: str) -> None:
 
 def test_every_oddity_has_a_sentence() -> None:
     assert SENTENCES.keys() == set(Oddity)
+
+
+def test_a_record_may_be_odd_in_two_ways() -> None:
+    assert oddities_of(" a", 0, NOW_S) == (Oddity.NAME_PADDED, Oddity.TIME_ZERO)
+    assert oddities_of("a", 1_500_000_000, NOW_S) == ()
+
+
+def test_the_time_in_a_body_is_found_without_parsing_it() -> None:
+    assert create_time_of(b'{"TopicName":"a","CreateTime":17,"TopicId":"x"}') == 17
+    assert create_time_of(b'{"TopicName":"\\"CreateTime\\":17"}') is None

@@ -210,6 +210,11 @@ def test_a_fixed_id_is_kept_unless_the_community_changed() -> None:
         (b'{"a":"\\ud800"}', "half a surrogate pair"),
         (b'{"a":"\x00"}', "not JSON"),
         (b'{"a":1,"a":2}', "a stands more than once"),
+        (b'{"a" : 1, "a" : 2}', "a stands more than once"),
+        (b'{"a":{"b":1,"b":2}}', "b stands more than once"),
+        (b'{"a":[{"b":1,"b":2}]}', "b stands more than once"),
+        (b'{"u":"http://x","a":1,"a":2}', "a stands more than once"),
+        (b'{"u":"\\u003a","a":1,"a":2}', "a stands more than once"),
         (b"[" * 2000, "not JSON"),
     ],
 )
@@ -221,8 +226,9 @@ def test_a_line_that_is_no_record_has_a_reason(line: bytes, message: str) -> Non
 
 
 def test_field_names_inside_values_are_not_duplicates() -> None:
-    line = b'{"a":"x\\":y","b":{"a":1},"c":"\\"a\\":"}'
-    assert parse_record(line) == {"a": 'x":y', "b": {"a": 1}, "c": '"a":'}
+    line = b'{"a":"x\\":y","b":{"a":1},"c":"\\"a\\":","d:":[{"a":[]}]}'
+    read = {"a": 'x":y', "b": {"a": 1}, "c": '"a":', "d:": [{"a": []}]}
+    assert parse_record(line) == read
 
 
 def test_overly_deep_nesting_is_reported_by_the_field_checks() -> None:

@@ -45,6 +45,11 @@ def read_topic(
         return error
 
 
+def is_dead_letter(parsed: dict[str, Any]) -> bool:
+    """Return whether a parsed line is a dead letter of this program."""
+    return parsed.keys() >= DEAD_LETTER_NAMES and ("record" in parsed or "raw" in parsed)
+
+
 def from_dead_letter(path: str, line: Line, letter: dict[str, Any], rules: RecordRules) -> Record:
     """Return the record in a dead letter.
 

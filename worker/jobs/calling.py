@@ -20,7 +20,7 @@ from worker.settings.secret_key import given_usersig, secret_key
 WAITING_MAX = 100
 
 
-WAITING_SHARE = 0.1
+WAITING_SHARE = 0.2
 """Seconds of quota that wait for their turn; few, as a taker that dies leaves each in doubt."""
 
 

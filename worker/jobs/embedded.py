@@ -1,7 +1,6 @@
 """The embedded queue (SQLite) as the jobs use it, with the result files that follow it."""
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -304,14 +303,6 @@ class _Taker:
         return await self._queue.oldest_age_s()
 
 
-def dead_letters(store: SqliteStore) -> Iterator[bytes]:
-    """Yield the lines of all dead letters in a store, in their order."""
-    seq = 0
-    while rows := store.lines("dead", seq, PAGE):
-        seq = rows[-1][0]
-        yield from (line for _, line in rows)
-
-
 def _chosen(store: SqliteStore, choice: Choice) -> Iterator[list[tuple[int, bytes]]]:
     """Yield the chosen dead letters in pages of (seq, line).
 
@@ -335,14 +326,3 @@ def _dismiss_queued(store: SqliteStore, group_id: str, source: str | None) -> in
 def _show(rows: list[tuple[int, bytes]], show: Show) -> None:
     for _, line in rows:
         show(line)
-
-
-@contextmanager
-def throwaway_store() -> Iterator[SqliteStore]:
-    """Open a queue in a temporary directory, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="topic-import-check-") as directory:
-        store = SqliteStore(Path(directory) / QUEUE_NAME, synchronous="OFF")
-        try:
-            yield store
-        finally:
-            store.close()

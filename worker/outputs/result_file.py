@@ -169,12 +169,18 @@ class ResultFile:
 
     def follow(self) -> None:
         """Append the lines of all outcomes since the last call."""
-        if self._file is None:
-            return
-        for page, seq in _joined_pages(self._read_lines, self._written_seq):
-            with naming(self._path):
-                append_whole(self._file, page)
-            self._written_seq = seq
+        while self.append_page():
+            pass
+
+    def append_page(self) -> bool:
+        """Append the next lines, up to a page of them; return whether there were any."""
+        rows = self._read_lines(self._written_seq, PAGE_LINES) if self._file else []
+        if not (self._file and rows):
+            return False
+        with naming(self._path):
+            append_whole(self._file, b"".join(line for _, line in rows))
+        self._written_seq = rows[-1][0]
+        return True
 
     def close(self) -> None:
         if self._file is not None:
@@ -247,8 +253,3 @@ def pages(read_lines: ReadLines, after_seq: int) -> Iterator[list[tuple[int, byt
     while rows := read_lines(after_seq, PAGE_LINES):
         after_seq = rows[-1][0]
         yield rows
-
-
-def _joined_pages(read_lines: ReadLines, after_seq: int) -> Iterator[tuple[bytes, int]]:
-    for rows in pages(read_lines, after_seq):
-        yield b"".join(line for _, line in rows), rows[-1][0]

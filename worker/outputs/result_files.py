@@ -134,9 +134,15 @@ class ResultFiles:
             return False
 
     def follow(self) -> None:
-        """Append the lines of all outcomes since the last call; rotate what has grown too long."""
-        self._imported.follow()
-        self._dead.follow()
+        """Append the next page of each kind; rotate what has grown too long.
+
+        Called after each batch of outcomes, which is shorter than a page.
+        """
+        self._imported.append_page()
+        self._dead.append_page()
+        self._rotate()
+
+    def _rotate(self) -> None:
         if self._rotate_at_bytes:
             for kind, file in (("imported", self._imported), ("dead", self._dead)):
                 if file.size_bytes >= self._rotate_at_bytes:
@@ -144,7 +150,9 @@ class ResultFiles:
 
     def finish(self) -> None:
         """Append what is missing, and write the dead letters anew if some were replaced."""
-        self.follow()
+        self._imported.follow()
+        self._dead.follow()
+        self._rotate()
         if self._results.dead_file_is_stale():
             self._dead.reconcile(rewrite=True)
             self._results.dead_file_was_rewritten()

@@ -27,6 +27,10 @@ ANOTHER_ID = "give one of them another TopicId (or key) and run again"
 UNREADABLE = "the record cannot be read, by a defect of the program: please report it"
 
 
+NOT_CUT = "[]"
+"""How a stored record says that none of its fields was cut."""
+
+
 def how_to_mend(path: str) -> str:
     """Return the hint for an invalid record that was read from an input."""
     is_pipe = path == STANDARD_INPUT or path.startswith("/dev/")
@@ -85,7 +89,7 @@ def subject_of_body(
         group_id=named["GroupId"],
         topic_id=named.get("TopicId"),
         topic_name=named["TopicName"],
-        truncated=tuple(orjson.loads(truncated)),
+        truncated=() if truncated == NOT_CUT else tuple(orjson.loads(truncated)),
         raw=raw,
     )
 

@@ -1,6 +1,12 @@
-"""The quota of one process: aiolimiter's leaky bucket at the pace that the service accepts."""
+"""The quota of one process: turns at the pace that the service accepts.
+
+aiolimiter's leaky bucket spaces the turns, and lets late ones be caught up. A bucket of c calls at
+rate r lets up to c + r calls through in a second, so a log of the latest turns keeps the quota: in
+no rolling second are there more turns than that.
+"""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from math import floor
 
@@ -8,32 +14,37 @@ from aiolimiter import AsyncLimiter
 
 from worker.rules.pace import Pace
 
-SMALL_QUOTA_PER_S = 50.0
-"""Below this a bucket of one call is enough, and a larger one would cost too much of the rate."""
-SMALL_STEADY_SHARE = 0.98
+STEADY_SHARE = 0.985
+"""Of the quota: how fast turns are given on average."""
+SPARE_SHARE = 0.01
+"""Of the quota, in whole calls: so many stay unused in a window, because calls that start evenly
+arrive a little unevenly."""
+WINDOW_S = 1.004
+"""How long the window is in which turns are counted."""
+CATCH_UP_S = 0.015
+"""A turn may come so late and is caught up; timers and busy moments of the loop delay less."""
 STEPS = 400
 """The rate changes in so many steps, because each change costs a new limiter."""
-BUCKET_SHARE = 0.0045
-UNUSED_SHARE = 0.002
 TICK_S = 0.001
-"""uvloop's timers have whole milliseconds."""
-POLL_SHARE = 0.01
-"""Of the interval between two calls: how often a waiter checks whether the bucket has room."""
+"""uvloop's clock and timers have whole milliseconds."""
+HALVINGS = 6
+"""The room in a bucket is found to so many binary digits of a call."""
 
 
 def bucket_and_rate(quota_per_s: float) -> tuple[float, float]:
-    """Return a bucket (calls) and a steady rate (calls a second) that together keep a quota.
+    """Return a bucket (calls) and a steady rate (calls a second) for a quota.
 
-    A bucket of c at rate r lets at most c + r calls through in a rolling second. A bucket of one
-    cannot make up for late timers, which matters from about SMALL_QUOTA_PER_S on. A little of the
-    quota stays unused, because calls that start evenly arrive a little unevenly: with 198 + 2 of
-    200 a server counted 201.
+    The bucket holds the turns that may be caught up. Whole calls count: 200/s shared by 12
+    processes are 16.7/s each, and 17 each would be too many.
     """
-    if quota_per_s < SMALL_QUOTA_PER_S:
-        # Whole calls: 200/s shared by 12 processes are 16.7/s each, and 17 each would be too many.
-        return 1.0, (floor(quota_per_s) or quota_per_s) * SMALL_STEADY_SHARE
-    bucket = float(max(2, round(quota_per_s * BUCKET_SHARE)))
-    return bucket, quota_per_s * (1.0 - UNUSED_SHARE) - bucket
+    rate_per_s = (floor(quota_per_s) or quota_per_s) * STEADY_SHARE
+    return 1.0 + rate_per_s * CATCH_UP_S, rate_per_s
+
+
+def window(quota_per_s: float) -> tuple[int, float]:
+    """Return how many turns may be given in how many seconds (more than one if below 1/s)."""
+    calls = floor(quota_per_s) - floor(quota_per_s * SPARE_SHARE)
+    return (calls, WINDOW_S) if calls else (1, WINDOW_S / quota_per_s if quota_per_s else 0.0)
 
 
 class LocalQuota:
@@ -52,11 +63,13 @@ class LocalQuota:
     ) -> None:
         self._quota_per_s = calls_per_second
         self._clock = clock
-        self._closed_for_s = closed_for_s
+        self._closed_until_s = clock() + closed_for_s
+        calls, self._window_s = window(calls_per_second)
+        self._turns: deque[float] = deque(maxlen=calls)
         self._pace = Pace()
         self._passed = 0
         self._step = 0
-        self._limiter: AsyncLimiter | None = None
+        self._limiter = AsyncLimiter(1.0)
 
     def __repr__(self) -> str:
         return f"<LocalQuota {self._quota_per_s}/s at {self._step / STEPS:.2%} {self._pace}>"
@@ -70,14 +83,14 @@ class LocalQuota:
 
     async def acquire(self) -> float:
         """Wait for one turn; return its time on the clock."""
-        while True:
-            # In a loop: a refusal during the pause prolongs it.
-            while (pause_s := self._pace.paused_until_s - self._clock()) > 0:  # noqa: ASYNC110
-                await asyncio.sleep(pause_s)
-            await self._turn()
-            # If a call was refused while this one waited, the turn is not used.
-            if (now_s := self._clock()) >= self._pace.paused_until_s:
-                return now_s
+        # In a loop: a refusal meanwhile prolongs the pause, and another caller may be faster.
+        while (wait_s := await self._wait_s(now_s := self._clock())) > 0:  # noqa: ASYNC110
+            # Rounded up to whole ticks: a timer that fires early would have to be set again.
+            await asyncio.sleep(wait_s + TICK_S / 2)
+        if self._quota_per_s:
+            await self._limiter.acquire()  # there is room, so this does not wait
+            self._turns.append(now_s)
+        return now_s
 
     def throttled(self, turn: float) -> None:
         """Slow down, because the call that had this turn was throttled."""
@@ -98,32 +111,43 @@ class LocalQuota:
         if self._passed:
             self._pace, self._passed = self._pace.passed(self._passed), 0
 
-    async def _turn(self) -> None:
+    async def _wait_s(self, now_s: float) -> float:
+        """Return the seconds until a turn may be given, unless a call is refused meanwhile."""
+        opens_s = self._pace.paused_until_s
         if not self._quota_per_s:
-            return
-        step = max(1, round(self._pace.factor(self._clock()) * STEPS))
-        if self._limiter is None or step != self._step:
-            self._limiter = await self._new_limiter(step)
-            self._step = step
+            return opens_s - now_s
+        opens_s = max(opens_s, self._closed_until_s)
+        if opens_s > now_s:
+            return opens_s - now_s
+        await self._keep_pace(now_s)
+        wait_s = 0.0
+        if len(self._turns) == self._turns.maxlen:
+            wait_s = self._turns[0] + self._window_s - now_s
         # Not by the limiter's own waiting: uvloop's timers may fire a little early, and it then
         # spins until there is room (a quarter of a core at 2,000/s).
-        if not self._limiter.has_capacity():
-            pause_s = max(TICK_S, POLL_SHARE / self.rate_per_s)
-            while not self._limiter.has_capacity():  # noqa: ASYNC110 - the limiter has no event
-                await asyncio.sleep(pause_s)
-        await self._limiter.acquire()
+        return wait_s if self._limiter.has_capacity() else max(wait_s, self._room_comes_in_s())
 
-    async def _new_limiter(self, step: int) -> AsyncLimiter:
-        """Return a limiter for a changed rate, because aiolimiter cannot change the rate of one."""
+    def _room_comes_in_s(self) -> float:
+        """Return the seconds until the bucket has room for a call.
+
+        aiolimiter does not tell that, but whether there is room for a part of a call.
+        """
+        room, part = 0.0, 0.5
+        for _ in range(HALVINGS):
+            if self._limiter.has_capacity(room + part):
+                room += part
+            part /= 2
+        return (1.0 - room) * self._limiter.time_period / self._limiter.max_rate
+
+    async def _keep_pace(self, now_s: float) -> None:
+        """Take a new limiter for a changed rate, because aiolimiter cannot change that of one."""
+        step = max(1, round(self._pace.factor(now_s) * STEPS))
+        if step == self._step:
+            return
         bucket, rate_per_s = bucket_and_rate(self._quota_per_s)
-        limiter = AsyncLimiter(bucket, bucket / (rate_per_s * step / STEPS))
-        at_once = 0
-        if self._limiter is None:
-            await asyncio.sleep(self._closed_for_s)
-            at_once = 1
+        self._limiter = AsyncLimiter(bucket, bucket / (rate_per_s * step / STEPS))
         # A new bucket must not allow a burst, so it starts empty: the old one may have been used up
         # just now, and the first calls of a process wait for connections, so that the calls behind
         # them follow closely.
-        for _ in range(int(bucket) - at_once):
-            await limiter.acquire()
-        return limiter
+        await self._limiter.acquire(bucket if self._step else bucket - 1.0)
+        self._step = step

@@ -33,17 +33,22 @@ class Why(Enum):
     REJECTIONS = "record after record is rejected alike"
 
 
+OUTAGES = frozenset({Why.FAILURES, Why.SILENCE})
+"""Calls fail or stay unanswered; the service does not ask to wait."""
+
+
 class Breaker:
     """Opens on an outage or on a throttle that only time ends; the success of a probe closes it.
 
     One probe at a time; only one that gets no answer at all has another beside it after
-    `PROBE_PATIENCE_S`. `last_failure`: the latest failed call in words, for people.
+    `PROBE_PATIENCE_S`. `why`: what opened it, None while it is closed. `last_failure`: the latest
+    failed call in words, for people.
     """
 
     def __init__(self) -> None:
         self.last_failure = ""
         self._failing: set[int] = set()
-        self._why: Why | None = None
+        self.why: Why | None = None
         self._opened_at_s = float("-inf")
         self.closed_at_s = float("-inf")
         self._paused_at_s = float("-inf")
@@ -58,22 +63,22 @@ class Breaker:
         self._latency_s: float | None = None
 
     def __repr__(self) -> str:
-        state = f"open: {self._why.value}" if self._why else "closed"
+        state = f"open: {self.why.value}" if self.why else "closed"
         return f"<Breaker {state} failing={len(self._failing)} in_flight={self._in_flight}>"
 
     @property
     def is_open(self) -> bool:
-        return self._why is not None
+        return self.why is not None
 
     @property
     def is_outage(self) -> bool:
         """Open because calls fail or stay unanswered, not because the service asks to wait."""
-        return self._why is Why.FAILURES or self._why is Why.SILENCE
+        return self.why is Why.FAILURES or self.why is Why.SILENCE
 
     @property
     def is_stopped_by_rejections(self) -> bool:
         """Open because record after record was rejected alike."""
-        return self._why is Why.REJECTIONS
+        return self.why is Why.REJECTIONS
 
     def fails_beside(self, record: int) -> bool:
         """Return whether another record failed since the last success, by no fault of its own."""
@@ -84,10 +89,10 @@ class Breaker:
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until the next call may start; it may be less when a reply comes."""
-        if not self.is_open and self._is_silent(now_s):
+        if self.why is None:
+            if not self._is_silent(now_s):
+                return 0.0
             self._open(now_s, Why.SILENCE)
-        if not self.is_open:
-            return 0.0
         due_s = self._next_probe_s
         if self._probe_started_s is not None:
             due_s = max(due_s, self._probe_started_s + PROBE_PATIENCE_S)
@@ -156,20 +161,19 @@ class Breaker:
         A call from before the breaker opened is no evidence about the present. Return whether this
         ended an outage of failing records.
         """
-        if started_s < max(self._opened_at_s, self._paused_at_s):
+        if started_s < self._opened_at_s or started_s < self._paused_at_s:
             return False
-        if self._why is Why.REJECTIONS and not is_import:
+        why = self.why
+        if why is Why.REJECTIONS and not is_import:
             return False
-        ended = self._why is Why.FAILURES
-        if self.is_open:
-            self.closed_at_s = now_s
+        if why is not None:
+            self.why, self.closed_at_s = None, now_s
         self._failing.clear()
         self._pauses = 0
-        self._why = None
-        return ended
+        return why is Why.FAILURES
 
     def _open(self, now_s: float, why: Why) -> None:
-        was_open, self._why = self.is_open, why
+        was_open, self.why = self.is_open, why
         if not was_open:
             self._opened_at_s = now_s
             self._probes = 0
@@ -177,7 +181,7 @@ class Breaker:
             self._wait_before_next_probe(now_s)
 
     def _wait_before_next_probe(self, now_s: float) -> None:
-        if self._why is Why.REJECTIONS:
+        if self.why is Why.REJECTIONS:
             pause_s = REJECTED_PROBE_PAUSE_S
         else:
             pause_s = PROBE_PAUSES_S[min(self._probes, len(PROBE_PAUSES_S) - 1)]
@@ -185,8 +189,9 @@ class Breaker:
         self._next_probe_s = now_s + pause_s
 
     def _is_silent(self, now_s: float) -> bool:
-        standstill_s = max(0.0, now_s - self._polled_at_s - POLL_GAP_MAX_S)
-        self._answered_at_s = min(now_s, self._answered_at_s + standstill_s)
+        standstill_s = now_s - self._polled_at_s - POLL_GAP_MAX_S
+        if standstill_s > 0:
+            self._answered_at_s = min(now_s, self._answered_at_s + standstill_s)
         self._polled_at_s = now_s
         if self._in_flight < OUTAGE_RECORDS:
             return False

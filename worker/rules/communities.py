@@ -90,14 +90,12 @@ class _Latest:
     elsewhere_s: float = float("-inf")
 
     def note(self, group_id: str, started_s: float) -> None:
-        if group_id != self.group_id:
-            if started_s >= self.started_s:
-                self.elsewhere_s = self.started_s
-                self.group_id, self.started_s = group_id, started_s
-            else:
-                self.elsewhere_s = max(self.elsewhere_s, started_s)
-        else:
-            self.started_s = max(self.started_s, started_s)
+        if started_s >= self.started_s:
+            if group_id != self.group_id:
+                self.group_id, self.elsewhere_s = group_id, self.started_s
+            self.started_s = started_s
+        elif group_id != self.group_id:
+            self.elsewhere_s = max(self.elsewhere_s, started_s)
 
     def started_beside_s(self, group_id: str) -> float:
         """Return when the latest such call for another community started."""
@@ -137,6 +135,10 @@ class Communities:
     def held(self) -> frozenset[str]:
         """The communities whose records wait."""
         return self._held
+
+    def is_well(self, group_id: str) -> bool:
+        """Return whether nothing is known of a community but good."""
+        return group_id not in self._known
 
     def is_held(self, group_id: str) -> bool:
         """Return whether the records of a community wait."""

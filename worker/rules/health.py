@@ -5,7 +5,7 @@ from typing import assert_never
 
 from worker.rules import verdict
 from worker.rules.blame import Blame, Exhausted, FailedCall, Failures, GoOn
-from worker.rules.breaker import Breaker
+from worker.rules.breaker import Breaker, Why
 from worker.rules.codes import ACCOUNT_OR_SIGNATURE
 from worker.rules.communities import FAILING_MIN, TROUBLE_OF_CODE, Communities
 from worker.rules.first_contact import FirstContact
@@ -70,6 +70,15 @@ class Health:
             return self.communities.held | self.rejections.groups
         return self.communities.held
 
+    @property
+    def is_all_well(self) -> bool:
+        """Whether all calls may flow: no outage, no pause, and no community is held."""
+        return self.breaker.why is None and not self.communities.held
+
+    def is_well(self, group_id: str) -> bool:
+        """Return whether nothing is known that speaks against a call for a community."""
+        return self.breaker.why is not Why.REJECTIONS and self.communities.is_well(group_id)
+
     def is_held(self, group_id: str) -> bool:
         """Return whether a community is one of `held`."""
         if self.communities.is_held(group_id):
@@ -81,16 +90,16 @@ class Health:
         if attempt.code is not None:
             self.first_contact.made()
         match decided:
-            case verdict.Imported() | verdict.Reject() | verdict.Compare():
-                return self._answered(decided, attempt)
+            case verdict.Imported():
+                return self._imported(decided, attempt)
+            case Reject() | verdict.Compare():
+                return self._not_imported(decided, attempt)
             case verdict.HoldCommunity():
                 return self._community_exceeded(decided, attempt)
             case verdict.Retry():
                 return self._failed(decided, attempt)
-            case verdict.Throttled():
-                return self._throttled(decided, attempt)
-            case verdict.Renew():
-                return self._signature_refused(decided, attempt)
+            case verdict.Throttled() | verdict.Renew():
+                return self._for_the_worker(decided, attempt)
             case Halt():
                 return _halted(decided, attempt)
             case _:
@@ -98,24 +107,16 @@ class Health:
 
     # ---- proper answers
 
-    def _answered(
-        self, decided: verdict.Imported | Reject | verdict.Compare, attempt: Attempt
-    ) -> Reaction:
-        match decided:
-            case verdict.Imported():
-                return self._imported(decided, attempt)
-            case Reject():
-                return self._rejected(decided, attempt)
-            case verdict.Compare():
-                self._answer(attempt)
-                return Reaction(decided, attempt.history)
-            case _:
-                assert_never(decided)
-
     def _imported(self, decided: verdict.Imported, attempt: Attempt) -> Reaction:
         self._answer(attempt, is_import=True)
         self.rejections.end()
         self.stopped_by_rejections = None
+        return Reaction(decided, attempt.history)
+
+    def _not_imported(self, decided: Reject | verdict.Compare, attempt: Attempt) -> Reaction:
+        if isinstance(decided, Reject):
+            return self._rejected(decided, attempt)
+        self._answer(attempt)
         return Reaction(decided, attempt.history)
 
     def _rejected(self, reject: Reject, attempt: Attempt) -> Reaction:
@@ -145,8 +146,8 @@ class Health:
     def _prove_signature(self, attempt: Attempt) -> None:
         """Remember that the service accepted the signature of a call."""
         proven = self._succeeded_at_s
-        generation = attempt.generation
-        proven[generation] = max(proven.get(generation, attempt.started_s), attempt.started_s)
+        if attempt.started_s > proven.get(attempt.generation, float("-inf")):
+            proven[attempt.generation] = attempt.started_s
         while len(proven) > GENERATIONS_KEPT:
             del proven[min(proven)]
         self._refused.clear()
@@ -272,6 +273,12 @@ class Health:
         if self._is_service or attempt.code is not None:
             return None
         return self.first_contact.failed(retry.setup_fault, retry.message, attempt.ended_s)
+
+    def _for_the_worker(self, decided: Throttled | verdict.Renew, attempt: Attempt) -> Reaction:
+        """React to a reply that says nothing about the record."""
+        if isinstance(decided, Throttled):
+            return self._throttled(decided, attempt)
+        return self._signature_refused(decided, attempt)
 
     def _throttled(self, throttled: Throttled, attempt: Attempt) -> Reaction:
         # What a probe meets, and what was under way before it, says nothing about the rate.

@@ -1,4 +1,7 @@
-"""What follows from a reply, as values: for its record, and for the run."""
+"""What follows from a reply, as values: for its record, and for the run.
+
+Those that are made for each call are not frozen, for the sake of speed, and nobody changes them.
+"""
 
 from dataclasses import dataclass
 
@@ -16,7 +19,7 @@ class Refusal:
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
     """One call that ended; times in seconds of a monotonic clock.
 
@@ -63,7 +66,7 @@ class GiveBack:
 Fate = Imported | Reject | Compare | TryAgain | GiveBack
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reaction:
     """What is to be done about one reply.
 

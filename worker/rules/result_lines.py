@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import orjson
 
@@ -13,7 +14,7 @@ LINE_DIGITS_MAX = 18
 """The longest number of a line; it fits into 64 bits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Subject:
     """The record that a result line speaks of.
 
@@ -35,7 +36,14 @@ def rfc3339(at: float | None) -> str | None:
     """Write Unix seconds as RFC 3339 in UTC with milliseconds."""
     if at is None:
         return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    second, micros = divmod(round(at * 1_000_000), 1_000_000)
+    return f"{_second(second)}.{micros // 1000:03}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(at: int) -> str:
+    """Write whole Unix seconds; cached, because thousands of lines end in the same second."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def imported_line(subject: Subject, outcome: Imported) -> bytes:

@@ -24,9 +24,9 @@ class SetupFault(Enum):
     ADDRESS = "the address leads nowhere"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
-    """What came back from one attempt.
+    """What came back from one attempt. Not frozen, for the sake of speed; nobody changes it.
 
     `status` is the HTTP status, None where no answer came. `code` is the service's ErrorCode,
     None where the body was not the service's. `failure` says in a few words what was wrong with
@@ -141,6 +141,9 @@ class Halt:
 
 Verdict = Imported | Retry | Throttled | Renew | Reject | Compare | HoldCommunity | Halt
 
+MADE = Imported()
+"""The call made the topic, under the TopicId that was sent."""
+
 TOO_MANY_REQUESTS = 429
 REQUEST_TIMEOUT = 408
 NOT_IMPLEMENTED = 501
@@ -231,7 +234,7 @@ def _imported(reply: Reply, topic: Topic) -> Verdict:
         return Retry(0, "ErrorCode 0 without ActionStatus OK and a TopicId", hint, ambiguous=True)
     if topic.topic_id is not None and reply.topic_id != topic.topic_id:
         return Retry(0, "success for another TopicId than was asked for", hint, ambiguous=True)
-    return Imported(made_id=None if topic.topic_id else reply.topic_id)
+    return MADE if topic.topic_id else Imported(made_id=reply.topic_id)
 
 
 def _exists(

@@ -1,8 +1,7 @@
 """JSON Lines: bytes become numbered lines; a line that is too long is never held in memory."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from hashlib import blake2b
 
 from worker.rules.record import HASH_BYTES, content_hash
 
@@ -11,19 +10,30 @@ KEPT_OF_A_LONG_LINE = 1024
 WHITE_SPACE = b" \t\r\n"
 
 
-@dataclass(frozen=True, slots=True)
 class Line:
     """One line that is not blank.
 
     `number`: from 1, blank lines counted. `content`: the line without the white space around it.
-    `content_hash`: HASH_BYTES over all of it. Of a line that is too long `content` is a beginning
-    (KEPT_OF_A_LONG_LINE bytes), and `too_long_bytes` the length; else 0.
+    Of a line that is too long `content` is a beginning (KEPT_OF_A_LONG_LINE bytes), and
+    `too_long_bytes` the length; else 0.
     """
 
-    number: int
-    content: bytes
-    content_hash: bytes
-    too_long_bytes: int = 0
+    __slots__ = ("_hash", "content", "number", "too_long_bytes")
+
+    def __init__(
+        self, number: int, content: bytes, hashed: bytes | None = None, too_long_bytes: int = 0
+    ) -> None:
+        self.number = number
+        self.content = content
+        self.too_long_bytes = too_long_bytes
+        self._hash = hashed
+
+    @property
+    def content_hash(self) -> bytes:
+        """Return HASH_BYTES over all of the line."""
+        if self._hash is None:
+            self._hash = content_hash(self.content)
+        return self._hash
 
 
 def split(chunks: Iterable[bytes], line_bytes_max: int) -> Iterator[Line]:
@@ -32,60 +42,74 @@ def split(chunks: Iterable[bytes], line_bytes_max: int) -> Iterator[Line]:
     LF and CRLF end a line. A byte order mark and blank lines are skipped. What follows the last
     line end is a line, too.
     """
-    number = 0
-    rest = b""
-    long_line: _LongLine | None = None
+    number = 1
+    unended = _Unended(line_bytes_max)
+    line: Line | None
     for chunk in _without_mark(chunks):
-        pieces = chunk.split(b"\n")
-        last = len(pieces) - 1
-        for index, piece in enumerate(pieces):
-            if long_line is None and len(rest) + len(piece) > line_bytes_max + 1:
-                long_line = _LongLine(rest)
-                rest = b""
-            if long_line is not None:
-                long_line.add(piece)
-            else:
-                rest = rest + piece if rest else piece
-            if index == last:
-                break
+        first, *pieces = chunk.split(b"\n")
+        unended.add(first)
+        if not pieces:
+            continue
+        if line := unended.line(number):
+            yield line
+        unended.add(pieces.pop())
+        for piece in pieces:
             number += 1
-            line = long_line.line(number) if long_line else _line(number, rest, line_bytes_max)
-            rest, long_line = b"", None
+            content = piece.strip(WHITE_SPACE)
+            if len(piece) > line_bytes_max:
+                line = _line(number, piece, line_bytes_max)
+            else:
+                line = Line(number, content) if content else None
             if line:
                 yield line
-    line = long_line.line(number + 1) if long_line else _line(number + 1, rest, line_bytes_max)
-    if line:
+        number += 1
+    if line := unended.line(number):
         yield line
 
 
 def _line(number: int, content: bytes, line_bytes_max: int) -> Line | None:
-    stripped = content.strip(WHITE_SPACE)
-    if not stripped:
-        return None
-    if len(stripped) > line_bytes_max:
-        long_line = _LongLine(b"")
-        long_line.add(content)
-        return long_line.line(number)
-    return Line(number, stripped, content_hash(stripped))
+    unended = _Unended(line_bytes_max)
+    unended.add(content)
+    return unended.line(number)
 
 
-class _LongLine:
-    """A line that is too long: its bytes are counted and hashed, and only the beginning kept."""
+class _Unended:
+    """A line whose end was not read yet. Of one that is too long only the beginning is kept."""
 
-    def __init__(self, beginning: bytes) -> None:
-        self._kept = b""
+    def __init__(self, line_bytes_max: int) -> None:
+        self._line_bytes_max = line_bytes_max
+        self._content = b""
         self._bytes = 0
-        self._hash = hashlib.blake2b(digest_size=HASH_BYTES)
-        self.add(beginning)
+        self._hash: blake2b | None = None
 
     def add(self, piece: bytes) -> None:
-        if len(self._kept) < KEPT_OF_A_LONG_LINE:
-            self._kept = (self._kept + piece[:KEPT_OF_A_LONG_LINE])[:KEPT_OF_A_LONG_LINE]
+        """Add the next bytes of the line."""
         self._bytes += len(piece)
-        self._hash.update(piece)
+        if self._hash is not None:
+            self._hash.update(piece)
+            self._content += piece[: KEPT_OF_A_LONG_LINE - len(self._content)]
+            return
+        self._content = self._content + piece if self._content else piece
+        # One more for a carriage return, which does not count.
+        if self._bytes > self._line_bytes_max + 1:
+            self._become_long()
 
-    def line(self, number: int) -> Line:
-        return Line(number, self._kept, self._hash.digest(), self._bytes)
+    def line(self, number: int) -> Line | None:
+        """Return the line, None for a blank one, and begin the next."""
+        stripped = self._content.strip(WHITE_SPACE)
+        if self._hash is None and len(stripped) > self._line_bytes_max:
+            self._become_long()
+        line: Line | None = None
+        if self._hash is not None:
+            line = Line(number, self._content, self._hash.digest(), self._bytes)
+        elif stripped:
+            line = Line(number, stripped)
+        self._content, self._bytes, self._hash = b"", 0, None
+        return line
+
+    def _become_long(self) -> None:
+        self._hash = blake2b(self._content, digest_size=HASH_BYTES)
+        self._content = self._content[:KEPT_OF_A_LONG_LINE]
 
 
 def _without_mark(chunks: Iterable[bytes]) -> Iterator[bytes]:

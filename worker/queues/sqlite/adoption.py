@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import orjson
 
 from worker.queues.sqlite.communities import Communities, remember_imports
-from worker.queues.sqlite.schema import State, add_to_counts
+from worker.queues.sqlite.schema import State, add_to_counts, remove_queued
+from worker.queues.sqlite.topic_index import TopicIndex, index_at_once
 from worker.rules.counts import ALREADY_COUNTS, dead_letter_counts
 from worker.rules.outcome import Reason
 from worker.rules.record import Record
@@ -39,14 +40,13 @@ class _Row:
     state: int
 
 
-def unknown(db: sqlite3.Connection, lines: Iterable[ImportedLine]) -> list[ImportedLine]:
-    """Return the lines whose topic the queue does not hold as imported. Changes nothing."""
-    query = "SELECT 1 FROM records WHERE topic_id = ? AND state = ?"
-    found = [
-        line
-        for line in lines
-        if db.execute(query, (line.topic_id, State.IMPORTED)).fetchone() is None
-    ]
+def unknown(
+    db: sqlite3.Connection, index: TopicIndex, lines: Iterable[ImportedLine]
+) -> list[ImportedLine]:
+    """Return the lines whose topic the queue does not hold as imported; `index`: fresh."""
+    given = list(lines)
+    holders = index.holders(db, Communities(db), {line.topic_id for line in given})
+    found = [line for line in given if not _is_imported(db, holders.get(line.topic_id))]
     if not found or db.execute(_HAS_TOPICS_WITHOUT_ID, (State.IMPORTED,)).fetchone() is None:
         return found
     # The service made these IDs (`as-given`); they stand in the result lines alone.
@@ -57,7 +57,12 @@ def unknown(db: sqlite3.Connection, lines: Iterable[ImportedLine]) -> list[Impor
     return [line for line in found if db.execute(query, (line.topic_id,)).fetchone() is None]
 
 
-def adopt(db: sqlite3.Connection, lines: Iterable[ImportedLine]) -> int:
+def _is_imported(db: sqlite3.Connection, record_id: int | None) -> bool:
+    query = "SELECT 1 FROM records WHERE id = ? AND state = ?"
+    return db.execute(query, (record_id, State.IMPORTED)).fetchone() is not None
+
+
+def adopt(db: sqlite3.Connection, index: TopicIndex, lines: Iterable[ImportedLine]) -> int:
     """Make each topic that is not imported an imported one with exactly its line; count them.
 
     All queued records are in doubt afterwards: the outcomes that the queue missed may be more than
@@ -67,7 +72,7 @@ def adopt(db: sqlite3.Connection, lines: Iterable[ImportedLine]) -> int:
         db.execute(_TABLE)
         # Once the table is there, every record is put in doubt.
         db.execute("UPDATE queued SET may_exist = 1")
-    adoption = _Adoption(db)
+    adoption = _Adoption(db, index)
     return sum(adoption.adopt(line) for line in lines)
 
 
@@ -76,12 +81,13 @@ def _has_table(db: sqlite3.Connection) -> bool:
 
 
 class _Adoption:
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, index: TopicIndex) -> None:
         self._db = db
+        self._index = index
         self._communities = Communities(db)
 
     def adopt(self, line: ImportedLine) -> bool:
-        if not unknown(self._db, [line]):
+        if not unknown(self._db, self._index, [line]):
             return False
         counting = Counter(["imported", *ALREADY_COUNTS[line.already]])
         counting["cut"] += line.is_cut
@@ -96,16 +102,18 @@ class _Adoption:
                 "UPDATE records SET state = ?, topic_id = ? WHERE id = ?",
                 (State.IMPORTED, line.topic_id, record_id),
             )
+        index_at_once(self._db, self._communities, line.topic_id, record_id)
         self._db.execute("INSERT INTO imported (id, line) VALUES (?, ?)", (record_id, line.content))
         self._db.execute("INSERT OR IGNORE INTO adopted VALUES (?)", (record_id,))
         if line.group_id:
-            remember_imports(self._db, [self._communities.of(line.group_id)[0]])
+            remember_imports(self._db, [self._communities.of(line.group_id)])
         add_to_counts(self._db, counting)
         return True
 
     def _holder(self, line: ImportedLine) -> _Row | None:
-        query = "SELECT id, state FROM records WHERE topic_id = ?"
-        row = self._db.execute(query, (line.topic_id,)).fetchone()
+        holders = self._index.holders(self._db, self._communities, [line.topic_id])
+        query = "SELECT id, state FROM records WHERE id = ?"
+        row = self._db.execute(query, (holders.get(line.topic_id),)).fetchone()
         return row and _Row(*row)
 
     def _at_its_place(self, line: ImportedLine) -> _Row | None:
@@ -124,7 +132,7 @@ class _Adoption:
     def _leave(self, row: _Row, counting: Counter[str]) -> None:
         """Take a record out of the place where it is."""
         if row.state != State.DEAD:
-            self._db.execute("DELETE FROM queued WHERE id = ?", (row.id,))
+            remove_queued(self._db, [row.id])
             counting[State(row.state).name.lower()] -= 1
             return
         query = "SELECT reason, code FROM dead WHERE id = ?"
@@ -157,8 +165,10 @@ class Adopted:
     put may have taken effect before.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, communities: Communities, index: TopicIndex) -> None:
         self._db = db
+        self._communities = communities
+        self._index = index
         self.casts_doubt = _has_table(db)
 
     def claim(
@@ -184,8 +194,10 @@ class Adopted:
     ) -> list[tuple[int, tuple[int, int], bytes]]:
         columns = "SELECT records.id, input, line, hash FROM records JOIN adopted USING (id) WHERE"
         if topic_id is None:
-            query, given = f"{columns} input = ? AND line = ?", (input_id, record.line)
-            rows = self._db.execute(query, given).fetchall()
+            place = (input_id, record.line)
+            rows = self._db.execute(f"{columns} input = ? AND line = ?", place).fetchall()
         else:
-            rows = self._db.execute(f"{columns} topic_id = ?", (topic_id,)).fetchall()
+            holders = self._index.holders(self._db, self._communities, [topic_id])
+            holder = (holders.get(topic_id),)
+            rows = self._db.execute(f"{columns} records.id = ?", holder).fetchall()
         return [(row_id, (at_input, line), row_hash) for row_id, at_input, line, row_hash in rows]

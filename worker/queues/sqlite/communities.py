@@ -1,13 +1,17 @@
 """The communities of the queued records: which are held, and whether this job imported into them.
 
-While a community is held, its ready records are set aside: they leave the index from which records
-are taken, so passing them over costs nothing however many they are. Setting aside takes time for
-each record. It is therefore done in pages, one at each take; the query leaves out what is not set
-aside yet. Bringing back is done in pages, too, those first that are to be taken first.
+While a community is held, its ready records are set aside, so passing them over costs nothing
+however many they are. Setting aside takes time for each record. It is therefore done in pages, one
+at each take; the query leaves out what is not set aside yet. Bringing back is done in pages, too,
+those first that are to be taken first.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import orjson
+
+from worker.queues.sqlite.schema import IDS, Lane, insert_rows
 
 MOVED_PER_TAKE = 5_000
 """About how many records are set aside or brought back at one take, of all communities."""
@@ -15,21 +19,19 @@ MOVED_PER_TAKE = 5_000
 HELD = "SELECT id FROM communities WHERE held = 1"
 MOVING = "SELECT id, held FROM communities WHERE moving = 1"
 SET_ASIDE = (
-    "UPDATE queued SET aside = 1 WHERE id IN ("
-    "SELECT id FROM queued WHERE taken = 0 AND community = ? AND aside = 0 LIMIT ?)"
+    f"UPDATE queued SET lane = {Lane.ASIDE} WHERE id IN ("  # noqa: S608
+    f"SELECT id FROM queued WHERE community = ? AND lane = {Lane.READY} LIMIT ?)"
 )
 BRING_BACK_UNTRIED = (
-    "UPDATE queued SET aside = 0 WHERE id IN ("
-    "SELECT id FROM queued WHERE taken = 0 AND community = ? AND aside = 1 AND attempts = 0 "
+    f"UPDATE queued SET lane = {Lane.READY} WHERE id IN ("  # noqa: S608
+    f"SELECT id FROM queued WHERE community = ? AND lane = {Lane.ASIDE} AND attempts = 0 "
     "ORDER BY id LIMIT ?)"
 )
 BRING_BACK_TRIED = (
-    "UPDATE queued SET aside = 0 WHERE taken = 0 AND community = ? AND aside = 1 AND attempts > 0"
+    f"UPDATE queued SET lane = {Lane.READY} "  # noqa: S608
+    f"WHERE community = ? AND lane = {Lane.ASIDE} AND attempts > 0"
 )
-BRING_ALL_BACK = (
-    "UPDATE queued SET aside = 0 WHERE taken = 0 AND aside = 1 AND community IN ("
-    "SELECT id FROM communities WHERE held = 1 UNION SELECT id FROM communities WHERE moving = 1)"
-)
+BRING_ALL_BACK = f"UPDATE queued SET lane = {Lane.READY} WHERE lane = {Lane.ASIDE}"  # noqa: S608
 
 
 class Communities:
@@ -37,21 +39,52 @@ class Communities:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._known: dict[str, tuple[int, bool]] = {}
+        self._known: dict[str, int] = {}
+        self._absent: set[str] = set()
 
-    def of(self, group_id: str) -> tuple[int, bool]:
-        """Return the row ID of a community, and whether it is held; make its row if need be."""
-        if group_id not in self._known:
-            self._known[group_id] = self._row(group_id)
-        return self._known[group_id]
+    def of(self, group_id: str) -> int:
+        """Return the row ID of a community; make its row if need be."""
+        known = self.known(group_id)
+        if known is None:
+            known = self._known[group_id] = self._insert(group_id)
+        return known
 
-    def _row(self, group_id: str) -> tuple[int, bool]:
-        query = "SELECT id, held FROM communities WHERE group_id = ?"
-        row = self._db.execute(query, (group_id,)).fetchone()
-        if row is None:
-            self._db.execute("INSERT INTO communities (group_id) VALUES (?)", (group_id,))
-            row = self._db.execute(query, (group_id,)).fetchone()
-        return row[0], bool(row[1])
+    def known(self, group_id: str) -> int | None:
+        """Return the row ID of a community, None if it has none yet."""
+        known = self._known.get(group_id)
+        if known is None and group_id not in self._absent:
+            known = row_of(self._db, group_id)
+            if known is not None:
+                self._known[group_id] = known
+        return known
+
+    def load(self, group_ids: Collection[str]) -> None:
+        """Look many communities up at once; `known` and `of` are quick for them afterwards."""
+        wanted = [group_id for group_id in group_ids if group_id not in self._known]
+        if not wanted:
+            return
+        listed = orjson.dumps(wanted).decode()
+        self._known.update(orjson.loads(self._db.execute(_ROWS_OF, (listed,)).fetchone()[0]))
+        self._absent.update(group_id for group_id in wanted if group_id not in self._known)
+
+    def make(self, group_ids: Collection[str]) -> None:
+        """Make the rows of those communities that have none yet."""
+        self.load(group_ids)
+        new = [(group_id,) for group_id in group_ids if group_id not in self._known]
+        if new:
+            insert_rows(self._db, "communities (group_id)", new)
+            self.load(group_ids)
+
+    def _insert(self, group_id: str) -> int:
+        cursor = self._db.execute("INSERT INTO communities (group_id) VALUES (?)", (group_id,))
+        assert cursor.lastrowid is not None  # noqa: S101 - an INSERT has one
+        return cursor.lastrowid
+
+
+_ROWS_OF = (
+    "SELECT json_group_array(json_array(group_id, id)) FROM communities "  # noqa: S608
+    f"WHERE group_id IN {IDS}"
+)
 
 
 def row_of(db: sqlite3.Connection, group_id: str) -> int | None:
@@ -71,6 +104,11 @@ def hold(db: sqlite3.Connection, without: frozenset[str], *, count: int) -> None
         # not set aside yet is left out by the query.
         page = left if is_held else max(left, count)
         left = max(0, left - _move(db, community, page, is_held=bool(is_held)))
+
+
+def any_held(db: sqlite3.Connection) -> bool:
+    """Return whether a community is held."""
+    return db.execute(f"{HELD} LIMIT 1").fetchone() is not None
 
 
 def let_all_go(db: sqlite3.Connection) -> None:

@@ -12,7 +12,7 @@ WITH named AS (
     json_extract(CAST(body AS TEXT), '$.TopicName') AS topic_name,
     instr(truncated, '"TopicName"') > 0 AS is_cut,
     path || ':' || records.line AS source
-  FROM queued JOIN records USING (id) JOIN inputs ON inputs.id = input
+  FROM payloads JOIN records USING (id) JOIN inputs ON inputs.id = input
   UNION ALL
   SELECT json_extract(CAST(line AS TEXT), '$.group_id'),
     json_extract(CAST(line AS TEXT), '$.topic_name'),
@@ -29,7 +29,7 @@ ORDER BY topics DESC, group_id, topic_name LIMIT ?
 
 def queued_cut(db: sqlite3.Connection) -> int:
     """Return how many queued records have a value that was cut."""
-    return int(db.execute("SELECT count(*) FROM queued WHERE truncated <> '[]'").fetchone()[0])
+    return int(db.execute("SELECT count(*) FROM payloads WHERE truncated <> '[]'").fetchone()[0])
 
 
 def equal_names(db: sqlite3.Connection) -> EqualNames:

@@ -8,14 +8,22 @@ import orjson
 
 from worker.queues.letters import subject_of_body
 from worker.queues.sqlite import communities
-from worker.queues.sqlite.schema import State, add_to_counts, remove_dead_letter
+from worker.queues.sqlite.schema import (
+    READY,
+    State,
+    add_to_counts,
+    remove_dead_letter,
+    remove_queued,
+    watermark,
+)
 from worker.rules.outcome import History
 from worker.rules.result_lines import dismissed_line, matches_source, queued_line
 
 _QUEUED = (
-    "SELECT queued.id, path, records.line, key, body, truncated, raw, attempts, queued.may_exist, "
-    "first_attempt, last_attempt FROM queued JOIN records USING (id) "
-    "JOIN inputs ON inputs.id = input WHERE taken = 0 AND community = ? ORDER BY queued.id"
+    "SELECT queued.id, path, records.line, key, body, truncated, raw, attempts, queued.may_exist, "  # noqa: S608
+    "first_attempt, last_attempt FROM queued JOIN payloads USING (id) JOIN records USING (id) "
+    "JOIN inputs ON inputs.id = input "
+    f"WHERE community = ? AND {READY} ORDER BY queued.id"
 )
 _BY_LINE = "SELECT id FROM dead WHERE seq = ? AND line = ?"
 
@@ -47,7 +55,7 @@ def dismiss_queued(
             "WHERE queued.id = records.id) WHERE id = ?",
             (record_id,),
         )
-        db.execute("DELETE FROM queued WHERE id = ?", (record_id,))
+        remove_queued(db, [record_id])
         counting["queued"] -= 1
         _dismiss(db, record_id, letter, counting)
     add_to_counts(db, counting)
@@ -62,7 +70,7 @@ def queued_of(db: sqlite3.Connection, group_id: str, source: str | None) -> int:
 def _chosen(
     db: sqlite3.Connection, group_id: str, source: str | None, count: int | None
 ) -> list[Any]:
-    rows = db.execute(_QUEUED, (communities.row_of(db, group_id),))
+    rows = db.execute(_QUEUED, (communities.row_of(db, group_id), watermark(db)))
     found: list[Any] = []
     for row in rows:
         if source is None or matches_source(f"{row[1]}:{row[2]}", source):

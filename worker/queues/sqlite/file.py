@@ -8,11 +8,11 @@ from pathlib import Path
 
 from worker.queues.contract import QueueError
 from worker.queues.directory_lock import require_locks, taker_of
-from worker.queues.sqlite.migration import OLDER_VERSION, add_group_of, upgrade
+from worker.queues.sqlite.migration import UPGRADES, add_group_of, show_as_current, upgrade
 from worker.queues.sqlite.schema import SCHEMA, SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 30.0
-CACHE_KIB = 65_536
+CACHE_KIB = 16_384
 FIRST_PAGE_BYTES = 4096
 _FORBIDDEN = ("readonly database", "unable to open database file", "Permission denied")
 
@@ -91,11 +91,13 @@ class QueueFile:
                 # Asked again inside the transaction: another process may have made them meanwhile.
                 if _is_empty(self._db):
                     self._make_tables()
-        if _version(self._db) == OLDER_VERSION:
+        version = _version(self._db)
+        if version in UPGRADES:
             if read_only:
+                show_as_current(self._db, version)
                 return
             self._upgrade()
-        version = _version(self._db)
+            version = _version(self._db)
         if version != SCHEMA_VERSION:
             raise QueueError(
                 f"{self.path} is no queue of this version of topic-import (its version is "
@@ -111,8 +113,8 @@ class QueueFile:
             )
         with self.transaction():
             # Asked again inside the transaction: another process may have done it meanwhile.
-            if _version(self._db) == OLDER_VERSION:
-                upgrade(self._db)
+            if (version := _version(self._db)) in UPGRADES:
+                upgrade(self._db, version)
 
     def _make_tables(self) -> None:
         for statement in SCHEMA.split(";"):

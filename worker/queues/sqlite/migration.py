@@ -1,13 +1,12 @@
-"""A queue of the last version becomes one of this version, in place and in one transaction."""
+"""A queue of an older version becomes one of this version, in place and in one transaction."""
 
 import sqlite3
 
 import orjson
 
-OLDER_VERSION = 1
-"""The version of the queues that `upgrade` takes."""
+from worker.queues.sqlite.topic_index import index_all
 
-UPGRADE = """
+FROM_1 = """
 CREATE TABLE communities (
   id INTEGER PRIMARY KEY,
   group_id TEXT NOT NULL UNIQUE,
@@ -22,24 +21,85 @@ INSERT OR IGNORE INTO communities (group_id, imported)
 INSERT OR IGNORE INTO communities (group_id) SELECT group_of(body, 'GroupId') FROM queued;
 ALTER TABLE queued ADD COLUMN community INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE queued ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
-DROP INDEX queued_ready;
 UPDATE queued SET community =
   (SELECT id FROM communities WHERE group_id = group_of(queued.body, 'GroupId'));
-CREATE INDEX queued_ready ON queued (attempts > 0, id, community) WHERE taken = 0 AND aside = 0;
-CREATE INDEX queued_by_community ON queued (community, aside, attempts, id) WHERE taken = 0;
 ALTER TABLE dead ADD COLUMN group_id TEXT;
 UPDATE dead SET group_id = group_of(line, 'group_id');
 CREATE INDEX dead_by_community ON dead (group_id, reason, code);
 ALTER TABLE records ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE dismissed (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, line BLOB NOT NULL);
-CREATE TABLE removed (hash BLOB PRIMARY KEY) WITHOUT ROWID;
-PRAGMA user_version = 2
+CREATE TABLE removed (hash BLOB PRIMARY KEY) WITHOUT ROWID
+"""
+FROM_2 = """
+ALTER TABLE queued RENAME TO older;
+DROP INDEX queued_ready;
+DROP INDEX IF EXISTS queued_by_community;
+CREATE TABLE queued (
+  id INTEGER PRIMARY KEY,
+  community INTEGER NOT NULL,
+  lane INTEGER,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  may_exist INTEGER NOT NULL DEFAULT 0,
+  first_attempt REAL,
+  last_attempt REAL
+);
+CREATE TABLE payloads (
+  id INTEGER PRIMARY KEY,
+  origin INTEGER NOT NULL,
+  key BLOB,
+  body BLOB NOT NULL,
+  truncated TEXT NOT NULL,
+  raw BLOB NOT NULL
+);
+INSERT INTO queued
+  SELECT id, community, iif(taken, 2, aside), attempts, may_exist, first_attempt, last_attempt
+  FROM older;
+INSERT INTO payloads SELECT id, origin, key, body, truncated, raw FROM older;
+DROP TABLE older;
+CREATE INDEX queued_by_lane ON queued (lane, attempts > 0, id, community) WHERE lane IS NOT NULL;
+CREATE INDEX queued_by_community ON queued (community, lane, attempts, id) WHERE lane IS NOT NULL;
+ALTER TABLE imported ADD COLUMN sent BLOB;
+DROP INDEX records_by_topic;
+CREATE TABLE topics (
+  topic INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  PRIMARY KEY (topic, id)
+) WITHOUT ROWID;
+PRAGMA user_version = 3
+"""
+UPGRADES = {1: [FROM_1, FROM_2], 2: [FROM_2]}
+"""What to do with a queue of each older version, in this order."""
+VIEWS = """
+CREATE TEMP VIEW payloads AS SELECT id, origin, key, body, truncated, raw FROM main.queued;
+CREATE TEMP VIEW queued AS
+  SELECT id, {community} AS community, iif(taken, 2, 0) AS lane, attempts, may_exist,
+    first_attempt, last_attempt
+  FROM main.queued
+"""
+COMMUNITIES_OF_1 = """
+;CREATE TEMP VIEW communities AS
+  SELECT DISTINCT community AS id, community AS group_id, 0 AS imported, 0 AS held, 0 AS moving
+  FROM queued
 """
 
 
-def upgrade(db: sqlite3.Connection) -> None:
-    """Make a queue of OLDER_VERSION one of the next version, inside the caller's transaction."""
-    for statement in UPGRADE.split(";"):
+def upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Make a queue of an older version one of this version, inside the caller's transaction."""
+    for script in UPGRADES[version]:
+        _run(db, script)
+    index_all(db)
+
+
+def show_as_current(db: sqlite3.Connection, version: int) -> None:
+    """Let a queue of an older version, which is only read, be asked like one of this version."""
+    if version == 1:
+        _run(db, VIEWS.format(community="group_of(body, 'GroupId')") + COMMUNITIES_OF_1)
+    else:
+        _run(db, VIEWS.format(community="community"))
+
+
+def _run(db: sqlite3.Connection, script: str) -> None:
+    for statement in script.split(";"):
         db.execute(statement)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from worker.queues.letters import is_same_record
-from worker.queues.sqlite.schema import State
+from worker.queues.sqlite.schema import IDS, State
 from worker.rules.outcome import Reason
 from worker.rules.record import Record
 from worker.rules.surroundings import can_be_mended_in_place
@@ -26,6 +26,12 @@ class Known:
     content: bytes | None
 
 
+_ROWS_OF_LINES = (
+    "SELECT json_group_array(json_array(line, state, hex(hash))) FROM records "  # noqa: S608
+    f"WHERE input = ? AND line IN {IDS}"
+)
+
+
 class Positions:
     """The rows of the lines read before, inside the caller's transaction.
 
@@ -35,6 +41,32 @@ class Positions:
     def __init__(self, db: sqlite3.Connection, inputs: dict[str, int]) -> None:
         self._db = db
         self._inputs = inputs
+
+    def known_lines(self, records: list[Record]) -> set[tuple[str, int]]:
+        """Return the lines (path, line) among those of a batch that were read before."""
+        return {(path, line) for path, line, *_ in self._rows_of(records)}
+
+    def unchanged(self, records: list[Record]) -> set[int]:
+        """Return the places in a batch of records that were read before and are no dead letters."""
+        rows = self._rows_of(records)
+        known = {(path, line, hashed) for path, line, state, hashed in rows if state != State.DEAD}
+        dead = {(path, line) for path, line, state, _ in rows if state == State.DEAD}
+        return {
+            place
+            for place, record in enumerate(records)
+            if (record.path, record.line, record.content_hash.hex().upper()) in known
+            and (record.path, record.line) not in dead
+        }
+
+    def _rows_of(self, records: list[Record]) -> list[tuple[str, int, int, str]]:
+        """Return what the queue holds of the lines of a batch: (path, line, state, hash)."""
+        found: list[tuple[str, int, int, str]] = []
+        for path, input_id in self._inputs.items():
+            lines = [record.line for record in records if record.path == path]
+            given = (input_id, f"[{','.join(map(str, set(lines)))}]")
+            rows = self._db.execute(_ROWS_OF_LINES, given).fetchone()[0]
+            found += [(path, *row) for row in orjson.loads(rows)]
+        return found
 
     def replaced_by(self, record: Record) -> list[Known] | None:
         """Return the dead letters that a record replaces, or None if it was read before (R1)."""

@@ -1,12 +1,18 @@
-"""Putting records into the embedded queue: the rules R2 to R6, R12 and R13 in SQL."""
+"""Putting records into the embedded queue: the rules R2 to R6, R12 and R13 in SQL.
+
+Most batches are of records that nobody read before, each with a TopicId of its own. These are
+stored as a set; the rules are followed record by record only for the others.
+"""
 
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
 from worker.queues.letters import (
+    NOT_CUT,
     conflict_letter,
     content_of,
     how_to_mend,
@@ -19,12 +25,17 @@ from worker.queues.sqlite.adoption import Adopted
 from worker.queues.sqlite.communities import Communities
 from worker.queues.sqlite.positions import Known, Positions, pass_doubt_on
 from worker.queues.sqlite.schema import (
+    LAST_ID,
     State,
     add_dead_letter,
     add_to_counts,
+    insert_rows,
+    keep_number,
+    kept_number,
     note_removed,
     remove_dead_letter,
 )
+from worker.queues.sqlite.topic_index import TopicIndex, index_at_once
 from worker.rules.outcome import DeadLetter, History
 from worker.rules.record import Record
 from worker.rules.result_lines import Subject
@@ -48,29 +59,114 @@ class _Holder:
 class Putting:
     """One batch being put, inside the caller's transaction.
 
-    `inputs`: the row IDs of the inputs, by path.
+    `inputs`: the row IDs of the inputs, by path. `index`: fresh.
     """
 
-    def __init__(self, db: sqlite3.Connection, inputs: dict[str, int]) -> None:
+    def __init__(self, db: sqlite3.Connection, inputs: dict[str, int], index: TopicIndex) -> None:
         self._db = db
         self._inputs = inputs
+        self._index = index
         self._positions = Positions(db, inputs)
         self._communities = Communities(db)
-        self._adopted = Adopted(db)
+        self._adopted = Adopted(db, self._communities, index)
         self._claimed: set[int] = set()
         self._counting: Counter[str] = Counter()
+        self._next_id = 0
 
     def put(self, records: list[Record]) -> tuple[int, int]:
         """Put the records that are new (R1); return how many were, and how many are queued now."""
-        new = 0
-        for record in records:
+        plain = self._plain(records)
+        last_id = max(kept_number(self._db, LAST_ID), *self._db.execute(_HIGHEST_ID).fetchone())
+        self._put_plain(records, plain, last_id)
+        new = len(plain)
+        for place in self._to_judge(records, plain):
+            record, self._next_id = records[place], last_id + 1 + place
             replaced = self._positions.replaced_by(record)
             if replaced is None:
                 continue
             if self._put_in_place_of(replaced, record) not in self._claimed:
                 new += 1
+        if new:
+            last_id += len(records)
+            keep_number(self._db, LAST_ID, last_id)
+        self._index.write_slice(self._db, last_id)
         add_to_counts(self._db, self._counting)
         return new, self._counting["queued"]
+
+    def _plain(self, records: list[Record]) -> list[int]:
+        """Return the places of the records that no other one, read before or beside, concerns."""
+        if self._adopted.casts_doubt:
+            return []
+        topic_ids = Counter(record.topic.topic_id for record in records)
+        lines = Counter((record.path, record.line) for record in records)
+        candidates = [
+            place
+            for place, record in enumerate(records)
+            if isinstance(record.topic, Topic)
+            and not (record.asked_again or record.may_exist)
+            and (record.topic.topic_id is None or topic_ids[record.topic.topic_id] == 1)
+            and lines[record.path, record.line] == 1
+        ]
+        if not candidates:
+            return []
+        known = self._positions.known_lines(records)
+        topic_ids_of = [records[place].topic.topic_id for place in candidates]
+        held = self._index.holders(
+            self._db, self._communities, [topic_id for topic_id in topic_ids_of if topic_id]
+        )
+        return [
+            place
+            for place in candidates
+            if (records[place].path, records[place].line) not in known
+            and records[place].topic.topic_id not in held
+        ]
+
+    def _to_judge(self, records: list[Record], plain: list[int]) -> list[int]:
+        """Return the places of the records that are to be judged one by one."""
+        if len(plain) == len(records):
+            return []
+        settled = set(plain)
+        known = self._positions.unchanged(records)
+        return [
+            place
+            for place, record in enumerate(records)
+            if place not in settled and (place not in known or record.may_exist)
+        ]
+
+    def _put_plain(self, records: list[Record], places: list[int], last_id: int) -> None:
+        valid = {
+            place: topic for place in places if isinstance(topic := records[place].topic, Topic)
+        }
+        self._communities.make({topic.group_id for topic in valid.values()})
+        rows: list[tuple[Any, ...]] = []
+        queued: list[tuple[Any, ...]] = []
+        payloads: list[tuple[Any, ...]] = []
+        for place, topic in valid.items():
+            record, record_id = records[place], last_id + 1 + place
+            rows.append(self._record_row(record_id, record, topic.topic_id, content_of(topic)))
+            queued.append((record_id, self._communities.of(topic.group_id)))
+            payloads.append(_payload_row(record_id, record, topic, topic.origin))
+            if topic.topic_id:
+                self._index.add(self._db, self._communities, topic.topic_id, record_id)
+        insert_rows(self._db, _RECORDS, rows)
+        insert_rows(self._db, "queued (id, community)", queued)
+        insert_rows(self._db, "payloads", payloads)
+        if places:
+            self._counting.update(read=len(places), queued=len(places))
+
+    def _record_row(
+        self, record_id: int, record: Record, topic_id: str | None, content: bytes
+    ) -> tuple[Any, ...]:
+        return (
+            record_id,
+            self._inputs[record.path],
+            record.line,
+            record.content_hash,
+            State.QUEUED.value,
+            topic_id,
+            content,
+            record.may_exist,
+        )
 
     def _put_in_place_of(self, replaced: list[Known], record: Record) -> int:
         """Put a record, with the doubt of those that it replaces (R13); return its row."""
@@ -128,6 +224,8 @@ class Putting:
             "holder = NULL WHERE id = ?",
             (State.DEAD, topic_id, content, may_exist, successor),
         )
+        if topic_id:
+            index_at_once(self._db, self._communities, topic_id, successor)
         self._db.execute("UPDATE records SET holder = ? WHERE holder = ?", (successor, old))
         self._db.execute("UPDATE dead SET id = ?, line = ? WHERE id = ?", (successor, letter, old))
         self._counting.subtract(["duplicate"])
@@ -169,7 +267,7 @@ class Putting:
         return adopted
 
     def _holder(self, topic_id: str | None) -> _Holder | None:
-        return _holder(self._db, topic_id)
+        return _holder(self._db, self._communities, self._index, topic_id)
 
     def _inherit(self, old: _Holder, record: Record, topic: Topic, content: bytes) -> int:
         """Take a TopicId over from a dismissed record, with its doubt (R27)."""
@@ -206,11 +304,13 @@ class Putting:
         *,
         changed: bool = False,
     ) -> int:
-        cursor = self._db.execute(
+        record_id = self._next_id
+        self._db.execute(
             "INSERT INTO records "
-            "(input, line, hash, state, topic_id, content, may_exist, holder, changed) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "(id, input, line, hash, state, topic_id, content, may_exist, holder, changed) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
+                record_id,
                 self._inputs[record.path],
                 record.line,
                 record.content_hash,
@@ -222,31 +322,20 @@ class Putting:
                 changed,
             ),
         )
-        record_id = cursor.lastrowid
-        assert record_id is not None  # noqa: S101 - an INSERT has one
+        if topic_id:
+            self._index.add(self._db, self._communities, topic_id, record_id)
         return record_id
 
     def _put_queued(self, record: Record, topic: Topic, content: bytes, *, changed: bool) -> int:
         record_id = self._insert(record, State.QUEUED, topic.topic_id, content, changed=changed)
         # R26: a derived TopicId proves nothing any more, so the topic is compared.
         is_compared = changed and topic.origin is Origin.DERIVED
-        community, is_held = self._communities.of(topic.group_id)
-        self._db.execute(
-            "INSERT INTO queued "
-            "(id, origin, key, body, truncated, raw, may_exist, community, aside) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                record_id,
-                Origin.GIVEN if is_compared else topic.origin,
-                json_key(topic.key),
-                topic.body,
-                orjson.dumps(topic.truncated).decode(),
-                record.raw,
-                record.may_exist or self._adopted.casts_doubt,
-                community,
-                is_held,
-            ),
-        )
+        community = self._communities.of(topic.group_id)
+        may_exist = record.may_exist or self._adopted.casts_doubt
+        queued = (record_id, community, may_exist)
+        insert_rows(self._db, "queued (id, community, may_exist)", [queued])
+        origin = Origin.GIVEN if is_compared else topic.origin
+        insert_rows(self._db, "payloads", [_payload_row(record_id, record, topic, origin)])
         self._counting["queued"] += 1
         return record_id
 
@@ -273,30 +362,41 @@ class Putting:
         return record_id
 
 
+_RECORDS = "records (id, input, line, hash, state, topic_id, content, may_exist)"
+_HIGHEST_ID = "SELECT coalesce(max(id), 0) FROM records"
+
+
+def _payload_row(record_id: int, record: Record, topic: Topic, origin: Origin) -> tuple[Any, ...]:
+    truncated = orjson.dumps(topic.truncated).decode() if topic.truncated else NOT_CUT
+    return (record_id, origin.value, json_key(topic.key), topic.body, truncated, record.raw)
+
+
 def _history(record: Record) -> History:
     return History(may_exist=record.may_exist)
 
 
-def can_be_queued(db: sqlite3.Connection, letter: Record) -> bool:
+def can_be_queued(db: sqlite3.Connection, index: TopicIndex, letter: Record) -> bool:
     """Return whether a dead letter that is handed in would be queued: valid, and no conflict.
 
-    `letter`: its record as the intake reads it.
+    `letter`: its record as the intake reads it. `index`: fresh.
     """
     if isinstance(letter.topic, InvalidRecordError):
         return False
-    holder = _holder(db, letter.topic.topic_id)
+    holder = _holder(db, Communities(db), index, letter.topic.topic_id)
     return holder is None or holder.state in {State.DEAD, State.DISMISSED}
 
 
-def _holder(db: sqlite3.Connection, topic_id: str | None) -> _Holder | None:
+def _holder(
+    db: sqlite3.Connection, communities: Communities, index: TopicIndex, topic_id: str | None
+) -> _Holder | None:
     if topic_id is None:
         return None
-    row = db.execute(
-        "SELECT records.id, state, may_exist, content, changed, path, line FROM records "
-        "JOIN inputs ON inputs.id = input WHERE topic_id = ?",
-        (topic_id,),
-    ).fetchone()
-    if row is None:
+    record_id = index.holders(db, communities, [topic_id]).get(topic_id)
+    if record_id is None:
         return None
-    record_id, state, may_exist, content, changed, path, line = row
+    state, may_exist, content, changed, path, line = db.execute(
+        "SELECT state, may_exist, content, changed, path, line FROM records "
+        "JOIN inputs ON inputs.id = input WHERE records.id = ?",
+        (record_id,),
+    ).fetchone()
     return _Holder(record_id, state, may_exist, content, changed, source=f"{path}:{line}")

@@ -4,18 +4,34 @@ import sqlite3
 from dataclasses import replace
 from typing import Literal
 
+import orjson
+
 from worker.queues.sqlite.schema import State
 from worker.rules.counts import CommunityLetters, Counts
-from worker.rules.topic.identity import TOPIC_ID_INFIX
 
 PAGE_BYTES = 4 << 20
 
 ResultKind = Literal["imported", "dead", "dismissed"]
 
 _CROWDED = """
-SELECT substr(topic_id, 1, instr(topic_id, :infix) - 1) AS community, count(*) AS topics
-FROM records WHERE topic_id IS NOT NULL
-GROUP BY community HAVING topics > :topics_max ORDER BY topics DESC, community
+SELECT group_id, topics FROM (
+  SELECT group_id, (
+    SELECT count(*) FROM topics JOIN records USING (id)
+    WHERE topic BETWEEN communities.id << 32 AND communities.id << 32 | 4294967295
+      AND topic_id IS NOT NULL
+  ) AS topics
+  FROM communities WHERE (
+    SELECT count(*) FROM topics
+    WHERE topic BETWEEN communities.id << 32 AND communities.id << 32 | 4294967295
+  ) > :topics_max
+) WHERE topics > :topics_max ORDER BY topics DESC, group_id
+"""
+# One value, not a row a line: see `schema.IDS`.
+_PAGE = """
+SELECT json_group_array(json_array(seq, CAST(line AS TEXT))) FROM (
+  SELECT seq, line, sum(length(line)) OVER (ORDER BY seq) - length(line) AS bytes_before
+  FROM (SELECT seq, line FROM {kind} WHERE seq > ? ORDER BY seq LIMIT ?)
+) WHERE bytes_before < ?
 """
 WORST = """
 SELECT group_id, reason, code, letters, letters = of_all FROM (
@@ -72,28 +88,17 @@ def lines(
     """
     if kind == "dismissed" and not _has_table(db, kind):
         return []
-    page: list[tuple[int, bytes]] = []
-    page_bytes = 0
-    rows = db.execute(
-        f"SELECT seq, line FROM {kind} WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
-        (after_seq, count),
-    )
-    for row in rows:
-        page.append(row)
-        page_bytes += len(row[1])
-        if page_bytes >= PAGE_BYTES:
-            rows.close()
-            break
-    return page
+    query = _PAGE.format(kind=kind)
+    page = db.execute(query, (after_seq, count, PAGE_BYTES)).fetchone()[0]
+    return [(seq, line.encode()) for seq, line in orjson.loads(page)]
 
 
 def crowded_communities(db: sqlite3.Connection, topics_max: int) -> list[tuple[str, int]]:
     """Return the communities with more than `topics_max` topics, the largest first, with counts.
 
-    Topics whose TopicId the service makes are not counted.
+    Topics whose TopicId the service makes are not counted. The index must be complete.
     """
-    given = {"infix": TOPIC_ID_INFIX, "topics_max": topics_max}
-    return db.execute(_CROWDED, given).fetchall()
+    return db.execute(_CROWDED, {"topics_max": topics_max}).fetchall()
 
 
 def held_communities(db: sqlite3.Connection) -> list[str]:
@@ -123,12 +128,6 @@ def oldest_queued(db: sqlite3.Connection) -> int | None:
     """Return the ID of the record that has been queued longest, None if none is."""
     oldest: tuple[int | None] = db.execute("SELECT min(id) FROM queued").fetchone()
     return oldest[0]
-
-
-def kept_number(db: sqlite3.Connection, name: str) -> int:
-    """Return one number of the table of counts, 0 if it was never kept."""
-    row = db.execute("SELECT n FROM counts WHERE name = ?", (name,)).fetchone()
-    return int(row[0]) if row else 0
 
 
 def _has_table(db: sqlite3.Connection, name: str) -> bool:

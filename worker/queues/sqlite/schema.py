@@ -1,15 +1,21 @@
-"""The embedded queue's tables, and the changes that putting and settling share."""
+"""The embedded queue's tables, and the changes that putting and settling share.
+
+How they are laid out, and why, is explained in `docs/architecture.md`.
+"""
 
 import sqlite3
 from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from enum import IntEnum
+from itertools import chain
+from typing import Any
 
 from worker.rules.counts import dead_letter_counts
 from worker.rules.outcome import DeadLetter
 from worker.rules.record import content_hash
 from worker.rules.result_lines import Subject, dead_letter_line
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = """
 CREATE TABLE job (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -33,7 +39,11 @@ CREATE TABLE records (
 );
 CREATE INDEX records_by_position ON records (input, line);
 CREATE INDEX records_by_holder ON records (holder) WHERE holder IS NOT NULL;
-CREATE UNIQUE INDEX records_by_topic ON records (topic_id) WHERE topic_id IS NOT NULL;
+CREATE TABLE topics (
+  topic INTEGER NOT NULL,
+  id INTEGER NOT NULL,
+  PRIMARY KEY (topic, id)
+) WITHOUT ROWID;
 CREATE TABLE communities (
   id INTEGER PRIMARY KEY,
   group_id TEXT NOT NULL UNIQUE,
@@ -45,28 +55,35 @@ CREATE INDEX communities_held ON communities (id) WHERE held = 1;
 CREATE INDEX communities_moving ON communities (id, held) WHERE moving = 1;
 CREATE TABLE queued (
   id INTEGER PRIMARY KEY,
+  community INTEGER NOT NULL,
+  lane INTEGER,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  may_exist INTEGER NOT NULL DEFAULT 0,
+  first_attempt REAL,
+  last_attempt REAL
+);
+CREATE INDEX queued_by_lane ON queued (lane, attempts > 0, id, community) WHERE lane IS NOT NULL;
+CREATE INDEX queued_by_community ON queued (community, lane, attempts, id) WHERE lane IS NOT NULL;
+CREATE TABLE payloads (
+  id INTEGER PRIMARY KEY,
   origin INTEGER NOT NULL,
   key BLOB,
   body BLOB NOT NULL,
   truncated TEXT NOT NULL,
-  raw BLOB NOT NULL,
-  taken INTEGER NOT NULL DEFAULT 0,
-  attempts INTEGER NOT NULL DEFAULT 0,
-  may_exist INTEGER NOT NULL DEFAULT 0,
-  first_attempt REAL,
-  last_attempt REAL,
-  community INTEGER NOT NULL DEFAULT 0,
-  aside INTEGER NOT NULL DEFAULT 0
+  raw BLOB NOT NULL
 );
-CREATE INDEX queued_ready ON queued (attempts > 0, id, community) WHERE taken = 0 AND aside = 0;
-CREATE INDEX queued_by_community ON queued (community, aside, attempts, id) WHERE taken = 0;
 CREATE TABLE mended (
   input INTEGER NOT NULL,
   line INTEGER NOT NULL,
   hash BLOB NOT NULL,
   PRIMARY KEY (input, line, hash)
 ) WITHOUT ROWID;
-CREATE TABLE imported (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, line BLOB NOT NULL);
+CREATE TABLE imported (
+  seq INTEGER PRIMARY KEY,
+  id INTEGER NOT NULL,
+  line BLOB NOT NULL,
+  sent BLOB
+);
 CREATE TABLE dead (
   seq INTEGER PRIMARY KEY AUTOINCREMENT,
   id INTEGER NOT NULL UNIQUE,
@@ -80,10 +97,20 @@ CREATE TABLE dismissed (seq INTEGER PRIMARY KEY, id INTEGER NOT NULL, line BLOB 
 CREATE TABLE removed (hash BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 """`records.changed`: 1 if a call may have been made for it with other content than it has now.
+`topics`: the index by TopicId (`topic_index`).
+`queued.lane`: a `Lane`; NULL in the rows of most records, which are ready above the watermark and
+taken below. `payloads`: what is sent and shown of a queued record. `imported.sent`: the hashes of
+the fields that were sent (`rules.sent_fields`).
 `removed`: hashes of the lines of `dead` that were removed since their file was written anew.
 `communities`: those of all records that were ever queued. `imported`: 1 once a record of it was.
-`held`: 1 while the taker passes it over. `queued.aside` is 1 for its ready records then, which
-takes them out of the index of what is taken; while `moving` is 1, this is not done for all yet."""
+`held`: 1 while the taker passes it over; while `moving` is 1, not all of its records that are off
+the watermark are in the right lane yet."""
+
+WATERMARK = "watermark"
+"""The name in `counts` of the ID up to which the records without a lane are taken."""
+LAST_ID = "last_id"
+"""The name in `counts` of the highest ID ever given to a record: one that was used again would lie
+below the watermark, and its record would never be taken."""
 
 
 class State(IntEnum):
@@ -96,12 +123,75 @@ class State(IntEnum):
     DISMISSED = 4
 
 
+class Lane(IntEnum):
+    """Where a queued record is that does not follow the watermark; the numbers never change."""
+
+    READY = 0
+    ASIDE = 1
+    TAKEN = 2
+
+
+READY = f"(lane IN ({Lane.READY}, {Lane.ASIDE}) OR (lane IS NULL AND queued.id > ?))"
+"""Whether a row of `queued` may be taken, with the watermark as its parameter."""
+IDS = "(SELECT value FROM json_each(?))"
+"""The IDs in a JSON array: one statement for any number of rows.
+
+Each step of a statement lets other threads run and waits for them, so rows are changed in sets.
+"""
+ROWS_AT_ONCE = (256, 64, 16, 4, 1)
+"""How many rows one INSERT has: a few fixed numbers, because each one is a prepared statement."""
+
+
+def insert_rows(
+    db: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]], then: str = ""
+) -> None:
+    """Insert rows with few statements. `into`: table and columns. `then`: what follows VALUES."""
+    at = 0
+    for n in ROWS_AT_ONCE:
+        while len(rows) - at >= n:
+            marks = f"({', '.join('?' * len(rows[0]))})"
+            db.execute(
+                f"INSERT INTO {into} VALUES {', '.join([marks] * n)} {then}",  # noqa: S608
+                list(chain.from_iterable(rows[at : at + n])),
+            )
+            at += n
+
+
+def ids_json(ids: Iterable[int]) -> str:
+    """Return IDs as the JSON array that `IDS` reads."""
+    return f"[{','.join(map(str, ids))}]"
+
+
+def remove_queued(db: sqlite3.Connection, ids: Collection[int]) -> int:
+    """Remove queued records; return how many there were."""
+    listed = ids_json(ids)
+    db.execute(f"DELETE FROM payloads WHERE id IN {IDS}", (listed,))  # noqa: S608
+    return db.execute(f"DELETE FROM queued WHERE id IN {IDS}", (listed,)).rowcount  # noqa: S608
+
+
+def watermark(db: sqlite3.Connection) -> int:
+    """Return the ID up to which the records without a lane are taken."""
+    return kept_number(db, WATERMARK)
+
+
+def kept_number(db: sqlite3.Connection, name: str) -> int:
+    """Return one number of the table of counts, 0 if it was never kept."""
+    row = db.execute("SELECT n FROM counts WHERE name = ?", (name,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def keep_number(db: sqlite3.Connection, name: str, n: int) -> None:
+    """Set one number of the table of counts."""
+    db.execute(
+        "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = excluded.n",
+        (name, n),
+    )
+
+
 def add_to_counts(db: sqlite3.Connection, counting: Counter[str]) -> None:
     """Add what changed to the kept counts, in the transaction of the change (R19)."""
-    db.executemany(
-        "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n",
-        [(name, n) for name, n in counting.items() if n],
-    )
+    rows = [(name, n) for name, n in counting.items() if n]
+    insert_rows(db, "counts", rows, "ON CONFLICT (name) DO UPDATE SET n = n + excluded.n")
 
 
 def remove_dead_letter(db: sqlite3.Connection, record_id: int, counting: Counter[str]) -> bytes:

@@ -2,7 +2,8 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from worker.queues.sqlite import adoption, cut_names, deliveries, dismissal, rea
 from worker.queues.sqlite.file import QueueFile
 from worker.queues.sqlite.put import Putting, can_be_queued
 from worker.queues.sqlite.reading import ResultKind
+from worker.queues.sqlite.schema import keep_number, kept_number
 from worker.queues.sqlite.surroundings import surroundings
+from worker.queues.sqlite.topic_index import TopicIndex
 from worker.rules.counts import CommunityLetters, Counts
 from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record, content_hash
@@ -42,6 +45,8 @@ class SqliteStore:
     def __init__(self, path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> None:
         self._path = path
         self._file = QueueFile(path, read_only=read_only, synchronous=synchronous)
+        self._in_hand: deliveries.InHand = {}
+        self._index = TopicIndex()
 
     def close(self) -> None:
         self._file.close()
@@ -120,11 +125,23 @@ class SqliteStore:
     def would_requeue(self, letters: list[Record]) -> int:
         """Return how many `requeue` would queue again, from a store that is only read."""
         with self._file.snapshot() as db:
-            return sum(can_be_queued(db, record) for record in letters)
+            self._index.refresh(db)
+            return sum(can_be_queued(db, self._index, record) for record in letters)
 
     def _put(self, records: list[Record]) -> tuple[int, int]:
-        with self._file.transaction() as db:
-            return Putting(db, _input_ids(db, records)).put(records)
+        with self._indexing() as db:
+            return Putting(db, _input_ids(db, records), self._index).put(records)
+
+    @contextmanager
+    def _indexing(self) -> Iterator[sqlite3.Connection]:
+        """Begin a transaction that may change the index by TopicId, which is fresh in it."""
+        try:
+            with self._file.transaction() as db:
+                self._index.refresh(db)
+                yield db
+        except BaseException:
+            self._index = TopicIndex()
+            raise
 
     # ---- taking and settling
 
@@ -148,17 +165,21 @@ class SqliteStore:
         `without`: the communities that are held now; their records stay ready.
         """
         with self._file.transaction() as db:
-            return deliveries.take(db, count, untried_first=untried_first, without=without)
+            return deliveries.take(
+                db, self._in_hand, count, untried_first=untried_first, without=without
+            )
 
     def take_of(self, group_id: str, count: int) -> list[Delivery]:
         """Take up to `count` ready records of one community, the fewest attempts first."""
         with self._file.transaction() as db:
-            return deliveries.take_of(db, group_id, count)
+            return deliveries.take_of(db, self._in_hand, group_id, count)
 
-    def settle(self, outcomes: Iterable[Outcome]) -> None:
+    def settle(self, outcomes: Collection[Outcome]) -> None:
         """Settle and release a batch in one transaction."""
         with self._file.transaction() as db:
-            deliveries.settle(db, outcomes)
+            deliveries.settle(db, self._in_hand, outcomes)
+        for outcome in outcomes:
+            self._in_hand.pop(outcome.id, None)
 
     # ---- reading
 
@@ -174,7 +195,8 @@ class SqliteStore:
 
     def crowded_communities(self, topics_max: int) -> list[tuple[str, int]]:
         """Return the communities with more than `topics_max` topics, the largest first."""
-        with self._file.reading() as db:
+        with self._indexing() as db:
+            self._index.write_all(db)
             return reading.crowded_communities(db, topics_max)
 
     def worst_communities(self, count: int) -> list[CommunityLetters]:
@@ -206,13 +228,14 @@ class SqliteStore:
 
     def unknown(self, lines: list[ImportedLine]) -> list[ImportedLine]:
         """Return the lines whose topic the queue does not hold as imported."""
-        with self._file.reading() as db:
-            return adoption.unknown(db, lines)
+        with self._file.snapshot() as db:
+            self._index.refresh(db)
+            return adoption.unknown(db, self._index, lines)
 
     def adopt(self, lines: list[ImportedLine]) -> int:
         """Take over the topics of these lines in one transaction. Returns how many were new."""
-        with self._file.transaction() as db:
-            return adoption.adopt(db, lines)
+        with self._indexing() as db:
+            return adoption.adopt(db, self._index, lines)
 
     def last_seq(self, kind: ResultKind) -> int:
         """Return the sequence number of the last outcome of a kind, 0 if there is none."""
@@ -230,20 +253,17 @@ class SqliteStore:
     def rotated(self, kind: str) -> int:
         """Return the seq of the last outcome whose line is in a file that was rotated away."""
         with self._file.reading() as db:
-            return reading.kept_number(db, f"rotated:{kind}")
+            return kept_number(db, f"rotated:{kind}")
 
     def set_rotated(self, kind: str, seq: int) -> None:
         """Remember the last outcome of a file that is being rotated away."""
         with self._file.transaction() as db:
-            db.execute(
-                "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = excluded.n",
-                (f"rotated:{kind}", seq),
-            )
+            keep_number(db, f"rotated:{kind}", seq)
 
     def dead_file_is_stale(self) -> bool:
         """Return whether dead letters were replaced since their file was last written anew."""
         with self._file.reading() as db:
-            return reading.kept_number(db, _REPLACED) != 0
+            return kept_number(db, _REPLACED) != 0
 
     def was_removed(self, line: bytes) -> bool:
         """Return whether this dead letter was removed since their file was last written anew."""

@@ -4,6 +4,7 @@ Source of the rules for IDs: group system page, section "Custom IDs".
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
@@ -14,10 +15,11 @@ GROUP_ID_PREFIX = "@TGS#_"
 TOPIC_ID_INFIX = "@TOPIC#_"
 SERVICE_MADE_BEGINNING = "@TOPIC#"
 """The custom part of an ID that the service made itself begins with this."""
-DIGEST_CHARACTERS = 32
+DIGEST_BYTES = 16
 KEY_TAG = b"topic-import/1/key\0"
 CONTENT_TAG = b"topic-import/1/content\0"
 """The tags keep a key and a record with the same JSON text from sharing an ID."""
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 class Origin(IntEnum):
@@ -29,20 +31,36 @@ class Origin(IntEnum):
 
 
 def derive_topic_id(group_id: str, key: str | int | None, record: Mapping[str, Any]) -> str:
-    """Return the TopicId of a record that has none.
+    """Return the TopicId of a record that has none: its community's ID, and `identity_digest`.
 
-    It ends with 32 hex digits of SHA-256 over a tag and the key as JSON, or over another tag and
-    the record as it was read with its names sorted if `key` is None. The derivation must never
-    change: a repeated call is recognised by it. Test vectors: tests/unit/test_topic_id_vectors.py.
     Raises TypeError if the record is nested deeper than orjson writes.
+    """
+    return f"{group_id}{TOPIC_ID_INFIX}{identity_digest(key, record).hex()}"
+
+
+def identity_digest(key: str | int | None, record: Mapping[str, Any]) -> bytes:
+    """Return the DIGEST_BYTES that identify a record within its community.
+
+    They are the beginning of SHA-256 over a tag and the key as JSON, or over another tag and the
+    record as it was read with its names sorted if `key` is None. The derivation must never change:
+    a repeated call is recognised by it. Test vectors: tests/unit/test_topic_id_vectors.py. Raises
+    as `derive_topic_id`.
     """
     if key is not None:
         digest = hashlib.sha256(KEY_TAG + orjson.dumps(key))
     else:
-        digest = hashlib.sha256(
-            CONTENT_TAG + orjson.dumps(dict(record), option=orjson.OPT_SORT_KEYS)
-        )
-    return f"{group_id}{TOPIC_ID_INFIX}{digest.hexdigest()[:DIGEST_CHARACTERS]}"
+        as_read = record if isinstance(record, dict) else dict(record)
+        digest = hashlib.sha256(CONTENT_TAG + orjson.dumps(as_read, option=orjson.OPT_SORT_KEYS))
+    return digest.digest()[:DIGEST_BYTES]
+
+
+def digest_in(topic_id: str, group_id: str) -> bytes | None:
+    """Return the digest in a TopicId that looks like a derived one, None for any other.
+
+    `topic_id`: begins with `group_id`, as a valid one does.
+    """
+    own = topic_id[len(group_id) + len(TOPIC_ID_INFIX) :]
+    return bytes.fromhex(own) if _DIGEST.fullmatch(own) else None
 
 
 def belongs_to(topic_id: str, group_id: str) -> bool:

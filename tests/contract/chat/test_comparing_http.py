@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pytest
+
 from worker.chat import Endpoint, ImportTopicClient
 from worker.comparing import Comparer
 from worker.credentials import SigningCredentials
@@ -17,6 +19,7 @@ from worker.rules.usersig import Signature, sign
 from worker.simulator.behaviour import Rules, Service
 from worker.simulator.server import Address, Simulator
 
+pytestmark = pytest.mark.usefixtures("transport")
 APP, ADMIN, KEY = 1400000000, "administrator", "k" * 64
 SEED = 3
 """With it the first calls of get_topic fail in the test of faults."""

@@ -1,15 +1,21 @@
 """The client on real sockets: however a call ends, it returns a Reply."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
 
+from tests.support.raw_server import (
+    OK_BODY,
+    SIGNATURE,
+    Handler,
+    answering,
+    client_of,
+    request_of,
+    response,
+)
 from worker.chat import (
-    INTERIM_ANSWERS_MAX,
     TOPICS_BYTES_MAX,
     Endpoint,
     ImportTopicClient,
@@ -19,15 +25,9 @@ from worker.chat import (
 from worker.rules.comparison import TopicsReply
 from worker.rules.usersig import Signature, sign
 from worker.rules.verdict import Reply, SetupFault
+from worker.transport.connections import INTERIM_ANSWERS_MAX
 
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-SIGNATURE = Signature("eJsecret*-_", 1)
-OK_BODY = b'{"ActionStatus":"OK","ErrorCode":0,"TopicId":"t"}'
-
-
-def response(body: bytes, status: str = "200 OK", *, length: int | None = None) -> bytes:
-    size = len(body) if length is None else length
-    return f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\n\r\n".encode() + body
+pytestmark = pytest.mark.usefixtures("transport")
 
 
 async def ask(
@@ -36,46 +36,6 @@ async def ask(
     """Call a raw server `times` times, one call after the other. Returns the replies."""
     async with client_of(handler, total_timeout_s=total_timeout_s, path=path) as client:
         return [await client.import_topic(b'{"a":"\xe8\xaf\x9d"}', SIGNATURE) for _ in range(times)]
-
-
-@asynccontextmanager
-async def client_of(
-    handler: Handler, *, total_timeout_s: float = 5.0, path: str = "v4/x/y"
-) -> AsyncIterator[ImportTopicClient]:
-    """Run a raw server, and yield a client that calls it."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await handler(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    endpoint = Endpoint(
-        f"http://127.0.0.1:{port}/", path, 1400000000, "ad min", 1.0, total_timeout_s
-    )
-    async with ImportTopicClient(endpoint, chance=lambda low, high: high) as client:
-        yield client
-    server.close()
-
-
-async def request_of(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-    return head + await reader.readexactly(length)
-
-
-def answering(content: bytes) -> Handler:
-    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await request_of(reader)
-            writer.write(content)
-            await writer.drain()
-
-    return handler
 
 
 async def one_reply(handler: Handler, *, total_timeout_s: float = 5.0) -> Reply:
@@ -98,8 +58,20 @@ async def test_the_request_matches_the_documentation() -> None:
         b"POST /v4/x/y?sdkappid=1400000000&identifier=ad%20min&usersig=eJsecret*-_"
         b"&contenttype=json&random=4294967295 HTTP/1.1"
     )
-    assert b"Content-Type: application/json" in rest
-    assert rest.endswith('{"a":"话"}'.encode())
+    *headers, _, body = rest.split(b"\r\n")
+    assert [header.split(b":")[0] for header in headers] == [
+        b"Host",
+        b"Content-Type",
+        b"User-Agent",
+        b"Accept",
+        b"Accept-Encoding",
+        b"Content-Length",
+    ]
+    assert headers[1:3] == [
+        b"Content-Type: application/json; charset=utf-8",
+        b"User-Agent: topic-import",
+    ]
+    assert body == '{"a":"话"}'.encode()
 
 
 async def test_connections_are_reused() -> None:

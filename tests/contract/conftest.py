@@ -55,7 +55,11 @@ def all_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             server.kill()
 
 
-@pytest.fixture(params=["sqlite", *SERVERS])
+AHEAD = {f"{name}-ahead": name for name in SERVERS}
+"""Redis engines that take more than they are asked for."""
+
+
+@pytest.fixture(params=["sqlite", *SERVERS, *AHEAD])
 async def queue(
     request: pytest.FixtureRequest, tmp_path: Path, all_servers: dict[str, RedisServer]
 ) -> AsyncIterator[Queue]:
@@ -64,8 +68,8 @@ async def queue(
     if request.param == "sqlite":
         opened = SqliteUnderTest(tmp_path)
     else:
-        server = all_servers[request.param]
+        server = all_servers[AHEAD.get(request.param, request.param)]
         flush(server)
-        opened = await open_redis(server)
+        opened = await open_redis(server, ahead_max=50 if request.param in AHEAD else 0)
     yield opened
     await opened.end()

@@ -167,7 +167,8 @@ async def test_three_processes_share_the_quota_evenly_and_never_exceed_it(
     assert most_in_a_second(together) <= QUOTA_PER_S
     assert len(together) >= 0.9 * QUOTA_PER_S * seconds
     fair = len(together) / 3
-    assert all(0.9 * fair <= len(each) <= 1.1 * fair for each in turns)
+    # Roughly, because they do not begin together; evenly on a clock that a test moves, below.
+    assert all(0.7 * fair <= len(each) <= 1.3 * fair for each in turns)
 
 
 async def test_a_refusal_slows_and_pauses_the_other_processes(server: RedisServer) -> None:
@@ -295,10 +296,17 @@ class Script:
 
     def reserve(self, now_us: int, *, not_refused: int = 0) -> tuple[bool, int, float]:
         """Return if a turn was reserved, its time or when to ask again in µs, and the factor."""
-        return self._run("reserve", not_refused, "", now_us)
+        count, first_us, _, factor, _ = self._run("reserve", not_refused, 1, now_us)
+        return bool(count), max(first_us, now_us) if count else first_us, float(factor)
 
-    def throttled(self, now_us: int, turn_us: int, *, not_refused: int = 0) -> float:
-        return self._run("throttled", not_refused, turn_us, now_us)[2]
+    def reserve_row(self, now_us: int, count: int) -> list[int]:
+        """Return the turns that were reserved of `count` wanted ones, in µs."""
+        reserved, first_us, _, _, interval_us = self._run("reserve", 0, count, now_us)
+        return [max(now_us, first_us + n * interval_us) for n in range(reserved)]
+
+    def throttled(self, now_us: int, *turns_us: int, not_refused: int = 0) -> float:
+        turns = " ".join(map(str, turns_us))
+        return float(self._run("throttled", not_refused, turns, now_us)[3])
 
     def stored(self, name: str) -> float:
         return float(str(self._redis.hget(self._key, name)))
@@ -310,10 +318,10 @@ class Script:
     def expires_in_s(self) -> float:
         return float(str(self._redis.pttl(self._key))) / 1000
 
-    def _run(self, *arguments: str | int) -> tuple[bool, int, float]:
+    def _run(self, *arguments: str | int) -> tuple[int, int, int, str, int]:
         answer: Any = self._script(keys=[self._key], args=[self._rules, *arguments])
-        is_reserved, at_us, _, factor = answer
-        return bool(is_reserved), at_us, float(factor)
+        count, first_us, now_us, factor, interval_us = answer
+        return count, first_us, now_us, factor, interval_us
 
 
 START_US = 1_800_000_000 * US_PER_S

@@ -213,11 +213,17 @@ def redis_queue(
     line_bytes_max: int = 1 << 20,
     copy: Copy | None = None,
     held_in_memory_max: int = HELD_IN_MEMORY_MAX,
+    ahead_max: int = 0,
+    port: int | None = None,
 ) -> RedisUnderTest:
-    """Make a consumer's view of the queue on a server, for `open`."""
-    url = StreamUrl.parse(f"{server.url}?stream=topics&group=importers")
+    """Make a consumer's view of the queue on a server, for `open`; `port`: through a proxy."""
+    url = StreamUrl.parse(
+        f"redis://127.0.0.1:{port or server.port}/0?stream=topics&group=importers"
+    )
     taking = Taking(consumer, lease_s, keep, rules, line_bytes_max)
-    return RedisUnderTest(url, taking, copy=copy, held_in_memory_max=held_in_memory_max)
+    return RedisUnderTest(
+        url, taking, copy=copy, held_in_memory_max=held_in_memory_max, ahead_max=ahead_max
+    )
 
 
 async def open_redis(server: RedisServer, consumer: str = "one", **options: Any) -> RedisUnderTest:

@@ -18,8 +18,8 @@ from worker.settings.model import Settings, base_url
 from worker.settings.secret_key import given_usersig, secret_key
 
 WAITING_MAX = 100
-
-
+WAITING_WITHOUT_QUOTA = 256
+"""More than with a quota: at thousands of calls a second 100 are used up during one put."""
 WAITING_SHARE = 0.2
 """Seconds of quota that wait for their turn; few, as a taker that dies leaves each in doubt."""
 
@@ -39,7 +39,7 @@ def bounds(settings: Settings, *, take_max: int | None = None) -> Bounds:
     """Return how many records may be in memory; those that wait for a turn depend on the quota."""
     quota_per_s = settings.rate.calls_per_second
     waiting = max(1, min(WAITING_MAX, int(quota_per_s * WAITING_SHARE)))
-    return Bounds(waiting_max=waiting if quota_per_s else WAITING_MAX, take_max=take_max)
+    return Bounds(waiting_max=waiting if quota_per_s else WAITING_WITHOUT_QUOTA, take_max=take_max)
 
 
 def credentials(settings: Settings) -> Credentials:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from worker.queues.redis.feed import RedisFeed
     from worker.queues.redis.queue import RedisQueue
 
+AHEAD_MAX = 500
 RedisLetter = tuple[bytes, bytes]
 """The ID of a dead letter's entry, and its line."""
 
@@ -189,7 +190,14 @@ class DistributedEngine:
                 rules=record_rules(self._settings),
                 line_bytes_max=self._settings.records.max_line_bytes,
             )
-            return RedisQueue(StreamUrl.parse(self._url), taking, copy=copies)
+            return RedisQueue(
+                StreamUrl.parse(self._url), taking, copy=copies, ahead_max=self._ahead_max()
+            )
+
+    def _ahead_max(self) -> int:
+        """Return how many deliveries may be taken in advance: a second of quota at most."""
+        quota_per_s = self._settings.rate.calls_per_second
+        return min(AHEAD_MAX, max(1, int(quota_per_s))) if quota_per_s else AHEAD_MAX
 
 
 @contextmanager

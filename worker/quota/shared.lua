@@ -1,7 +1,8 @@
--- The next turn of a quota that several processes share, and the pace they share with it.
+-- The next turns of a quota that several processes share, and the pace they share with it.
 --
 -- A turn is a time on this server's clock, which no other clock has to agree with. Turns lie evenly
--- apart, and whoever comes late may take one that has passed by no more than `catch_up_us`.
+-- apart, and whoever comes late may take one that has passed by no more than `catch_up_us`. A process
+-- takes the next ones in a row, and the process that asks after it takes those behind them.
 -- The pace is worker/rules/pace.py once more: the same formulas, its constants handed in.
 --
 -- KEYS: one hash: next_at, slowed_at, paused_until, round_at (microseconds), slowed_to, wall,
@@ -9,15 +10,18 @@
 --       factors, squares, refused, refused_factors (the trend); passed_since, random_share,
 --       random_until, allowance. A field that is missing has its start value.
 -- ARGV: rules as JSON {rate_per_s, catch_up_us, look_ahead_us, pace}; `reserve` or `throttled`;
---       how many calls were not refused since the caller last asked; for `throttled` the turn;
---       for tests the time, left empty otherwise
--- Answers: 1 a turn is reserved or 0 none; the turn, or when to ask again; now; the factor in force
+--       how many calls were not refused since the caller last asked; for `reserve` how many turns, for
+--       `throttled` the turns of the refused calls, with blanks between; for tests the time, left
+--       empty otherwise
+-- Answers: how many turns are reserved; the first of them, or when to ask again; now; the factor in
+--       force; the microseconds from one turn to the next. A turn that has passed is due now.
 local SECOND_US = 1000000
 local KEEP_MS = 90000 -- longer than the rate needs to come back from the lowest
 
 local rules, mode = cjson.decode(ARGV[1]), ARGV[2]
 local pace = rules.pace
-local not_refused, turn, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local not_refused, now = tonumber(ARGV[3]), tonumber(ARGV[5])
+local turn -- of the refused call that is judged
 if not now then
   local time = redis.call('TIME')
   now = time[1] * SECOND_US + time[2]
@@ -168,17 +172,27 @@ local function throttled()
   if not is_allowed(calls) then slow_down() end
 end
 
-local function reserve()
+local function reserve(wanted)
   local at = math.max(next_at, now - rules.catch_up_us, paused_until)
   -- Bounded: what is reserved far ahead would be lost with its process, and deaf to a pause.
-  if at > now + rules.look_ahead_us then return 0, at - rules.look_ahead_us end
-  next_at = at + interval_us(factor(now))
-  return 1, math.max(at, now)
+  local latest = now + rules.look_ahead_us
+  if at > latest then return 0, at - rules.look_ahead_us, 0 end
+  local interval = interval_us(factor(now))
+  local reserved = math.min(wanted, 1 + math.floor((latest - at) / interval))
+  next_at = at + reserved * interval
+  return reserved, at, interval
 end
 
-local is_reserved, at = 0, now
+local reserved, first, interval = 0, now, 0
 passed()
-if mode == 'throttled' then throttled() else is_reserved, at = reserve() end
+if mode == 'throttled' then
+  for refused_turn in string.gmatch(ARGV[4], '%d+') do
+    turn = tonumber(refused_turn)
+    throttled()
+  end
+else
+  reserved, first, interval = reserve(tonumber(ARGV[4]))
+end
 
 local function whole(number) return string.format('%.0f', number) end
 local function exact(number) return string.format('%.17g', number) end
@@ -192,4 +206,4 @@ redis.call(
   'passed_since', whole(passed_since), 'random_share', exact(random_share),
   'random_until', whole(random_until), 'allowance', exact(allowance))
 redis.call('PEXPIRE', KEYS[1], KEEP_MS + 2 * math.ceil(slowest_us / 1000))
-return {is_reserved, at, now, exact(factor(now))}
+return {reserved, first, now, exact(factor(now)), interval}

@@ -1,7 +1,8 @@
 """The quota that several processes share, and its pace, in Redis.
 
-Every turn is one run of a script on Redis' own clock, so that no two clocks are compared. While
-Redis is away each process continues at its share of the quota, or waits.
+Turns are given by a script on Redis' own clock, so that no two clocks are compared: several in a
+row, and before they are needed, so that no call waits for a round trip. While Redis is away each
+process continues at its share of the quota, or waits.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 
 from worker.logs import logger
 from worker.quota.local import LocalQuota
+from worker.quota.stock import Row, Stock, Turn
 from worker.redis_client import sentence
 from worker.rules import pace
 
@@ -25,9 +27,7 @@ STEADY_SHARE = 0.98
 """Of the quota. With what late callers may catch up it is 0.99. Calls that start up to 10 ms after
 their turns, some later than others, then still keep the quota in every rolling second."""
 CATCH_UP_S = 0.01
-"""A turn may be taken so long after its time; timers and round trips delay less."""
-LATE_MAX_S = 0.01
-"""A process that wakes up later than this after its turn does not use it."""
+"""A turn may be reserved so long after its time, by processes that ask for it late."""
 LOOK_AHEAD_S = 1.0
 """How far ahead the script reserves turns; a caller who would wait longer asks again."""
 ASK_AGAIN_S = 1.0
@@ -75,11 +75,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A reply of the script; times in seconds of Redis' clock."""
+    """A reply of the script. `row.first_s` without turns: when to ask again, on Redis' clock."""
 
-    is_reserved: bool
-    at_s: float
-    now_s: float
+    row: Row
     factor: float
 
 
@@ -115,7 +113,12 @@ class SharedQuota:
         self._closed_until_s = float("-inf")
         self._factor = 1.0
         self._not_refused = 0
-        self._ahead_s = 0.0
+        self._stock = Stock()
+        self._without_turn = 0
+        self._ask_again_at_s = float("-inf")
+        self._reserving: asyncio.Task[None] | None = None
+        self._refused: list[float] = []
+        self._reporting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
@@ -141,6 +144,7 @@ class SharedQuota:
 
     async def acquire(self) -> float:
         """Wait for one turn; return its time on Redis' clock."""
+        self._stock.caller_came(self._clock())
         while True:
             if self._clock() < self._closed_until_s:
                 await self._sleep_until(self._closed_until_s)
@@ -149,14 +153,17 @@ class SharedQuota:
             turn = await self._next_turn()
             # A turn that was given before a switch is not used: another quota is in force now.
             if turn is not None and switches == self._switches:
+                self._stock.used(self._clock())
                 return turn
 
     def throttled(self, turn: float) -> None:
         """Slow down all who share, because the call that had this turn was throttled."""
         if self._substitute:
-            self._substitute.throttled(turn - self._ahead_s)
+            self._substitute.throttled(self._stock.clock.here_s(turn))
         elif self._is_reachable:
-            self._in_background(self._report_throttled(turn))
+            self._refused.append(turn)
+            if self._reporting is None:
+                self._reporting = self._in_background(self._report_throttled())
 
     def not_throttled(self) -> None:
         """Record a call that was answered and not throttled; the next request reports it."""
@@ -175,46 +182,87 @@ class SharedQuota:
 
     async def _next_turn(self) -> float | None:
         if self._substitute:
-            return await self._substitute.acquire() + self._ahead_s
+            return self._stock.clock.there_s(await self._substitute.acquire())
         if not self._is_reachable:
             await self._reached_again.wait()
             return None
-        return await self._reserve()
-
-    async def _reserve(self) -> float | None:
-        try:
-            answer = await self._ask("reserve")
-        except UNREACHABLE as error:
-            self._lose(error)
+        turn = self._stock.pop(self._clock())
+        if turn is None:
+            await self._wait_for_stock()
             return None
-        # Waiting begins when the reply is here: a turn is used half a round trip late, never early.
-        due_s = self._clock() + answer.at_s - answer.now_s
-        await self._sleep_until(due_s)
-        # After a stall of this process late turns would crowd those of others (201 of 200 seen).
-        is_in_time = self._clock() <= due_s + LATE_MAX_S
-        return answer.at_s if answer.is_reserved and is_in_time else None
+        self._reserve_ahead()
+        return await self._wait_for(turn)
 
-    async def _report_throttled(self, turn: float) -> None:
+    async def _wait_for(self, turn: Turn) -> float | None:
+        """Wait until a turn is due; None if this process wakes up too late for it."""
+        switches = self._switches
         try:
-            await self._ask("throttled", round(turn * US_PER_S))
+            await self._sleep_until(turn.due_s)
+        except asyncio.CancelledError:
+            if switches == self._switches:
+                self._stock.give_back(turn)
+            raise
+        return None if turn.is_late(self._clock()) else turn.name_s
+
+    async def _wait_for_stock(self) -> None:
+        """Wait until more turns are reserved, or cannot be."""
+        await self._sleep_until(self._ask_again_at_s)
+        if self._reserving is None:
+            self._reserving = self._in_background(self._reserve(self._stock.wanted(self._clock())))
+        self._without_turn += 1
+        try:
+            # A caller that is cancelled must not take the turns of the others with it.
+            await asyncio.shield(self._reserving)
+        finally:
+            self._without_turn -= 1
+
+    def _reserve_ahead(self) -> None:
+        if self._reserving is None and (wanted := self._stock.wanted(self._clock())):
+            self._reserving = self._in_background(self._reserve(wanted))
+
+    async def _reserve(self, ahead: int) -> None:
+        """Reserve turns for those who wait and `ahead` more; a failure is no error of theirs."""
+        switches = self._switches
+        try:
+            answer = await self._ask("reserve", max(1, self._without_turn, ahead))
         except UNREACHABLE as error:
             self._lose(error)
+            return
+        finally:
+            self._reserving = None
+        if switches != self._switches:
+            return
+        self._stock.add(answer.row, self._clock())
+        if not answer.row.count:
+            self._ask_again_at_s = self._stock.clock.here_s(answer.row.first_s)
 
-    async def _ask(self, mode: str, turn_us: int | str = "") -> _Answer:
+    async def _report_throttled(self) -> None:
+        """Report refused calls, one request at a time: those that come meanwhile go together."""
+        try:
+            while self._refused and self._is_reachable:
+                refused, self._refused = self._refused, []
+                turns_us = " ".join(str(round(turn * US_PER_S)) for turn in refused)
+                await self._ask("throttled", turns_us)
+        except UNREACHABLE as error:
+            self._lose(error)
+        finally:
+            self._refused.clear()
+            self._reporting = None
+
+    async def _ask(self, mode: str, what: int | str) -> _Answer:
         not_refused, self._not_refused = self._not_refused, 0
-        # In a task of its own, because redis-py 8.1 ignores most cancellations during a call (76 of
-        # 100 measured): a caller that waits for a turn could not be stopped.
-        asking = self._in_background(self._run(mode, not_refused, turn_us))
-        answer = await asyncio.shield(asking)
+        asked_s = self._clock()
+        answer = await self._run(mode, not_refused, what)
         self._factor = answer.factor
-        self._ahead_s = answer.now_s - self._clock()
+        self._stock.note(asked_s, self._clock(), answer.row.now_s)
         return answer
 
     async def _run(self, *arguments: str | int) -> _Answer:
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             answer = await self._script(keys=[self._key], args=[self._rules, *arguments])
-        is_reserved, at_us, now_us, factor = answer
-        return _Answer(bool(is_reserved), at_us / US_PER_S, now_us / US_PER_S, float(factor))
+        count, first_us, now_us, factor, interval_us = answer
+        row = Row(count, first_us / US_PER_S, interval_us / US_PER_S, now_us / US_PER_S)
+        return _Answer(row, float(factor))
 
     def _lose(self, error: Exception) -> None:
         if not self._is_reachable:
@@ -237,7 +285,7 @@ class SharedQuota:
             ask_at_s = self._clock() + ASK_AGAIN_S
             try:
                 # The turn is not used, but it proves that turns can be reserved; PING would not.
-                await self._ask("reserve")
+                await self._ask("reserve", 1)
             except UNREACHABLE:
                 continue
             self._is_reachable = True
@@ -248,6 +296,9 @@ class SharedQuota:
     def _switch_to(self, substitute: LocalQuota | None) -> None:
         self._substitute = substitute
         self._switches += 1
+        self._stock.clear()
+        self._refused.clear()
+        self._ask_again_at_s = float("-inf")
         self._closed_until_s = self._clock() + WINDOW_S
 
     async def _sleep_until(self, due_s: float) -> None:

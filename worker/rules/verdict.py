@@ -24,7 +24,7 @@ class SetupFault(Enum):
     ADDRESS = "the address leads nowhere"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Reply:
     """What came back from one attempt. Not frozen, for the sake of speed; nobody changes it.
 

@@ -36,7 +36,6 @@ class BoundedHandler(ResponseHandler):
         self._interim_answers = 0
         self._is_answered = False
         self._needs_new_parser = True
-        self.idle_since_s = 0.0
 
     def set_response_params(self, **parameters: Any) -> None:
         """Begin a call with a new parser: aiohttp does this before it sends the request."""

@@ -48,7 +48,7 @@ class DirectTransport:
             connect=destination.connect_timeout_s, sock_connect=destination.connect_timeout_s
         )
         self._total_timeout_s = destination.total_timeout_s
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[_Line] = deque()
         self._deadlines: dict[BoundedHandler, float] = {}
         """The open calls on connections that were used before, by their ends: the first in the
         first place, as all calls may take equally long."""
@@ -76,33 +76,33 @@ class DirectTransport:
             await self._connector.close()
         finally:
             while self._idle:
-                self._idle.pop().close()
+                self._idle.pop().connection.close()
 
     async def post(self, target: str, body: bytes, bytes_max: int) -> Answer:
         request = f"POST {target}{self._head}{len(body)}\r\n\r\n".encode() + body
         now_s = self._loop.time()
-        connection = self._take_idle(now_s)
-        if connection is None:
+        line = self._take_idle(now_s)
+        if line is None:
             async with asyncio.timeout(self._total_timeout_s):
                 return await self._exchange(await self._connect(), request, bytes_max)
-        handler = _handler(connection)
-        self._deadlines[handler] = deadline_s = now_s + self._total_timeout_s
+        self._deadlines[line.handler] = deadline_s = now_s + self._total_timeout_s
         if self._sweeper is None:
             self._sweeper = self._loop.call_at(deadline_s, self._sweep)
         try:
-            return await self._exchange(connection, request, bytes_max)
+            return await self._exchange(line, request, bytes_max)
         finally:
-            del self._deadlines[handler]
+            del self._deadlines[line.handler]
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> "_Line":
         try:
-            return await self._connector.connect(self._request, [], self._timeout)
+            connection = await self._connector.connect(self._request, [], self._timeout)
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
+        return _Line(connection, cast("BoundedHandler", connection.protocol))
 
-    async def _exchange(self, connection: Connection, request: bytes, bytes_max: int) -> Answer:
+    async def _exchange(self, line: "_Line", request: bytes, bytes_max: int) -> Answer:
         """Send a request and read its answer; keep the connection, or close it."""
-        handler = _handler(connection)
+        handler = line.handler
         try:
             # Some gateways answer before they are asked, and hang up: that counts as the answer.
             handler.begin_call()
@@ -112,32 +112,31 @@ class DirectTransport:
             message, payload = await handler.read()
             content = await beginning(payload, bytes_max)
         except HttpProcessingError as error:
-            self._discard(connection)
+            line.close()
             info = self._request.request_info
             raise aiohttp.ClientResponseError(info, (), status=error.code) from error
         except BaseException:
-            self._discard(connection)
+            line.close()
             raise
         if handler.is_reusable():
-            self._keep(connection)
+            self._keep(line)
         else:
-            self._discard(connection)
+            line.close()
         return Answer(message.code, content, message.headers.get(hdrs.RETRY_AFTER))
 
     # ---- idle connections
 
-    def _take_idle(self, now_s: float) -> Connection | None:
+    def _take_idle(self, now_s: float) -> "_Line | None":
         while self._idle:
-            connection = self._idle.pop()
-            handler = _handler(connection)
-            if handler.is_connected() and now_s - handler.idle_since_s <= KEEP_ALIVE_S:
-                return connection
-            self._discard(connection)
+            line = self._idle.pop()
+            if line.handler.is_connected() and now_s - line.idle_since_s <= KEEP_ALIVE_S:
+                return line
+            line.close()
         return None
 
-    def _keep(self, connection: Connection) -> None:
-        _handler(connection).idle_since_s = self._loop.time()
-        self._idle.append(connection)
+    def _keep(self, line: "_Line") -> None:
+        line.idle_since_s = self._loop.time()
+        self._idle.append(line)
         if self._closer is None:
             self._closer = self._loop.call_later(KEEP_ALIVE_S, self._close_idle)
 
@@ -146,19 +145,11 @@ class DirectTransport:
         self._closer = None
         now_s = self._loop.time() + TIMER_SLACK_S
         while self._idle:
-            end_s = _handler(self._idle[0]).idle_since_s + KEEP_ALIVE_S
+            end_s = self._idle[0].idle_since_s + KEEP_ALIVE_S
             if end_s > now_s:
                 self._closer = self._loop.call_at(end_s, self._close_idle)
                 return
-            self._discard(self._idle.popleft())
-
-    @staticmethod
-    def _discard(connection: Connection) -> None:
-        handler = _handler(connection)
-        if handler.is_sending():
-            # To close it would wait until the other side reads the rest of the call.
-            handler.abort()
-        connection.close()
+            self._idle.popleft().close()
 
     # ---- deadlines
 
@@ -176,5 +167,18 @@ class DirectTransport:
             handler.expire()
 
 
-def _handler(connection: Connection) -> BoundedHandler:
-    return cast("BoundedHandler", connection.protocol)
+class _Line:
+    """An open connection, as the connector knows it and as its end that we talk to."""
+
+    __slots__ = ("connection", "handler", "idle_since_s")
+
+    def __init__(self, connection: Connection, handler: BoundedHandler) -> None:
+        self.connection = connection
+        self.handler = handler
+        self.idle_since_s = 0.0
+
+    def close(self) -> None:
+        if self.handler.is_sending():
+            # To close it would wait until the other side reads the rest of the call.
+            self.handler.abort()
+        self.connection.close()

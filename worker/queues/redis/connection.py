@@ -118,12 +118,12 @@ def text(value: bytes | str | None) -> str:
     return value.decode() if isinstance(value, bytes) else value or ""
 
 
-def in_parts(arguments: list[bytes]) -> Iterator[list[bytes]]:
+def in_parts(arguments: list[bytes], count_max: int = ARGUMENTS_MAX) -> Iterator[list[bytes]]:
     """Split the arguments of a script into parts of a bounded size, in order."""
     part: list[bytes] = []
     part_bytes = 0
     for argument in arguments:
-        is_full = part_bytes + len(argument) > ARGUMENTS_BYTES or len(part) >= ARGUMENTS_MAX
+        is_full = part_bytes + len(argument) > ARGUMENTS_BYTES or len(part) >= count_max
         if part and is_full:
             yield part
             part, part_bytes = [], 0

@@ -1,6 +1,6 @@
 """Entries of the stream: reading them, and holding them until they have an outcome."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import orjson
@@ -59,7 +59,8 @@ class EntryMetadata:
 
     @property
     def past(self) -> History:
-        return History(**asdict(self.history))
+        known = self.history
+        return History(known.attempts, known.may_exist, known.first_attempt, known.last_attempt)
 
 
 METADATA = TypeAdapter(EntryMetadata)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError
 
 from worker.queues.contract import JobIdentity
+from worker.queues.redis.ahead import Ahead
 from worker.queues.redis.connection import Connection, queue_error
 from worker.queues.redis.consumer import Taking
 from worker.queues.redis.finder import Finder
@@ -40,7 +41,7 @@ from worker.queues.redis.settling import Copy, NoCopy, Settler
 from worker.queues.redis.streams import StreamUrl
 from worker.queues.redis.taker import Taker
 from worker.rules.counts import CommunityLetters, Counts
-from worker.rules.outcome import DeadLetter, Delivery, Outcome
+from worker.rules.outcome import DeadLetter, Delivery, Outcome, Released
 
 if TYPE_CHECKING:
     from worker.queues.contract import Queue
@@ -75,6 +76,7 @@ class RedisQueue:
 
     Use `open` first, `close` last. `take` returns nothing while Redis is away; `settle` waits for
     it until `give_up`, so that no outcome is dropped.
+    `ahead_max`: how many deliveries it may take before it is asked for them.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class RedisQueue:
         *,
         copy: Copy | None = None,
         held_in_memory_max: int = HELD_IN_MEMORY_MAX,
+        ahead_max: int = 0,
     ) -> None:
         self.found: Counter[str] = Counter()
         """Records that ended as they were taken: `duplicate` (the queue held their topic before),
@@ -107,10 +110,12 @@ class RedisQueue:
             held_in_memory_max=held_in_memory_max,
         )
         self._one_take = asyncio.Lock()
+        self._clock = asyncio.get_running_loop().time
         self._patience = Patience(
             self._connection, self._group, listener=_Outages(self._finder, self._hold)
         )
         self._settler = Settler(self._connection, self._patience, taking, self._hold, self._copy)
+        self._ahead = Ahead(ahead_max, fetch=self._fetch, release=self._release)
 
     def __repr__(self) -> str:
         held, consumer = len(self._hold.entries), self._taking.consumer
@@ -147,6 +152,7 @@ class RedisQueue:
 
         What was passed over is left to the other consumers.
         """
+        await self._ahead.close()
         await self._hold.stop()
         if self._hold.was_started:
             with suppress(RedisError, OSError):
@@ -176,15 +182,16 @@ class RedisQueue:
         `without`: communities whose records are passed over (R22).
         Returns nothing while Redis is away, or while the copy cannot be written.
         """
-        async with self._one_take:
-            self.is_drained = self._taker.is_drained = False
-            is_in_trouble = self._patience.trouble is not None
-            taken = await self._fill(
-                lambda into: self._taker.take(
-                    into, count, without=without, is_in_trouble=is_in_trouble
-                )
-            )
-            self.is_drained = self._taker.is_drained
+        self.is_drained = False
+        if untried_first:
+            self._ahead.sort_untried_first()
+        taken = await self._ahead.take(count, without)
+        if taken:
+            self._ahead.taken(len(taken))
+        else:
+            taken, may_hold_more = await self._fetch(count, without)
+            self.is_drained = not may_hold_more
+            self._ahead.taken(len(taken), may_hold_more=may_hold_more)
         if untried_first:
             taken.sort(key=lambda delivery: delivery.history.attempts > 0)
         return taken
@@ -194,8 +201,30 @@ class RedisQueue:
 
         Those that no take has found yet are not among them.
         """
+        taken = self._ahead.take_of(group_id, count)
+        if len(taken) < count:
+            async with self._one_take:
+                taken += await self._fill(
+                    lambda into: self._taker.take_of(into, group_id, count - len(taken))
+                )
+        return taken
+
+    async def _fetch(self, count: int, without: frozenset[str]) -> tuple[list[Delivery], bool]:
+        """Take up to `count` from Redis; also return whether there may be more."""
         async with self._one_take:
-            return await self._fill(lambda into: self._taker.take_of(into, group_id, count))
+            began_s = self._clock()
+            self._taker.is_drained = False
+            is_in_trouble = self._patience.trouble is not None
+            taken = await self._fill(
+                lambda into: self._taker.take(
+                    into, count, without=without, is_in_trouble=is_in_trouble
+                )
+            )
+            self._ahead.filled(self._clock() - began_s)
+            return taken, not self._taker.is_drained
+
+    async def _release(self, deliveries: list[Delivery]) -> None:
+        await self.settle([Released(d.id, d.history) for d in deliveries])
 
     async def _fill(
         self, take: Callable[[list[Delivery]], Coroutine[Any, Any, None]]

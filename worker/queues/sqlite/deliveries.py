@@ -242,23 +242,29 @@ _ORIGINS = {origin.value: origin for origin in Origin}
 _UNTRIED = History()
 
 
-def settle(db: sqlite3.Connection, in_hand: InHand, outcomes: Collection[Outcome]) -> None:
-    """Settle and release a batch. Raises QueueError for a record that is not queued."""
+def settle(
+    db: sqlite3.Connection, in_hand: InHand, outcomes: Collection[Outcome]
+) -> list[tuple[int, bytes]]:
+    """Settle and release a batch; return the lines of the imported ones as (seq, line).
+
+    Raises QueueError for a record that is not queued.
+    """
     imported = [outcome for outcome in outcomes if isinstance(outcome, Imported)]
-    counting = _settle_imported(db, in_hand, imported)
+    counting, lines = _settle_imported(db, in_hand, imported)
     for outcome in outcomes:
         if isinstance(outcome, Released):
             _release(db, outcome)
         elif isinstance(outcome, DeadLetter):
             _settle_dead(db, outcome, counting)
     add_to_counts(db, counting)
+    return lines
 
 
 def _settle_imported(
     db: sqlite3.Connection, in_hand: InHand, outcomes: Sequence[Imported]
-) -> Counter[str]:
+) -> tuple[Counter[str], list[tuple[int, bytes]]]:
     if not outcomes:
-        return Counter()
+        return Counter(), []
     ids = [outcome.id for outcome in outcomes]
     new_to: set[int] = set()
     names: list[str] = []
@@ -283,10 +289,11 @@ def _settle_imported(
         (ids_json(ids),),
     )
     insert_rows(db, "imported (id, line, sent)", rows)
+    first_seq = db.execute("SELECT last_insert_rowid()").fetchone()[0] - len(rows) + 1
     communities.remember_imports(db, new_to)
     counting = Counter(names)
     counting["queued"] -= len(ids)
-    return counting
+    return counting, [(first_seq + n, line) for n, (_, line, _) in enumerate(rows)]
 
 
 _DEFECT = "a defect, nothing was written"

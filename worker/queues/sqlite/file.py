@@ -12,7 +12,7 @@ from worker.queues.sqlite.migration import UPGRADES, add_group_of, show_as_curre
 from worker.queues.sqlite.schema import SCHEMA, SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 30.0
-CACHE_KIB = 16_384
+CACHE_KIB = 8_192
 FIRST_PAGE_BYTES = 4096
 _FORBIDDEN = ("readonly database", "unable to open database file", "Permission denied")
 

@@ -21,7 +21,7 @@ from worker.rules.topic.identity import TOPIC_ID_INFIX
 
 INDEXED = "indexed"
 """The name in `counts` of the highest ID up to which all records are in the table `topics`."""
-SLICES = 128
+SLICES = 64
 COMMUNITY_SHIFT = 32
 _PAGE = 10_000
 _NEW = (

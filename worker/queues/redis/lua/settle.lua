@@ -4,17 +4,17 @@
 --
 -- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held, renewed, uncalled,
 --       claimed, communities, dead_by_community, held_by_community
--- ARGV: group, consumer, keep_results, then outcomes, each JSON {id, kind, source, topic_id,
+-- ARGV: group, consumer, keep_results, lane (the field of `batches`), then outcomes, each JSON {id, kind, source, topic_id,
 --       group_id, aside_id, content, line, reason, code, may_exist, is_compared, hash,
 --       key, counts, record, metadata, is_cut}
 local stream, imported, dead, counts, topics, letters, lost, batches, aside = unpack(KEYS)
 local marks = {renewed = KEYS[10], uncalled = KEYS[11], claimed = KEYS[12]}
 local communities, by_community, held_by_community = KEYS[13], KEYS[14], KEYS[15]
-local group, consumer, keep = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local group, consumer, keep, lane = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local FORGOTTEN_AT_ONCE = 1000
 
 local last_batch = {}
-for _, id in ipairs(cjson.decode(redis.call('HGET', batches, consumer) or '[]')) do
+for _, id in ipairs(cjson.decode(redis.call('HGET', batches, lane) or '[]')) do
   last_batch[id] = true
 end
 
@@ -114,7 +114,7 @@ local function forget_the_oldest()
 end
 
 local answers, settled = {}, {}
-for at = 4, #ARGV do
+for at = 5, #ARGV do
   local outcome = cjson.decode(ARGV[at])
   local answer = answer_for(outcome)
   if answer == 1 then settle(outcome) end
@@ -122,5 +122,5 @@ for at = 4, #ARGV do
   answers[#answers + 1] = answer
 end
 forget_the_oldest()
-if #settled > 0 then redis.call('HSET', batches, consumer, cjson.encode(settled)) end
+if #settled > 0 then redis.call('HSET', batches, lane, cjson.encode(settled)) end
 return answers

@@ -2,6 +2,7 @@
 --
 -- KEYS: stream, batches, taken
 -- ARGV: group, name or '', idle for milliseconds
+local LANES_MAX = 15 -- more than settle in any version (settling.py)
 local group, name, idle_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
   local consumer = {}
@@ -9,6 +10,7 @@ for _, flat in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
   if consumer.pending == 0 and consumer.idle >= idle_ms
      and (name == '' or consumer.name == name) then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], group, consumer.name)
+    for lane = 1, LANES_MAX do redis.call('HDEL', KEYS[2], consumer.name .. '|' .. lane) end
     redis.call('HDEL', KEYS[2], consumer.name)
     redis.call('HDEL', KEYS[3], consumer.name)
   end

@@ -5,14 +5,16 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 
 from worker import __version__
 from worker.job_directory import DEFAULT_OUT
+from worker.manual import PAGES
 
 if TYPE_CHECKING:
+    from worker.settings.loading import Loaded
     from worker.settings.model import Settings
 
 USAGE = 2
@@ -23,7 +25,6 @@ app = typer.Typer(
     name="topic-import",
     help="Import topics into Tencent Cloud Chat communities: nothing lost, nothing twice.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,16 +33,24 @@ app = typer.Typer(
 INPUTS_HELP = "JSON Lines files (.gz too); - is standard input."
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="INPUT...", help=INPUTS_HELP),
+    typer.Argument(metavar="INPUT", help=INPUTS_HELP),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings (TOML); else $TOPIC_IMPORT_CONFIG.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings (TOML); else $TOPIC_IMPORT_CONFIG, else ./topic-import.toml.",
+    ),
 ]
+Command = TypeVar("Command", bound=Callable[..., None])
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+Verdict = Literal["imported", "exists", "retry", "throttled", "renew", "reject", "hold", "halt"]
 Format = Annotated[LogFormat, typer.Option("--log-format", help="How logs are written.")]
 Level = Annotated[LogLevel, typer.Option("--log-level", help="The lowest level that is logged.")]
-Out = Annotated[Path, typer.Option("--out", help="The directory of the job.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Log only errors, show no progress.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory of the job.")]
 Adopt = Annotated[
     bool, typer.Option("--adopt", help="Take over topics that only the result files know.")
 ]
@@ -49,12 +58,31 @@ Reasons = Annotated[
     Literal["invalid", "rejected", "exhausted", "conflict"] | None,
     typer.Option("--reason", help="Only those dead-lettered for this reason."),
 ]
-CodeChoice = Annotated[int | None, typer.Option("--code", help="Only those with this code.")]
-GroupChoice = Annotated[str | None, typer.Option("--group", help="Only those of this community.")]
-SourceChoice = Annotated[
-    str | None, typer.Option("--source", help="Only those read from this path, or path:line.")
+CodeChoice = Annotated[
+    int | None, typer.Option("--code", metavar="N", help="Only those with this code.")
 ]
+GroupChoice = Annotated[
+    str | None, typer.Option("--group", metavar="ID", help="Only those of this community.")
+]
+SourceChoice = Annotated[
+    str | None,
+    typer.Option("--source", metavar="PATH", help="Only those read from this path, or path:line."),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="The service's URL, in place of app.region."),
+]
+Rate = Annotated[
+    float | None, typer.Option("--rate", metavar="N", help="Calls a second; 0: no limit.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list and count.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _command(name: str) -> Callable[[Command], Command]:
+    """Register a command with its page of the manual."""
+    page = PAGES[name]
+    return app.command(name, short_help=page.sentence, epilog=page.end)
 
 
 def main() -> NoReturn:
@@ -67,27 +95,36 @@ def main() -> NoReturn:
         # A path may hold what the terminal's encoding cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        from worker.jobs import UsageError
-        from worker.queues.contract import JobMismatchError, QueueError, QueueTakenError
-        from worker.settings.model import SettingsError
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    try:
         app(standalone_mode=True)
-    except (UsageError, SettingsError, QueueTakenError, JobMismatchError) as error:
-        _print_error(*error.args)
-        sys.exit(USAGE)
-    except QueueError as error:
-        _print_error(*error.args)
-        sys.exit(HALTED)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _print_error(f"{error.filename}: {error.strerror}")
-        sys.exit(HALTED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        code = _report(error)
+        if code is None:
+            raise
+        sys.exit(code)
     sys.exit(0)
+
+
+def _report(error: Exception) -> int | None:
+    """Print an error that is no defect and return the exit code for it; None for a defect."""
+    # Imported only now: a command that works needs none of these.
+    from worker.jobs import UsageError
+    from worker.queues.contract import JobMismatchError, QueueError, QueueTakenError
+    from worker.settings.errors import SettingsError
+
+    match error:
+        case UsageError() | SettingsError() | QueueTakenError() | JobMismatchError():
+            _print_error(*error.args)
+            return USAGE
+        case QueueError():
+            _print_error(*error.args)
+            return HALTED
+        case OSError() if error.filename is not None:
+            _print_error(f"{error.filename}: {error.strerror}")
+            return HALTED
+        case _:
+            return None
 
 
 def _print_error(*lines: object) -> None:
@@ -118,159 +155,264 @@ def options_of_the_program(
     """Declare the options that stand before a command."""
 
 
-@app.command()
+@_command("backfill")
 def backfill(
     inputs: Inputs = None,
     out: Out = DEFAULT_OUT,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="The service's URL, in place of app.region.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", help="Calls a second; 0: no limit.")
-    ] = None,
+    base_url: BaseUrl = None,
+    rate: Rate = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Read and import at most N records.")
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Read and import at most N records."),
     ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
     adopt: Adopt = False,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Import files and stop when all is settled; again with the same --out: continue."""
-    options: dict[str, dict[str, Any]] = {"app": {}, "rate": {}}
-    if base_url is not None:
-        options["app"]["base_url"] = base_url
-    if rate is not None:
-        options["rate"]["calls_per_second"] = rate
-    settings = _settings(config, log_format, log_level, options)
+    """Import files, and stop when all records are settled.
+
+    Run again with the same --out, the job continues; without INPUT with what is queued.
+    """
+    settings = _settings(config, log_format, log_level, quiet, _options(base_url, rate))
     from worker.jobs.backfill import Options
     from worker.jobs.backfill import backfill as run
 
-    chosen = Options(inputs or [], out, limit, adopt, show_progress=not no_progress)
+    chosen = Options(inputs or [], out, limit, adopt, show_progress=not (no_progress or quiet))
     _exit(_run(run(settings, chosen)))
 
 
-@app.command()
+@_command("serve")
 def serve(
     until_empty: Annotated[
-        bool, typer.Option("--until-empty", help="Stop when the queue is empty.")
+        bool,
+        typer.Option(
+            "--until-empty", help="Stop when the queue is empty, or when a person must act."
+        ),
     ] = False,
     out: Out = DEFAULT_OUT,
+    base_url: BaseUrl = None,
+    rate: Rate = None,
     adopt: Adopt = False,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Import from the queue until SIGTERM, with an endpoint for monitors (admin.listen)."""
-    settings = _settings(config, log_format, log_level)
+    """Import from the queue until SIGTERM, with an endpoint for monitors (admin.listen).
+
+    A service waits through halts and outages. With --until-empty it ends like a backfill: when
+    the queue is empty, what other replicas hold included, or when a person must act.
+    """
+    settings = _settings(config, log_format, log_level, quiet, _options(base_url, rate))
     from worker.jobs.serve import Options
     from worker.jobs.serve import serve as run
 
     _exit(_run(run(settings, Options(out, until_empty, adopt))))
 
 
-@app.command()
+@_command("enqueue")
 def enqueue(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUTS_HELP)],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=INPUTS_HELP)],
     out: Out = DEFAULT_OUT,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Put the records of files into the queue; again: continue, add nothing twice."""
-    settings = _settings(config, log_format, log_level)
+    """Put the records of files into the queue.
+
+    Run again, it continues, and adds nothing twice.
+    """
+    settings = _settings(config, log_format, log_level, quiet)
     from worker.jobs.enqueue import enqueue as run
 
     _exit(_run(run(settings, inputs, out)))
 
 
-@app.command()
+@_command("replay")
 def replay(
     reason: Reasons = None,
     code: CodeChoice = None,
     group: GroupChoice = None,
     source: SourceChoice = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and count.")] = False,
+    dry_run: DryRun = False,
     out: Out = DEFAULT_OUT,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Put dead letters back into the queue after a fix."""
-    settings = _settings(config, log_format, log_level)
+    """Put dead letters back into the queue after a fix.
+
+    Options choose which; without any, all that are valid now.
+    """
+    settings = _settings(config, log_format, log_level, quiet)
     from worker.jobs.engine import Choice
     from worker.jobs.replay import replay as run
 
     _exit(_run(run(settings, Choice(reason, code, group, source), out, dry_run=dry_run)))
 
 
-@app.command()
+@_command("dismiss")
 def dismiss(
     reason: Reasons = None,
     code: CodeChoice = None,
     group: GroupChoice = None,
     source: SourceChoice = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and count.")] = False,
+    dry_run: DryRun = False,
     out: Out = DEFAULT_OUT,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Give dead letters up, and what is queued of a --group, or held for a --code."""
-    settings = _settings(config, log_format, log_level)
+    """Give dead letters up, and what is queued of a --group, or held for a --code.
+
+    At least one choice is required. What is dismissed stays counted, and is kept in
+    dismissed.jsonl.
+    """
+    settings = _settings(config, log_format, log_level, quiet)
     from worker.jobs.dismiss import dismiss as run
     from worker.jobs.engine import Choice
 
     _exit(_run(run(settings, Choice(reason, code, group, source), out, dry_run=dry_run)))
 
 
-@app.command()
+@_command("check")
 def check(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUTS_HELP)],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=INPUTS_HELP)],
     as_json: AsJson = False,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Validate all records, send nothing: every problem, grouped, with file and line."""
-    settings = _settings(config, log_format, log_level)
+    """Check all records, and send nothing; no key is needed.
+
+    Every problem is shown, grouped, with file and line.
+    """
+    settings = _settings(config, log_format, log_level, quiet)
     from worker.jobs.check import check as run
 
     _exit(run(settings, inputs, as_json=as_json))
 
 
-@app.command()
+@_command("status")
 def status(
     out: Out = DEFAULT_OUT,
     as_json: AsJson = False,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Show what a job or queue holds, and whether its queue and files agree."""
-    settings = _settings(config, log_format, log_level)
+    """Show what a job or a queue holds, by state, reason and code, and whether its parts agree."""
+    settings = _settings(config, log_format, log_level, quiet)
     from worker.jobs.status import status as run
 
     _exit(_run(run(settings, out, as_json=as_json)))
 
 
-@app.command()
+@_command("explain")
 def explain(
-    code: Annotated[int | None, typer.Argument(help="An error code; none: the table.")] = None,
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CODE",
+            help="Error codes, HTTP statuses or reasons of dead letters; none: the whole table.",
+        ),
+    ] = None,
+    verdict: Annotated[
+        Verdict | None, typer.Option("--verdict", help="Only codes with this verdict.")
+    ] = None,
+    find: Annotated[
+        str | None, typer.Option("--find", metavar="TEXT", help="Only what contains this text.")
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Show what an error code means and what is done about it."""
-    _settings(config, log_format, log_level)
+    """Show what error codes mean and what is done about them."""
+    _settings(config, log_format, log_level, quiet)
+    from worker.jobs.explain import Filter
     from worker.jobs.explain import explain as run
 
-    _exit(run(code, as_json=as_json))
+    _exit(run(what or [], Filter(verdict, find), as_json=as_json))
 
 
-@app.command()
+@_command("settings")
+def settings(
+    base_url: BaseUrl = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+    quiet: Quiet = False,
+) -> None:
+    """Show every setting, its value and where it comes from.
+
+    Secrets are shown as `set`, required settings that lack as `missing`.
+    """
+    loaded = _load(config, log_format, log_level, quiet, _options(base_url, rate))
+    from worker.jobs.show_settings import show_settings as run
+
+    _exit(run(loaded, as_json=as_json))
+
+
+@_command("doctor")
+def doctor(
+    out: Out = DEFAULT_OUT,
+    base_url: BaseUrl = None,
+    rate: Rate = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+    quiet: Quiet = False,
+) -> None:
+    """Find out what would keep an import from working: settings, key, service, clock, queue, disk.
+
+    Each thing passes, is warned of or fails, with what to do. At most five calls are made, none
+    of which can create anything, and none after a signature was refused.
+    """
+    _configure_logs(log_format, log_level, quiet)
+    from worker.jobs.doctor import doctor as run
+
+    _exit(run(config, _options(base_url, rate), out, as_json=as_json))
+
+
+@_command("init")
+def init(
+    input: Annotated[  # noqa: A002 - the name in the usage line
+        str | None,
+        typer.Argument(metavar="INPUT", help="A file whose records a mapping is proposed for."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="The file to write; else topic-import.toml."),
+    ] = None,
+    log_format: Format = "console",
+    log_level: Level = "info",
+    quiet: Quiet = False,
+) -> None:
+    """Write a settings file with comments: the app, its region, its key file.
+
+    With INPUT, also a mapping that its first records propose, with what will be refused.
+    A file that is there already is never overwritten.
+    """
+    _configure_logs(log_format, log_level, quiet)
+    from worker.jobs.init import init as run
+
+    _exit(run(input, config))
+
+
+@_command("simulate")
 def simulate(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8200,
@@ -292,26 +434,60 @@ def simulate(
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
+    quiet: Quiet = False,
 ) -> None:
-    """Serve a local stand-in of the service, strict, with the faults that are asked for."""
-    settings = _settings(config, log_format, log_level)
+    """Serve a local stand-in of the service, strict, with the faults that are asked for.
+
+    It prints the command that imports into it. GET /ledger shows what was created.
+    """
+    settings = _settings(config, log_format, log_level, quiet)
     from worker.jobs.simulate import Options
     from worker.jobs.simulate import simulate as run
 
     _exit(_run(run(settings, Options(host, port, quota, latency, jitter, fault or []))))
 
 
+def _options(base_url: str | None, rate: float | None) -> dict[str, dict[str, Any]]:
+    """Return the settings that were given as options, by section and name."""
+    options: dict[str, dict[str, Any]] = {"app": {}, "rate": {}}
+    if base_url is not None:
+        options["app"]["base_url"] = base_url
+    if rate is not None:
+        options["rate"]["calls_per_second"] = rate
+    return options
+
+
+def _configure_logs(log_format: LogFormat, log_level: LogLevel, quiet: bool) -> None:
+    from worker.logs import configure
+
+    configure(log_format, "error" if quiet else log_level)
+
+
+def _load(
+    config: Path | None,
+    log_format: LogFormat,
+    log_level: LogLevel,
+    quiet: bool,
+    options: dict[str, dict[str, Any]] | None = None,
+) -> "Loaded":
+    _configure_logs(log_format, log_level, quiet)
+    from worker.logs import logger
+    from worker.settings.loading import load_with_origins
+
+    loaded = load_with_origins(config, options=options)
+    if loaded.file:
+        logger().info("settings were read", file=str(loaded.file))
+    return loaded
+
+
 def _settings(
     config: Path | None,
     log_format: LogFormat,
     log_level: LogLevel,
+    quiet: bool,
     options: dict[str, dict[str, Any]] | None = None,
 ) -> "Settings":
-    from worker.logs import configure
-    from worker.settings.loading import load
-
-    configure(log_format, log_level)
-    return load(config, options=options)
+    return _load(config, log_format, log_level, quiet, options).settings
 
 
 def _run(job: Coroutine[Any, Any, int]) -> int:

@@ -1,11 +1,12 @@
 """Log events with fields, written to standard error, each line redacted."""
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
@@ -19,12 +20,19 @@ WINDOW_S = 10.0
 """For how long a repeated event is only counted after it was logged."""
 WINDOWS_MAX = 100
 """How many different repeated events are counted at a time."""
+PLAIN_TERMINALS = frozenset({"dumb", "unknown"})
+"""Values of TERM of terminals that only print."""
 _Fields = tuple[tuple[str, object], ...]
 
 
 def logger() -> Any:
     """Return a logger, to be called as `log.warning("event", field=value)`."""
     return structlog.get_logger()
+
+
+def is_drawable(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal on which lines can be drawn and changed."""
+    return stream.isatty() and os.environ.get("TERM") not in PLAIN_TERMINALS
 
 
 def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> None:
@@ -34,7 +42,8 @@ def configure(log_format: LogFormat = "console", level: LogLevel = "info") -> No
         renderers = [structlog.processors.JSONRenderer(serializer=_dumps)]
     else:
         console = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=is_drawable(sys.stderr) and not os.environ.get("NO_COLOR"),
+            exception_formatter=structlog.dev.plain_traceback,
         )
         renderers = [_make_visible, console]
     structlog.configure(

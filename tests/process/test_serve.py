@@ -19,6 +19,7 @@ import redis
 from tests.support.full_disk import FullDiskJob
 from tests.support.processes import KEY, PATIENCE_S, Job, Simulator, simulator
 from tests.support.redis_server import RedisServer, binaries
+from tests.support.stand_in import stand_in
 from tests.support.topics import record, records
 from tests.support.waiting import free_port, wait_until
 
@@ -200,12 +201,13 @@ def test_a_full_disk_under_an_embedded_service_stops_it_until_there_is_room(
     with simulator("--latency", "0.05") as service:
         job = FullDiskJob(tmp_path, service.url, "imported.jsonl")
         job.run("enqueue", job.write(records(400)))
-        replica = start(job, "--until-empty")
+        replica = start(job)
         wait_until(lambda: "halted (storage)" in replica.get("readyz")[1])
         assert "No space left on device" in replica.get("readyz")[1]
         job.make_room()
-        said, logged = replica.process.communicate(timeout=PATIENCE_S)
-        assert replica.process.returncode == 0, logged
+        wait_until(lambda: job.status()["queued"] == 0)
+        code, said, logged = replica.end()
+        assert code == 0, logged
         assert "a defect" not in logged
         assert "imported 400 + dead 0" in said
         assert len(job.imported()) == service.ledger()["created"] == 400
@@ -299,15 +301,56 @@ def test_a_halted_service_resumes_once_the_cause_is_fixed(tmp_path: Path, start:
         job = Job(tmp_path, service.url)
         job.run("enqueue", job.write(records(100)))
         settings = {"APP__SECRET_KEY": "", "APP__SECRET_KEY_FILE": str(key)}
-        replica = start(job, "--until-empty", **settings)
+        replica = start(job, **settings)
         wait_until(lambda: "halted (70009)" in replica.get("readyz")[1])
         assert replica.get("readyz")[0] == 503
         assert replica.get("healthz")[0] == 200
         assert 'topic_import_health{state="halt"} 1.0' in replica.get("metrics")[1]
         key.write_text(KEY)
-        output, logged = replica.process.communicate(timeout=PATIENCE_S)
-        assert replica.process.returncode == 0, logged
+        wait_until(lambda: job.status()["queued"] == 0)
+        code, output, logged = replica.end()
+        assert code == 0, logged
         assert "read 100 = queued 0 + imported 100 + dead 0 + duplicate 0" in output
+
+
+def test_until_empty_ends_with_3_where_a_person_must_act(tmp_path: Path) -> None:
+    with simulator() as service:
+        job = Job(tmp_path, service.url)
+        job.run("enqueue", job.write(records(5)))
+        words = ("serve", "--until-empty", "--base-url", service.url)
+        done = job.run(*words, ADMIN__LISTEN="127.0.0.1:0", APP__SECRET_KEY="f" * 64)
+        assert done.returncode == 3, done.stderr
+        assert b"HALTED (70009)" in done.stdout
+        assert job.report()["halted"]["code"] == 70009
+        again = job.run(*words, "--rate", "50", ADMIN__LISTEN="127.0.0.1:0")
+        assert again.returncode == 0, again.stderr
+        assert (job.report()["imported"], job.report()["quota_per_s"]) == (5, 50)
+
+
+def test_until_empty_ends_with_3_for_an_address_that_leads_nowhere(
+    tmp_path: Path, durable_server: RedisServer
+) -> None:
+    with stand_in(lambda _: None, is_tls=True) as service:
+        job, settings = Job(tmp_path, service.url), shared(durable_server)
+        job.run("enqueue", job.write(records(5)), **settings)
+        done = job.run(
+            "serve", "--until-empty", APP__BASE_URL=service.url, ADMIN__LISTEN="127.0.0.1:0",
+            **settings,
+        )  # fmt: skip
+        assert done.returncode == 3, done.stderr
+        assert b"name the certificate to trust in http.ca_file" in done.stdout
+
+
+def test_until_empty_ends_with_1_where_dead_letters_are_left(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    with simulator() as service:
+        job = Job(tmp_path, service.url)
+        job.run("enqueue", job.write([*records(3), {"GroupId": "@TGS#_missing"}]), **settings)
+        words = ("serve", "--until-empty", "--base-url", service.url)
+        done = job.run(*words, ADMIN__LISTEN="127.0.0.1:0", **settings)
+        assert done.returncode == 1, done.stderr
+        assert b"imported 3 + dead 1" in done.stdout
 
 
 def test_removing_the_job_directory_pauses_serve_until_it_is_recreated(

@@ -79,10 +79,10 @@ def test_the_simulator_returns_topics_and_counts_them_apart() -> None:
 def test_the_simulator_prints_its_settings_and_its_replies(offline_job: Job) -> None:
     running = offline_job.start("simulate", "--port", "0", APP__SECRET_KEY="")
     assert running.stdout is not None
-    announced = "".join(running.stdout.readline() for _ in range(3))
+    announced = "".join(running.stdout.readline() for _ in range(2))
     assert "listening on http://127.0.0.1:" in announced
     assert f"TOPIC_IMPORT_APP__SECRET_KEY={KEY}" in announced
     running.send_signal(signal.SIGINT)
     output, _ = running.communicate(timeout=30)
-    assert "for serve: TOPIC_IMPORT_APP__BASE_URL=http://127.0.0.1:" in announced
+    assert "topic-import backfill FILE --base-url http://127.0.0.1:" in announced
     assert (running.returncode, output) == (0, "answered: no call\n")

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 
 from tests.support.cases import CASES, case_records
-from tests.support.processes import Job, simulator
+from tests.support.processes import PATIENCE_S, Job, simulator
 from tests.support.stand_in import Call, Refusal, stand_in
+from tests.support.waiting import wait_until
 
 TOPICS_MAX = 5
 FULL = "@TGS#_@TGS#c0000000000"
@@ -184,21 +185,23 @@ def test_a_service_logs_that_rejections_stop_it_and_that_it_goes_on(tmp_path: Pa
     with simulator("--quota", "0", "--latency", "0.01") as service:
         job = Job(tmp_path, service.url)
         assert job.run("enqueue", job.write([*bad, *good])).returncode == 0
-        done = job.run(
+        running = job.start(
             "serve",
-            "--until-empty",
             APP__BASE_URL=service.url,
             ADMIN__LISTEN="127.0.0.1:0",
             HALT__SAME_REJECTION="70",
             HTTP__MAX_IN_FLIGHT="5",
         )
+        wait_until(lambda: job.status()["queued"] == 0)
+        running.terminate()
+        _, logged = running.communicate(timeout=PATIENCE_S)
     assert by_group(job.dead()) == {community(1): 60, community(2): 60}
     assert len(job.imported()) == len(good)
-    stops = [line for line in done.stderr.splitlines() if b"records in a row were refused" in line]
+    stops = [line for line in logged.splitlines() if "records in a row were refused" in line]
     assert len(stops) >= 1
-    assert b"code=80001" in stops[0]
-    assert b"records are imported again: calls go on at the full rate" in done.stderr
-    assert b"a community is held" not in done.stderr, "they wait, but in no trouble of their own"
+    assert "code=80001" in stops[0]
+    assert "records are imported again: calls go on at the full rate" in logged
+    assert "a community is held" not in logged, "they wait, but in no trouble of their own"
 
 
 def test_records_that_are_given_back_use_up_no_limit(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from worker.settings.advice import app_problems, unwise
-from worker.settings.loading import load
-from worker.settings.model import Settings, SettingsError, setting_names
+from worker.settings.errors import SettingsError
+from worker.settings.loading import Origin, load, load_with_origins
+from worker.settings.model import Settings, setting_names
 from worker.settings.secret_key import given_usersig, secret_key
 
 REFERENCE = Path("config/worker.toml")
@@ -135,20 +136,70 @@ def test_an_error_contains_no_secret() -> None:
     assert "hidden" not in str(caught.value)
 
 
-def test_base_url_on_the_command_line_overrides_the_region() -> None:
-    settings = load(
+def test_of_alternatives_the_one_of_the_higher_source_replaces_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text('[app]\nregion = "china"\nsecret_key_file = "app.key"\n')
+    loaded = load_with_origins(
+        file,
+        environment={"TOPIC_IMPORT_APP__USERSIG": "eJx", "TOPIC_IMPORT_APP__REGION": "seoul"},
+        options={"app": {"base_url": "https://x.example"}},
+    )
+    app = loaded.settings.app
+    assert (app.region, app.base_url) == (None, "https://x.example")
+    assert app.secret_key_file is None
+    assert app.usersig
+    assert loaded.replaced == {
+        ("app", "region"): ("app", "base_url"),
+        ("app", "secret_key_file"): ("app", "usersig"),
+    }
+
+
+def test_a_value_that_is_replaced_twice_comes_from_the_highest_source(tmp_path: Path) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text('[app]\nbase_url = "https://file.example"\n')
+    loaded = load_with_origins(
+        file,
         environment={"TOPIC_IMPORT_APP__REGION": "china"},
         options={"app": {"base_url": "https://x.example"}},
     )
-    assert settings.app.region is None
+    assert loaded.settings.app.base_url == "https://x.example"
+    assert loaded.origins["app", "base_url"] == Origin("option", "--base-url")
+    assert loaded.replaced == {("app", "region"): ("app", "base_url")}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("SECRET_KEY", "USERSIG"), "app.secret_key and app.usersig are set: exactly one may be"),
+        (("SECRET_KEY_FILE", "SECRET_KEY"), "app.secret_key and app.secret_key_file are set"),
+        (("REGION", "BASE_URL"), "TOPIC_IMPORT_APP__BASE_URL: app.region and app.base_url are"),
+    ],
+)
+def test_two_alternatives_in_one_source_are_an_error(names: tuple[str, str], message: str) -> None:
+    environment = {f"TOPIC_IMPORT_APP__{name}": "hunter2" for name in names}
+    with pytest.raises(SettingsError, match=message) as caught:
+        load(environment=environment)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_file_of_this_directory_is_read_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_with_origins(environment={}).file is None
+    Path("topic-import.toml").write_text("[rate]\ncalls_per_second = 7\n")
+    Path("other.toml").write_text("[rate]\ncalls_per_second = 8\n")
+    loaded = load_with_origins(environment={})
+    assert (loaded.file, loaded.settings.rate.calls_per_second) == (Path("topic-import.toml"), 7)
+    assert loaded.origins["rate", "calls_per_second"] == Origin("file", "topic-import.toml:2")
+    named = load_with_origins(environment={"TOPIC_IMPORT_CONFIG": "other.toml"})
+    assert (named.file, named.settings.rate.calls_per_second) == (Path("other.toml"), 8)
 
 
 def test_all_settings_missing_for_a_call_are_reported_together() -> None:
     message = "\n".join(app_problems(Settings().app))
     for part in ("app.sdk_app_id", "TOPIC_IMPORT_APP__SECRET_KEY", "app.region"):
         assert part in message
-    both = load(environment={"TOPIC_IMPORT_APP__SECRET_KEY": "a", "TOPIC_IMPORT_APP__USERSIG": "b"})
-    assert "exactly one may be" in "\n".join(app_problems(both.app))
 
 
 def test_unwise_values_cause_warnings() -> None:

@@ -41,9 +41,29 @@ def print_result(*lines: str) -> None:
     _write("\n".join(map(visible, lines)))
 
 
+def print_blocks(*blocks: Sequence[str]) -> None:
+    """Print blocks of lines with an empty line between them; otherwise as `print_result`."""
+    _write("\n\n".join("\n".join(map(visible, block)) for block in blocks))
+
+
 def print_columns(*rows: Sequence[object]) -> None:
     """Print rows whose cells are separated by tabs; otherwise as `print_result`."""
     _write("\n".join("\t".join(visible(str(cell)) for cell in row) for row in rows))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under a header: aligned on a terminal, else separated by tabs for other programs.
+
+    Otherwise as `print_result`.
+    """
+    table = [header, *rows]
+    if not sys.stdout.isatty():
+        print_columns(*table)
+        return
+    cells = [[visible(str(cell)) for cell in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    _write("\n".join(lines))
 
 
 def print_json(content: Any) -> None:

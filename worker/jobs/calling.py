@@ -13,7 +13,8 @@ from worker.redaction import keep_secret
 from worker.rules.retry import RetryPolicy
 from worker.settings.addresses import is_proxy_url
 from worker.settings.advice import app_problems
-from worker.settings.model import Settings, SettingsError, base_url
+from worker.settings.errors import SettingsError
+from worker.settings.model import Settings, base_url
 from worker.settings.secret_key import given_usersig, secret_key
 
 WAITING_MAX = 100

@@ -40,19 +40,16 @@ class Importer:
         run: Run,
         state: ServiceState,
         endpoint: Endpoint,
-        *,
-        until_empty: bool,
     ) -> None:
         self._settings = settings
         self._run = run
         self._state = state
         self._endpoint = endpoint
-        self._until_empty = until_empty
         self.is_counted = False
         self.left_unsettled = False
 
     async def import_all(self, taker: OpenTaker, quota: Quota) -> None:
-        """Import until the service is done. After a halt, try again with a few records at a time.
+        """Import until the service is done; if it goes on after a halt, with a few records first.
 
         Raises QueueError and OSError for what the queue or the disk refuses.
         """
@@ -73,6 +70,8 @@ class Importer:
                 schedule = probes()
             probe = next(schedule)
             state.halt, records_max = halt, probe.records
+            if state.is_done:
+                break
             await self._wait_for_a_person(probe.pause_s, probe.records)
         with suppress(QueueError):  # what was settled stays settled
             state.counts, self.is_counted = await queue.counts(), True
@@ -131,7 +130,7 @@ class Importer:
             quota=quota,
             counters=self._run.counters,
             anything_imported=state.counts is not None and state.counts.imported > 0,
-            is_service=True,
+            is_service=not state.until_empty,
             observe=state.metrics.called,
         )
 
@@ -151,7 +150,7 @@ class Importer:
         self, taker: OpenTaker, pipeline: Pipeline, machinery: Machinery
     ) -> AsyncIterator[None]:
         """Keep the state up to date beside the pipeline; a defect there halts the pipeline."""
-        upkeep = Upkeep(self._state, taker.queue, self._run.counters, until_empty=self._until_empty)
+        upkeep = Upkeep(self._state, taker.queue, self._run.counters)
         ended = asyncio.Event()
 
         def halt_at_defect(task: asyncio.Task[None]) -> None:

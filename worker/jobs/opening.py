@@ -20,7 +20,7 @@ def choose_engine(settings: Settings, out: Path, *, adopt: bool = False) -> Engi
     `adopt`: take over what only the result files know, which only an embedded queue can.
     Nothing is opened yet. Raises UsageError for a URL that names no queue of this job.
     """
-    url = _redis_url(settings, out)
+    url = redis_url(settings, out)
     if not url:
         return EmbeddedEngine(settings, out, adopt=adopt)
     if adopt:
@@ -33,7 +33,7 @@ def embedded_engine(settings: Settings, out: Path, *, adopt: bool = False) -> Em
 
     Raises UsageError if `queue.url` names another queue.
     """
-    if _redis_url(settings, out):
+    if redis_url(settings, out):
         raise UsageError(
             "queue.url: backfill keeps its queue in --out; for a queue in Redis use "
             "`topic-import enqueue` and `topic-import serve --until-empty`"
@@ -41,8 +41,11 @@ def embedded_engine(settings: Settings, out: Path, *, adopt: bool = False) -> Em
     return EmbeddedEngine(settings, out, adopt=adopt)
 
 
-def _redis_url(settings: Settings, out: Path) -> str | None:
-    """Return the URL of a queue in Redis, None for the embedded queue in `out`."""
+def redis_url(settings: Settings, out: Path) -> str | None:
+    """Return the URL of a queue in Redis, None for the embedded queue in `out`.
+
+    Raises UsageError for a URL that names no queue of this job.
+    """
     setting = settings.queue.url
     url = setting.get_secret_value() if setting else ""
     if setting and url.startswith(REDIS_URLS):

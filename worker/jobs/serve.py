@@ -79,13 +79,13 @@ class _Service:
             self._run,
             calling.credentials(settings),
             quota_per_s=settings.rate.calls_per_second,
+            until_empty=options.until_empty,
         )
         self._importer = Importer(
             settings,
             self._run,
             self.state,
             calling.endpoint(settings),
-            until_empty=options.until_empty,
         )
         self._give_up_queue: GiveUp | None = None
         self._clock = asyncio.get_running_loop().time
@@ -93,16 +93,27 @@ class _Service:
         self._pauses_s = pauses_s()
 
     async def run(self, request: StopRequest) -> Exit:
-        """Import until a stop, through halts and troubles of the queue; then report."""
+        """Import until a stop or an empty queue, then report.
+
+        Goes on through troubles of the queue and through halts, unless it is to end when empty.
+        """
         with self.stopping.of_work(drain=lambda: None, abandon=self._give_up):
             async with open_quota(self._settings, closed_for_s=QUOTA_WINDOW_S) as quota:
                 self.state.quota = quota
                 while not self.state.is_done:
                     await self._import_while_open(quota)
         self._report()
-        if self._importer.left_unsettled:
+        return self._exit(request)
+
+    def _exit(self, request: StopRequest) -> Exit:
+        state = self.state
+        if self._importer.left_unsettled or (state.until_empty and state.halt):
             return Exit.HALTED
-        return (request.exit if request.is_now else None) or Exit.DONE
+        if request.is_now and request.exit is not None:
+            return request.exit
+        if state.is_empty and state.counts and state.counts.dead:
+            return Exit.SOME_DEAD
+        return Exit.DONE
 
     async def _import_while_open(self, quota: Quota) -> None:
         """Open the queue and import; pause after a failure of the queue.
@@ -120,7 +131,8 @@ class _Service:
             await self.stopping.pause(AWAY_PAUSE_S)
         except (QueueError, OSError) as error:
             self._note_storage_failure(str(error))
-            await self.stopping.pause(self._next_pause_s())
+            if not self.state.is_done:
+                await self.stopping.pause(self._next_pause_s())
         finally:
             self.state.queue = self._give_up_queue = None
 

@@ -30,11 +30,13 @@ class ServiceState:
     - `worst`: the communities with the most dead letters, read at the end.
     - `halt`: why the service is halted. `queue_away`: why the queue cannot be reached.
     - `is_empty`: whether the queue was found empty by a service that ends then.
+    - `until_empty`: the service ends when the queue is empty, and at a halt.
     """
 
     run: Run
     credentials: Credentials
     quota_per_s: InitVar[float]
+    until_empty: bool = False
     metrics: Metrics = field(init=False)
     queue: Queue | None = None
     quota: Quota | None = None
@@ -54,7 +56,8 @@ class ServiceState:
     @property
     def is_done(self) -> bool:
         """Whether the service is to end."""
-        return self.is_empty or self.run.stopping.requested.is_set()
+        is_over = self.until_empty and (self.is_empty or self.halt is not None)
+        return is_over or self.run.stopping.requested.is_set()
 
     @property
     def is_halted_by_storage(self) -> bool:

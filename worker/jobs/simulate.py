@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from worker.jobs import Exit, UsageError, print_result
 from worker.jobs.signals import stopping_signals
-from worker.settings.model import Settings, SettingsError
+from worker.settings.errors import SettingsError
+from worker.settings.model import Settings
 from worker.settings.secret_key import secret_key
 from worker.simulator.behaviour import TRANSPORT_FAULTS, Rules
 from worker.simulator.server import Address, serve
@@ -89,6 +90,5 @@ def _announce(url: str, rules: Rules) -> None:
         print_result(
             f"TOPIC_IMPORT_APP__SDK_APP_ID={rules.sdk_app_id} "
             f"TOPIC_IMPORT_APP__SECRET_KEY={DEMO_KEY} "
-            f"topic-import backfill FILE --base-url {url}",
-            f"for serve: TOPIC_IMPORT_APP__BASE_URL={url} in place of --base-url",
+            f"topic-import backfill FILE --base-url {url}"
         )

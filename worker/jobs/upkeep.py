@@ -20,13 +20,10 @@ PROGRESS_EVERY_S = 60.0
 class Upkeep:
     """Keeps the state of a service up to date while a pipeline works on its queue."""
 
-    def __init__(
-        self, state: ServiceState, queue: Queue, counters: Counters, *, until_empty: bool
-    ) -> None:
+    def __init__(self, state: ServiceState, queue: Queue, counters: Counters) -> None:
         self._state = state
         self._queue = queue
         self._counters = counters
-        self._until_empty = until_empty
         self._clock = asyncio.get_running_loop().time
         self._counted_at_s = float("-inf")
         self._logged_at_s = self._clock()
@@ -42,7 +39,7 @@ class Upkeep:
             await pause(POLL_S, ended)
 
     async def _poll(self) -> None:
-        if self._until_empty and await self._queue.is_empty():
+        if self._state.until_empty and await self._queue.is_empty():
             self._state.is_empty = True
         if self._clock() - self._counted_at_s >= COUNT_EVERY_S and not self._queue.trouble:
             self._counted_at_s = self._clock()

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from worker.limits import Limits
-from worker.logs import logger
+from worker.logs import is_drawable, logger
 from worker.rules.counts import Counters, Counts
 
 log = logger()
@@ -23,7 +23,7 @@ async def show(
     is_feeding: Callable[[], bool],
 ) -> None:
     """Show the progress on standard error until cancelled."""
-    if sys.stderr.isatty():
+    if is_drawable(sys.stderr):
         await _on_terminal(read_counts, counters, limits, is_feeding)
     else:
         await _in_log(read_counts, counters, limits)

@@ -11,6 +11,9 @@ import zlib
 from dataclasses import dataclass, field
 
 _URL_SAFE = str.maketrans("+/=", "*-_")
+_URL_UNSAFE = str.maketrans("*-_", "+/=")
+TICKET_BYTES_MAX = 65_536
+"""One has some hundred bytes; what unpacks to more is no signature."""
 
 
 def sign(sdk_app_id: int, identifier: str, key: str, *, issued_s: int, life_s: int) -> str:
@@ -34,6 +37,34 @@ def sign(sdk_app_id: int, identifier: str, key: str, *, issued_s: int, life_s: i
     # json, not orjson: the published test vectors compress JSON with spaces after , and :.
     packed = zlib.compress(json.dumps(ticket).encode())
     return base64.b64encode(packed).decode().translate(_URL_SAFE)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a UserSig holds, without its proof. Times in Unix seconds and seconds."""
+
+    version: str
+    identifier: str
+    sdk_app_id: int
+    issued_s: int
+    life_s: int
+
+
+def unpack(usersig: str) -> Ticket | None:
+    """Return what a UserSig holds, None for what is none."""
+    try:
+        packed = base64.b64decode(usersig.translate(_URL_UNSAFE), validate=True)
+        unpacker = zlib.decompressobj()
+        held = json.loads(unpacker.decompress(packed, TICKET_BYTES_MAX))
+        return Ticket(
+            version=str(held["TLS.ver"]),
+            identifier=str(held["TLS.identifier"]),
+            sdk_app_id=int(held["TLS.sdkappid"]),
+            issued_s=int(held["TLS.time"]),
+            life_s=int(held["TLS.expire"]),
+        )
+    except (ValueError, TypeError, KeyError, zlib.error):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

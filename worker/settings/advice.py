@@ -35,21 +35,13 @@ def unwise(settings: Settings) -> Iterator[str]:
 
 
 def app_problems(app: App) -> Iterator[str]:
-    """Yield a sentence for each setting that a call needs and that is missing or ambiguous."""
+    """Yield a sentence for each setting that a call needs and that is missing."""
     if app.sdk_app_id is None:
         yield f"app.sdk_app_id is not set: set it in the file or as {variable('app', 'sdk_app_id')}"
-    ways = {
-        "app.secret_key": app.secret_key,
-        "app.secret_key_file": app.secret_key_file,
-        "app.usersig": app.usersig,
-    }
-    given = [name for name, value in ways.items() if value]
-    if not given:
+    if not (app.secret_key or app.secret_key_file or app.usersig):
         yield (
             f"no key: set {variable('app', 'secret_key')} or app.secret_key_file "
             "(the app's key from the console), or app.usersig"
         )
-    elif len(given) > 1:
-        yield f"{' and '.join(given)} are set: exactly one may be"
     if not app.region and not app.base_url:
         yield f"no host: set app.region ({', '.join(REGIONS)}) or app.base_url"

@@ -4,26 +4,53 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from worker.settings.errors import SettingsError
 from worker.settings.model import (
+    ALTERNATIVES,
     ENVIRONMENT_PREFIX,
+    SettingPath,
     Settings,
-    SettingsError,
     setting_names,
     variable,
 )
 
 CONFIG_VARIABLE = "TOPIC_IMPORT_CONFIG"
-SettingPath = tuple[str, ...]
-"""The sections of a setting and its name."""
+OWN_FILE = Path("topic-import.toml")
+"""The file that is read if no other is named, if there is one."""
 OPTIONS: Mapping[SettingPath, str] = {
     ("app", "base_url"): "--base-url",
     ("rate", "calls_per_second"): "--rate",
 }
+SourceKind = Literal["option", "environment", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value was given. `place`: an option, a variable, or `file:line`."""
+
+    kind: SourceKind
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings in force and where they come from.
+
+    `file`: the TOML file that was read, None without one. `origins`: of each value and section that
+    was given; what is not in it has its default. `replaced`: a setting that was given, and the one
+    of a higher source that stands in its place (`ALTERNATIVES`).
+    """
+
+    settings: Settings
+    file: Path | None
+    origins: Mapping[SettingPath, Origin]
+    replaced: Mapping[SettingPath, SettingPath] = field(default_factory=dict)
 
 
 def load(
@@ -32,27 +59,42 @@ def load(
     environment: Mapping[str, str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Settings:
-    """Return the settings.
+    """Return the settings alone; otherwise as `load_with_origins`."""
+    return load_with_origins(config, environment=environment, options=options).settings
 
-    `config`: the TOML file; if None, the one that `$TOPIC_IMPORT_CONFIG` names, if any.
-    `environment`: `os.environ` if None. `options`: the values of the command line, by section and
-    name. Raises SettingsError with every problem and the place where its value was set.
+
+def load_with_origins(
+    config: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Loaded:
+    """Return the settings and where each comes from.
+
+    `config`: the TOML file; if None, the one that `$TOPIC_IMPORT_CONFIG` names, else
+    `./topic-import.toml` if there is one. `environment`: `os.environ` if None. `options`: the
+    values of the command line, by section and name. Raises SettingsError with every problem and
+    the place where its value was set.
     """
     environment = os.environ if environment is None else environment
-    if config is None and environment.get(CONFIG_VARIABLE):
-        config = Path(environment[CONFIG_VARIABLE])
-    origins: dict[SettingPath, str] = {}
-    merged: dict[str, Any] = {}
-    if config is not None:
-        text, table = _read_toml(config)
-        _merge(merged, table, origins, _TomlOrigin(config, text))
-    _merge(merged, _from_environment(environment), origins, _environment_origin)
-    _merge(merged, options or {}, origins, lambda path: OPTIONS.get(path, "command line"))
-    _prefer_base_url_option(merged, options or {})
+    merging = _Merging()
+    file = config or _named_or_own_file(environment)
+    if file is not None:
+        text, table = _read_toml(file)
+        merging.add("file", table, _TomlOrigin(file, text))
+    merging.add("environment", _from_environment(environment), _environment_origin)
+    merging.add("option", options or {}, lambda path: OPTIONS.get(path, "command line"))
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merging.values)
     except ValidationError as error:
-        raise SettingsError(*_problems(error, origins)) from None
+        raise SettingsError(*_problems(error, merging.origins)) from None
+    return Loaded(settings, file, merging.origins, merging.replaced)
+
+
+def _named_or_own_file(environment: Mapping[str, str]) -> Path | None:
+    if named := environment.get(CONFIG_VARIABLE):
+        return Path(named)
+    return OWN_FILE if OWN_FILE.exists() else None
 
 
 def _read_toml(config: Path) -> tuple[str, dict[str, Any]]:
@@ -113,53 +155,76 @@ class _TomlOrigin:
         return str(self._config)
 
 
-def _merge(
-    into: dict[str, Any],
-    table: Mapping[str, Any],
-    origins: dict[SettingPath, str],
-    origin: Callable[[SettingPath], str],
-    path: SettingPath = (),
-) -> None:
-    """Put the values of a source over those of lower sources, and note where they come from."""
-    for name, value in table.items():
-        here = (*path, name)
-        if isinstance(value, Mapping):
-            inner = into.get(name)
-            if not isinstance(inner, dict):
-                inner = into[name] = {}
-            origins.setdefault(here, origin(here))
-            _merge(inner, value, origins, origin, here)
-        else:
-            into[name] = value
-            origins[here] = origin(here)
+class _Merging:
+    """The values of all sources in one table, the lower sources added first."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.origins: dict[SettingPath, Origin] = {}
+        self.replaced: dict[SettingPath, SettingPath] = {}
+
+    def add(
+        self, kind: SourceKind, table: Mapping[str, Any], place: Callable[[SettingPath], str]
+    ) -> None:
+        """Put the values of a source over those of lower sources.
+
+        Of alternatives the one that this source sets replaces those of lower sources. Raises
+        SettingsError if it sets two.
+        """
+        for group in ALTERNATIVES:
+            given = [path for path in group if _value(table, path)]
+            if len(given) > 1:
+                names = " and ".join(".".join(path) for path in given)
+                raise SettingsError(f"{place(given[-1])}: {names} are set: exactly one may be")
+            for lower in group:
+                if given and lower != given[0] and _value(self.values, lower):
+                    del self.values[lower[0]][lower[1]]
+                    del self.origins[lower]
+                    self.replaced[lower] = given[0]
+            if given:
+                self.replaced.pop(given[0], None)
+        self._merge(self.values, table, lambda path: Origin(kind, place(path)), ())
+
+    def _merge(
+        self,
+        into: dict[str, Any],
+        table: Mapping[str, Any],
+        origin: Callable[[SettingPath], Origin],
+        path: SettingPath,
+    ) -> None:
+        for name, value in table.items():
+            here = (*path, name)
+            if isinstance(value, Mapping):
+                inner = into.get(name)
+                if not isinstance(inner, dict):
+                    inner = into[name] = {}
+                self.origins.setdefault(here, origin(here))
+                self._merge(inner, value, origin, here)
+            else:
+                into[name] = value
+                self.origins[here] = origin(here)
 
 
-def _prefer_base_url_option(
-    merged: dict[str, Any], options: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Let `--base-url` replace a region. Raises SettingsError if the two come from elsewhere."""
-    app = merged.get("app")
-    if not isinstance(app, dict) or not (app.get("region") and app.get("base_url")):
-        return
-    if "base_url" not in options.get("app", {}):
-        raise SettingsError("app.region and app.base_url are set: exactly one may be")
-    del app["region"]
+def _value(table: Mapping[str, Any], path: SettingPath) -> Any:
+    """Return the value of a setting in a table that nobody has checked yet, None without one."""
+    section = table.get(path[0])
+    return section.get(path[1]) if isinstance(section, Mapping) else None
 
 
-def _problems(error: ValidationError, origins: Mapping[SettingPath, str]) -> Iterator[str]:
+def _problems(error: ValidationError, origins: Mapping[SettingPath, Origin]) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False):
         path = tuple(str(part) for part in problem["loc"])
         while path and path not in origins and path[:-1] in origins:
             path = path[:-1]
         name = ".".join(path)
-        where = _origin_of(path, origins)
+        where = _place_of(path, origins)
         if problem["type"] == "extra_forbidden":
             message = f"unknown setting {name}{_suggestion(path)}"
         else:
             reason = problem["msg"].removeprefix("Value error, ")
             named = _setting_named_in(reason)
             if named:
-                where = _origin_of(named, origins)
+                where = _place_of(named, origins)
             message = reason if named else f"{name}: {reason}"
         yield f"{where}: {message}" if where else message
 
@@ -170,13 +235,13 @@ def _setting_named_in(reason: str) -> SettingPath | None:
     return tuple(name.split(".")) if name in setting_names() else None
 
 
-def _origin_of(path: SettingPath, origins: Mapping[SettingPath, str]) -> str | None:
+def _place_of(path: SettingPath, origins: Mapping[SettingPath, Origin]) -> str | None:
     """Return where a setting was given; for a section in the environment, one of its variables."""
-    where = origins.get(path)
-    if where == variable(*path):
+    origin = origins.get(path)
+    if origin and origin.place == variable(*path):
         below = (p for p in origins if p[: len(path)] == path and len(p) > len(path))
-        return origins[next(below, path)]
-    return where
+        return origins[next(below, path)].place
+    return origin.place if origin else None
 
 
 def _suggestion(path: SettingPath) -> str:

@@ -41,18 +41,21 @@ REGIONS = {
     "riyadh": "adminapiksa.im.qcloud.com",
 }
 """The host of each data centre (REST overview)."""
+SettingPath = tuple[str, ...]
+"""The sections of a setting and its name."""
+HOSTS: tuple[SettingPath, ...] = (("app", "region"), ("app", "base_url"))
+SIGNERS: tuple[SettingPath, ...] = (
+    ("app", "secret_key"),
+    ("app", "secret_key_file"),
+    ("app", "usersig"),
+)
+ALTERNATIVES = (HOSTS, SIGNERS)
+"""Settings of which exactly one is needed; that of the higher source replaces the others."""
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(gt=0)]
-
-
-class SettingsError(Exception):
-    """Settings with which nothing can start. Each argument is a line that names one problem."""
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.args))
 
 
 class _Section(BaseModel):

@@ -1,9 +1,13 @@
 """The app's secret key, from its setting or its file, or a signature made with it."""
 
-from worker.settings.model import App, SettingsError
+from worker.settings.errors import SettingsError
+from worker.settings.model import App
 
 SECRET_CHARACTERS_MIN = 32
 """A key has 64, a signature more. Logs are redacted of both; a short one could be a word."""
+
+OLD_KEY_BEGINS = "-----BEGIN"
+"""Apps made before July 2019 may have keys of this kind."""
 
 
 def secret_key(app: App) -> str | None:
@@ -39,7 +43,12 @@ def given_usersig(app: App) -> str:
 
 
 def _checked(key: str, name: str) -> str:
-    """Return the key. Raises SettingsError, which repeats nothing of it, for a placeholder."""
+    """Return the key. Raises SettingsError, which repeats nothing of it, for what is none."""
+    if key.startswith(OLD_KEY_BEGINS):
+        raise SettingsError(
+            f"{name}: it is a private key of the old kind (ECDSA): change the app to HMAC-SHA256 "
+            "in the console, and take the new key"
+        )
     if trouble := _placeholder(key):
         raise SettingsError(
             f"{name}: {trouble}, so it is a placeholder, not a key: copy the app's key from the "

@@ -56,7 +56,7 @@ simulate: $(STAMP) ## serve a simulated service
 lock: $(STAMP) ## write requirements.lock anew
 	@mkdir -p build
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > build/dev.in
-	$(BIN)/pip-compile --quiet --extra redis --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml build/dev.in
+	$(BIN)/pip-compile --quiet --extra redis --extra parquet --strip-extras --allow-unsafe --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml build/dev.in
 
 clean: ## remove everything that these commands made
 	rm -rf .venv .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist out

@@ -29,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INPUTS_HELP = "JSON Lines files (.gz too); - is standard input."
+INPUTS_HELP = "JSON Lines, a JSON array, CSV or Parquet, compressed too; - is standard input."
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUT...", help=INPUTS_HELP),
@@ -55,6 +55,26 @@ SourceChoice = Annotated[
     str | None, typer.Option("--source", help="Only those read from this path, or path:line.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field", metavar="NAME=FIELD", help="Where a field is: purpose.value=Introduction."
+    ),
+]
+Constants = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="A field that all records have."),
+]
+IgnoreUnknown = Annotated[
+    bool, typer.Option("--ignore-unknown", help="Leave out fields that nothing maps.")
+]
+KeyField = Annotated[
+    str | None, typer.Option("--key-field", help="The field that is the record's key.")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A mapping that comes with the program: slack, zulip, ..."),
+]
 
 
 def main() -> NoReturn:
@@ -132,7 +152,13 @@ def backfill(
         int | None, typer.Option("--limit", min=1, help="Read and import at most N records.")
     ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check, send nothing.")] = False,
     adopt: Adopt = False,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -143,7 +169,12 @@ def backfill(
         options["app"]["base_url"] = base_url
     if rate is not None:
         options["rate"]["calls_per_second"] = rate
-    settings = _settings(config, log_format, log_level, options)
+    options["records"] = _mapping(field, constant, ignore_unknown, key_field)
+    settings = _settings(config, log_format, log_level, options, recipe)
+    if dry_run:
+        from worker.jobs.check import check as dry
+
+        _exit(dry(settings, inputs or [], as_json=False))
     from worker.jobs.backfill import Options
     from worker.jobs.backfill import backfill as run
 
@@ -174,12 +205,18 @@ def serve(
 def enqueue(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUTS_HELP)],
     out: Out = DEFAULT_OUT,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
     """Put the records of files into the queue; again: continue, add nothing twice."""
-    settings = _settings(config, log_format, log_level)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, options, recipe)
     from worker.jobs.enqueue import enqueue as run
 
     _exit(_run(run(settings, inputs, out)))
@@ -229,15 +266,27 @@ def dismiss(
 def check(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUTS_HELP)],
     as_json: AsJson = False,
+    places: Annotated[
+        int,
+        typer.Option(
+            "--places", min=0, max=1000, help="How many places of each problem JSON lists."
+        ),
+    ] = 100,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
     """Validate all records, send nothing: every problem, grouped, with file and line."""
-    settings = _settings(config, log_format, log_level)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, options, recipe)
     from worker.jobs.check import check as run
 
-    _exit(run(settings, inputs, as_json=as_json))
+    _exit(run(settings, inputs, as_json=as_json, places=places))
 
 
 @app.command()
@@ -301,17 +350,47 @@ def simulate(
     _exit(_run(run(settings, Options(host, port, quota, latency, jitter, fault or []))))
 
 
+def _mapping(
+    fields: list[str] | None,
+    constants: list[str] | None,
+    ignore_unknown: bool,
+    key_field: str | None,
+) -> dict[str, Any]:
+    """Return the settings of the mapping that were given as options."""
+    records: dict[str, Any] = {}
+    if fields:
+        # A path may hold =, a field does not; a value may hold it, too.
+        records["fields"] = dict(_pair(given, given.rpartition("="), "--field") for given in fields)
+    if constants:
+        records["constants"] = dict(
+            _pair(given, given.partition("="), "--set") for given in constants
+        )
+    if ignore_unknown:
+        records["unknown"] = "ignore"
+    if key_field is not None:
+        records["key_field"] = key_field
+    return records
+
+
+def _pair(given: str, parts: tuple[str, str, str], option: str) -> tuple[str, str]:
+    name, _, value = parts
+    if not name:
+        raise typer.BadParameter(f"{option} {given}: write it as NAME=VALUE")
+    return name, value
+
+
 def _settings(
     config: Path | None,
     log_format: LogFormat,
     log_level: LogLevel,
     options: dict[str, dict[str, Any]] | None = None,
+    recipe: str | None = None,
 ) -> "Settings":
     from worker.logs import configure
     from worker.settings.loading import load
 
     configure(log_format, log_level)
-    return load(config, options=options)
+    return load(config, options=options, recipe=recipe)
 
 
 def _run(job: Coroutine[Any, Any, int]) -> int:

@@ -19,7 +19,7 @@ UNSET = re.compile(r"^# (?P<name>\w+) = ", re.MULTILINE)
 def flat(table: dict[str, Any], path: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, dict) and name != "fields":
+        if isinstance(value, dict) and name not in {"fields", "constants", "where"}:
             found |= flat(value, f"{path}{name}.")
         else:
             found[f"{path}{name}"] = value

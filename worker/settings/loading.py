@@ -17,12 +17,28 @@ from worker.settings.model import (
     variable,
 )
 
+TABLES_OF_USERS = frozenset(("fields", "constants", "where"))
+"""Settings that hold names from the user's data, with their capitals."""
 CONFIG_VARIABLE = "TOPIC_IMPORT_CONFIG"
+_PACKAGE = Path(__file__).resolve().parents[1]
+RECIPES = next(
+    (
+        folder
+        for folder in (_PACKAGE / "recipes", _PACKAGE.parent / "config" / "recipes")
+        if folder.is_dir()
+    ),
+    _PACKAGE / "recipes",
+)
+"""In an installed package beside the modules, in a working copy under `config`."""
 SettingPath = tuple[str, ...]
 """The sections of a setting and its name."""
 OPTIONS: Mapping[SettingPath, str] = {
     ("app", "base_url"): "--base-url",
     ("rate", "calls_per_second"): "--rate",
+    ("records", "key_field"): "--key-field",
+    ("records", "fields"): "--field",
+    ("records", "constants"): "--set",
+    ("records", "unknown"): "--ignore-unknown",
 }
 
 
@@ -31,18 +47,24 @@ def load(
     *,
     environment: Mapping[str, str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    recipe: str | None = None,
 ) -> Settings:
     """Return the settings.
 
     `config`: the TOML file; if None, the one that `$TOPIC_IMPORT_CONFIG` names, if any.
     `environment`: `os.environ` if None. `options`: the values of the command line, by section and
-    name. Raises SettingsError with every problem and the place where its value was set.
+    name. `recipe`: one of those that come with the program, over which every other source goes.
+    Raises SettingsError with every problem and the place where its value was set.
     """
     environment = os.environ if environment is None else environment
     if config is None and environment.get(CONFIG_VARIABLE):
         config = Path(environment[CONFIG_VARIABLE])
     origins: dict[SettingPath, str] = {}
     merged: dict[str, Any] = {}
+    if recipe is not None:
+        file = recipe_file(recipe)
+        text, table = _read_toml(file)
+        _merge(merged, table, origins, _TomlOrigin(file, text))
     if config is not None:
         text, table = _read_toml(config)
         _merge(merged, table, origins, _TomlOrigin(config, text))
@@ -53,6 +75,19 @@ def load(
         return Settings.model_validate(merged)
     except ValidationError as error:
         raise SettingsError(*_problems(error, origins)) from None
+
+
+def recipe_file(name: str) -> Path:
+    """Return the settings file of a recipe. Raises SettingsError if there is none of this name."""
+    names = recipe_names()
+    if name not in names:
+        raise SettingsError(f"--recipe: there is no recipe {name}: one of {', '.join(names)}")
+    return RECIPES / f"{name}.toml"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the program."""
+    return sorted(file.stem for file in RECIPES.glob("*.toml"))
 
 
 def _read_toml(config: Path) -> tuple[str, dict[str, Any]]:
@@ -77,7 +112,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         # Only the field names of the user's data are case-sensitive.
         path = name[len(ENVIRONMENT_PREFIX) :].split("__")
         path = [part.lower() for part in path[:2]] + [
-            part if path[1].lower() == "fields" else part.lower() for part in path[2:]
+            part if path[1].lower() in TABLES_OF_USERS else part.lower() for part in path[2:]
         ]
         inner = table
         for part in path[:-1]:

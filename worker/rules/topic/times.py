@@ -34,15 +34,19 @@ def seconds_of(value: Any, form: TimeForm) -> Seconds:
 
 def _number(value: Any) -> int | float | None:
     if isinstance(value, str):
-        found = _NUMBER.fullmatch(value.strip())
-        if found is None:
-            return None
-        return float(value) if found[1] else int(value)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return _spelled(value.strip())
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+
+def _spelled(text: str) -> int | float | None:
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        return None
+    return float(text) if found[1] else int(text)
 
 
 def _whole(number: float | None, value: Any, unit: str) -> Seconds:
-    if number is None or (isinstance(number, float) and not number.is_integer()):
+    if number is None or number % 1 != 0:
         return None, f"must be whole {unit} since 1970, not {_shown(value)}"
     return int(number), None
 

@@ -192,10 +192,8 @@ def test_a_dead_letter_of_a_mapped_record_is_mapped_again(job: Job, service: Sim
 def test_the_plan_says_how_long_it_takes_and_what_to_type(offline_job: Job) -> None:
     rows = [record(number) for number in range(600)]
     path = offline_job.write(rows)
-    done = offline_job.run("check", path, "--places", "7", "--key-field", "CustomString2")
-    assert b"next: " not in done.stdout.split(b"invalid")[0]
-    output = offline_job.run("check", path, "--places=7", "--json").stdout
-    assert orjson.loads(output)["seconds_at_quota"] == 3.0
+    found = orjson.loads(offline_job.run("check", path, "--places=7", "--json").stdout)
+    assert found["seconds_at_quota"] == 3.0
     output = offline_job.run("check", path, "--places", "7").stdout.decode()
     assert "600 topics in 20 communities, 30.0 each; 3 s at 200 calls a second\n" in output
     assert f"next: topic-import backfill {path}\n" in output

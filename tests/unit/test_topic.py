@@ -184,7 +184,9 @@ def test_a_record_with_a_topic_id_needs_no_key() -> None:
 
 
 def test_as_given_mode_adds_no_topic_id() -> None:
-    topic = to_topic(record(), RecordRules(derive_ids=False))
+    rules = RecordRules(derive_ids=False)
+    assert to_topic(record(CreateTime="1448357837"), rules).origin is Origin.NONE
+    topic = to_topic(record(), rules)
     assert topic.topic_id is None
     assert topic.origin is Origin.NONE
     assert b"TopicId" not in topic.body

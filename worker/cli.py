@@ -230,12 +230,18 @@ def replay(
     source: SourceChoice = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and count.")] = False,
     out: Out = DEFAULT_OUT,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
     """Put dead letters back into the queue after a fix."""
-    settings = _settings(config, log_format, log_level)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, options, recipe)
     from worker.jobs.engine import Choice
     from worker.jobs.replay import replay as run
 
@@ -250,12 +256,18 @@ def dismiss(
     source: SourceChoice = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list and count.")] = False,
     out: Out = DEFAULT_OUT,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
     """Give dead letters up, and what is queued of a --group, or held for a --code."""
-    settings = _settings(config, log_format, log_level)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, options, recipe)
     from worker.jobs.dismiss import dismiss as run
     from worker.jobs.engine import Choice
 

@@ -189,6 +189,36 @@ def test_a_dead_letter_of_a_mapped_record_is_mapped_again(job: Job, service: Sim
     audit(job, service)
 
 
+def test_another_mapping_of_a_job_is_told_before_it_is_used(job: Job, service: Simulator) -> None:
+    path = job.write([{"id": 1, "name": "plans", "topic": "all"}, {"id": 2, "topic": "none"}])
+    words = ("--field", "name=TopicName", "--key-field", "id", *IN_GROUP)
+    job.backfill(path, *words, "--ignore-unknown")
+    assert job.report()["imported"] == 1
+    done = job.backfill(path, "--field", "topic=Introduction", *words)
+    assert b"this job was run with other settings (records.fields)" in done.stderr
+    assert b"records that were read stay as they were mapped then" in done.stderr
+    assert [topic.get("Introduction") for topic in topics(service)] == [None]
+    again = job.backfill(path, "--field", "topic=Introduction", *words)
+    assert b"other settings" not in again.stderr
+    copy = job.write([{"id": 1, "name": "plans", "topic": "all"}], "copy.jsonl")
+    job.backfill(copy, "--field", "topic=Introduction", *words)
+    assert job.dead()[-1]["reason"] == "conflict"
+
+
+def test_letters_of_a_mapped_job_are_replayed_with_its_mapping(
+    job: Job, service: Simulator
+) -> None:
+    words = ("--recipe", "slack", *IN_GROUP)
+    path = CASES / "slack-channels.json"
+    job.backfill(path, *words, RECORDS__LIMITS__TOPIC_NAME="8", RECORDS__ON_TOO_LONG="reject")
+    done = job.run("replay", "--reason", "invalid", *words)
+    assert b"2 dead letters put back into the queue" in done.stdout
+    assert f"topic-import backfill --recipe slack --set 'GroupId={GROUP}'".encode() in done.stdout
+    assert job.run("dismiss", "--reason", "rejected", *words).returncode == 1
+    assert job.backfill(*words).returncode == 0
+    assert len(topics(service)) == 4
+
+
 def test_the_plan_says_how_long_it_takes_and_what_to_type(offline_job: Job) -> None:
     rows = [record(number) for number in range(600)]
     path = offline_job.write(rows)

@@ -21,6 +21,8 @@ from worker.rules.topic.fields import (
 
 GROUP_IDS_REMEMBERED = 4096
 SHAPES_REMEMBERED = 256
+CREATE_TIME_DIGITS = 11
+"""With so many digits a time is out of range, whatever follows."""
 
 PlainCheck = Callable[[Any, int], Any]
 """Takes a value and the most bytes of UTF-8 that it may have. Returns the value to send, None if
@@ -131,6 +133,8 @@ def _text(value: Any, bytes_max: int) -> Any:
 
 
 def _create_time(value: Any, _bytes_max: int) -> Any:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:CREATE_TIME_DIGITS])  # as a table has it
     return value if type(value) is int and 0 <= value <= CREATE_TIME_MAX else None
 
 

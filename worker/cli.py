@@ -189,12 +189,18 @@ def serve(
     ] = False,
     out: Out = DEFAULT_OUT,
     adopt: Adopt = False,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
 ) -> None:
     """Import from the queue until SIGTERM, with an endpoint for monitors (admin.listen)."""
-    settings = _settings(config, log_format, log_level)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, options, recipe)
     from worker.jobs.serve import Options
     from worker.jobs.serve import serve as run
 

@@ -90,6 +90,7 @@ def test_what_is_no_text_is_refused_with_what_to_do(beginning: bytes, message: s
 
 def test_a_zero_in_a_line_of_json_makes_no_binary() -> None:
     refuse_binary(b'{"a":1}\n\0\0', "x")
+    refuse_binary(b'\xef\xbb\xbf{"a":1}\n\0\0', "x")
     refuse_binary(b"", "x")
 
 

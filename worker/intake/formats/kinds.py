@@ -49,7 +49,7 @@ def refuse_binary(beginning: bytes, name: str) -> None:
         kind = _SPREADSHEET
     if beginning[257:262] == b"ustar":
         kind = "a tar archive: unpack it (tar -xf {name}) and name the file in it"
-    first = beginning.lstrip(_BLANK)[:1]
+    first = beginning.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANK)[:1]
     if kind is None and first not in {b"{", b"["} and b"\0" in beginning:
         kind = "binary data: export the records as JSON Lines or CSV"
     if kind:

@@ -79,13 +79,12 @@ class Report:
             "by_community": [letters_dict(letters) for letters in self.worst],
             "held": dict(self.held),
             "unproven": unproven,
+            "skipped": self.skipped,
             "warnings": self.counts.warnings() | equal_names_warning(self.equal_names),
             "started": rfc3339(self.started),
             "ended": rfc3339(self.ended),
             **{name: n for name, n in rare.items() if n},
         }
-        if self.skipped:
-            content["skipped"] = self.skipped
         if self.job_id:
             content["job"] = self.job_id
         if self.crowded:

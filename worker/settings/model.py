@@ -212,9 +212,10 @@ class Records(_Section):
     @classmethod
     def _check_encoding(cls, encoding: str | None) -> str | None:
         try:
-            return None if encoding is None else codecs.lookup(encoding).name
+            "a".encode(encoding or "utf-8")  # refuses codecs that are not for text, too
         except LookupError:
             raise ValueError(f"{encoding} is no encoding; cp1252, gb18030 and others are") from None
+        return encoding and codecs.lookup(encoding).name
 
     @field_validator("key_field")
     @classmethod

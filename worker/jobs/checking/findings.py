@@ -155,10 +155,11 @@ class _Gathering:
             except InvalidRecordError:
                 self._look_closer(read(name, line, self._rules), number)
                 continue
-            if chosen is not None and not (chosen(record) or is_dead_letter(record)):
+            is_letter = "may_exist" in record and is_dead_letter(record)
+            if chosen is not None and not is_letter and not chosen(record):
                 found.skipped += 1
                 continue
-            plain = plain_body(record, self._rules)
+            plain = None if is_letter else plain_body(record, self._rules)
             if plain is None:
                 self._look_closer(read(name, line, self._rules), number)
                 continue

@@ -74,7 +74,7 @@ simulate: $(STAMP) ## serve a simulated service
 lock: $(STAMP) ## write requirements.lock and benchmarks/requirements.lock anew
 	@mkdir -p build
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > build/dev.in
-	$(COMPILE) --extra redis --output-file requirements.lock pyproject.toml build/dev.in
+	$(COMPILE) --extra redis --extra parquet --output-file requirements.lock pyproject.toml build/dev.in
 	$(BIN)/python -c 'import tomllib; print("-c ../requirements.lock", *tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["bench"], sep="\n")' > build/bench.in
 	$(COMPILE) --output-file benchmarks/requirements.lock build/bench.in
 

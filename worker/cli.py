@@ -30,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-INPUTS_HELP = "JSON Lines files (.gz too); - is standard input."
+INPUTS_HELP = "JSON Lines, a JSON array, CSV or Parquet, compressed too; - is standard input."
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUT", help=INPUTS_HELP),
@@ -77,6 +77,26 @@ Rate = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only list and count.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field", metavar="NAME=FIELD", help="Where a field is: purpose.value=Introduction."
+    ),
+]
+Constants = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="A field that all records have."),
+]
+IgnoreUnknown = Annotated[
+    bool, typer.Option("--ignore-unknown", help="Leave out fields that nothing maps.")
+]
+KeyField = Annotated[
+    str | None, typer.Option("--key-field", help="The field that is the record's key.")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A mapping that comes with the program: slack, zulip, ..."),
+]
 
 
 def _command(name: str) -> Callable[[Command], Command]:
@@ -166,7 +186,13 @@ def backfill(
         typer.Option("--limit", metavar="N", min=1, help="Read and import at most N records."),
     ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check, send nothing.")] = False,
     adopt: Adopt = False,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -176,7 +202,14 @@ def backfill(
 
     Run again with the same --out, the job continues; without INPUT with what is queued.
     """
-    settings = _settings(config, log_format, log_level, quiet, _options(base_url, rate))
+    options = _options(base_url, rate) | {
+        "records": _mapping(field, constant, ignore_unknown, key_field)
+    }
+    settings = _settings(config, log_format, log_level, quiet, options, recipe)
+    if dry_run:
+        from worker.jobs.check import check as dry
+
+        _exit(dry(settings, inputs or [], as_json=False))
     from worker.jobs.backfill import Options
     from worker.jobs.backfill import backfill as run
 
@@ -196,6 +229,11 @@ def serve(
     base_url: BaseUrl = None,
     rate: Rate = None,
     adopt: Adopt = False,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -206,7 +244,10 @@ def serve(
     A service waits through halts and outages. With --until-empty it ends like a backfill: when
     the queue is empty, what other replicas hold included, or when a person must act.
     """
-    settings = _settings(config, log_format, log_level, quiet, _options(base_url, rate))
+    options = _options(base_url, rate) | {
+        "records": _mapping(field, constant, ignore_unknown, key_field)
+    }
+    settings = _settings(config, log_format, log_level, quiet, options, recipe)
     from worker.jobs.serve import Options
     from worker.jobs.serve import serve as run
 
@@ -217,6 +258,11 @@ def serve(
 def enqueue(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=INPUTS_HELP)],
     out: Out = DEFAULT_OUT,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -226,7 +272,8 @@ def enqueue(
 
     Run again, it continues, and adds nothing twice.
     """
-    settings = _settings(config, log_format, log_level, quiet)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, quiet, options, recipe)
     from worker.jobs.enqueue import enqueue as run
 
     _exit(_run(run(settings, inputs, out)))
@@ -240,6 +287,11 @@ def replay(
     source: SourceChoice = None,
     dry_run: DryRun = False,
     out: Out = DEFAULT_OUT,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -249,7 +301,8 @@ def replay(
 
     Options choose which; without any, all that are valid now.
     """
-    settings = _settings(config, log_format, log_level, quiet)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, quiet, options, recipe)
     from worker.jobs.engine import Choice
     from worker.jobs.replay import replay as run
 
@@ -264,6 +317,11 @@ def dismiss(
     source: SourceChoice = None,
     dry_run: DryRun = False,
     out: Out = DEFAULT_OUT,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -274,7 +332,8 @@ def dismiss(
     At least one choice is required. What is dismissed stays counted, and is kept in
     dismissed.jsonl.
     """
-    settings = _settings(config, log_format, log_level, quiet)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, quiet, options, recipe)
     from worker.jobs.dismiss import dismiss as run
     from worker.jobs.engine import Choice
 
@@ -285,6 +344,17 @@ def dismiss(
 def check(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help=INPUTS_HELP)],
     as_json: AsJson = False,
+    places: Annotated[
+        int,
+        typer.Option(
+            "--places", min=0, max=1000, help="How many places of each problem JSON lists."
+        ),
+    ] = 100,
+    recipe: Recipe = None,
+    field: Fields = None,
+    constant: Constants = None,
+    ignore_unknown: IgnoreUnknown = False,
+    key_field: KeyField = None,
     config: Config = None,
     log_format: Format = "console",
     log_level: Level = "info",
@@ -294,10 +364,11 @@ def check(
 
     Every problem is shown, grouped, with file and line.
     """
-    settings = _settings(config, log_format, log_level, quiet)
+    options = {"records": _mapping(field, constant, ignore_unknown, key_field)}
+    settings = _settings(config, log_format, log_level, quiet, options, recipe)
     from worker.jobs.check import check as run
 
-    _exit(run(settings, inputs, as_json=as_json))
+    _exit(run(settings, inputs, as_json=as_json, places=places))
 
 
 @_command("status")
@@ -469,15 +540,45 @@ def _load(
     log_level: LogLevel,
     quiet: bool,
     options: dict[str, dict[str, Any]] | None = None,
+    recipe: str | None = None,
 ) -> "Loaded":
     _configure_logs(log_format, log_level, quiet)
     from worker.logs import logger
     from worker.settings.loading import load_with_origins
 
-    loaded = load_with_origins(config, options=options)
+    loaded = load_with_origins(config, options=options, recipe=recipe)
     if loaded.file:
         logger().info("settings were read", file=str(loaded.file))
     return loaded
+
+
+def _mapping(
+    fields: list[str] | None,
+    constants: list[str] | None,
+    ignore_unknown: bool,
+    key_field: str | None,
+) -> dict[str, Any]:
+    """Return the settings of the mapping that were given as options."""
+    records: dict[str, Any] = {}
+    if fields:
+        # A path may hold =, a field does not; a value may hold it, too.
+        records["fields"] = dict(_pair(given, given.rpartition("="), "--field") for given in fields)
+    if constants:
+        records["constants"] = dict(
+            _pair(given, given.partition("="), "--set") for given in constants
+        )
+    if ignore_unknown:
+        records["unknown"] = "ignore"
+    if key_field is not None:
+        records["key_field"] = key_field
+    return records
+
+
+def _pair(given: str, parts: tuple[str, str, str], option: str) -> tuple[str, str]:
+    name, _, value = parts
+    if not name:
+        raise typer.BadParameter(f"{option} {given}: write it as NAME=VALUE")
+    return name, value
 
 
 def _settings(
@@ -486,8 +587,9 @@ def _settings(
     log_level: LogLevel,
     quiet: bool,
     options: dict[str, dict[str, Any]] | None = None,
+    recipe: str | None = None,
 ) -> "Settings":
-    return _load(config, log_format, log_level, quiet, options).settings
+    return _load(config, log_format, log_level, quiet, options, recipe).settings
 
 
 def _run(job: Coroutine[Any, Any, int]) -> int:

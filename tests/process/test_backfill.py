@@ -12,7 +12,7 @@ REPORT_KEYS = {
     "read", "queued", "imported", "already_own", "already_before", "dead", "duplicate", "calls",
     "retries", "throttled", "renewals", "seconds", "rate_per_s", "quota_per_s", "quota_used",
     "halted", "by_reason", "by_code", "by_community", "held", "unproven", "started", "ended",
-    "cut", "warnings", "job", "dismissed",
+    "cut", "warnings", "job", "dismissed", "skipped",
 }  # fmt: skip
 
 

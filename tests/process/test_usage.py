@@ -32,12 +32,13 @@ def test_every_missing_input_is_named(offline_job: Job) -> None:
 
 
 def test_a_directory_is_refused_as_input(offline_job: Job) -> None:
-    assert "Is a directory" in refused(offline_job, "backfill", ".", *URL)
+    output = refused(offline_job, "backfill", "..", *URL)
+    assert "..: a directory: name its files, for example '../*.jsonl'" in output
 
 
-def test_an_unsupported_format_is_refused(offline_job: Job) -> None:
-    path = offline_job.write([record(1)], "topics.csv")
-    assert "CSV is not read by this version" in refused(offline_job, "backfill", path, *URL)
+def test_a_database_is_refused_with_the_command_that_exports_it(offline_job: Job) -> None:
+    path = offline_job.write([b"SQLite format 3\0"], "topics.db")
+    assert f"sqlite3 -json {path}" in refused(offline_job, "backfill", path, *URL)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_check_lists_every_problem_with_its_position(offline_job: Job) -> None:
     output = done.stdout.decode()
     assert done.returncode == 1
     assert "2 x TopicName has 31 to 40 bytes of UTF-8, 30 are allowed" in output
-    assert f"{path}:2, {path}:3" in output
+    assert f"{path}:2, 3\n" in output
     assert "read 5 = valid 1 + invalid 3 + duplicate 1" in output
     done = offline_job.run("check", path, "--json")
     problems = orjson.loads(done.stdout)["problems"]

@@ -38,7 +38,7 @@ def test_an_input_that_is_gone_or_torn_has_only_what_can_be_read(
     tmp_path: Path, *, is_torn: bool
 ) -> None:
     path = tmp_path / "a.jsonl.gz"
-    content = gzip.compress(os.urandom(100_000))
+    content = gzip.compress(os.urandom(100_000).hex().encode())
     path.write_bytes(content)
     lines = ahead(path)
     if is_torn:

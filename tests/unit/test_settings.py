@@ -9,7 +9,7 @@ import pytest
 
 from worker.settings.advice import app_problems, unwise
 from worker.settings.errors import SettingsError
-from worker.settings.loading import Origin, load, load_with_origins
+from worker.settings.loading import Origin, load, load_with_origins, recipe_file, recipe_names
 from worker.settings.model import Settings, setting_names
 from worker.settings.secret_key import given_usersig, secret_key
 
@@ -20,7 +20,7 @@ UNSET = re.compile(r"^# (?P<name>\w+) = ", re.MULTILINE)
 def flat(table: dict[str, Any], path: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, dict) and name != "fields":
+        if isinstance(value, dict) and name not in {"fields", "constants", "where"}:
             found |= flat(value, f"{path}{name}.")
         else:
             found[f"{path}{name}"] = value
@@ -237,3 +237,59 @@ def test_a_base_url_of_the_command_line_is_blamed_on_its_option() -> None:
         with pytest.raises(SettingsError) as caught:
             load(environment=environment, options={"app": {"base_url": url}})
         assert str(caught.value).startswith("--base-url: app.base_url: ")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_says_what_it_maps_and_what_is_lost(name: str) -> None:
+    lines = recipe_file(name).read_text().splitlines()
+    assert [line.split(":")[0] for line in lines[1:4]] == [
+        "# Maps",
+        "# Lost",
+        "# Give the community",
+    ]
+    records = load(environment={}, recipe=name).records
+    assert "TopicName" in records.fields.values()
+    assert records.key_field is not None
+
+
+def test_every_source_goes_over_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "worker.toml"
+    file.write_text('[records]\nunknown = "reject"\nignore = ["members"]\n')
+    options = {"records": {"key_field": "name", "constants": {"GroupId": "@TGS#_a"}}}
+    records = load(file, environment={}, options=options, recipe="slack").records
+    assert (records.unknown, records.ignore, records.key_field) == ("reject", ["members"], "name")
+    assert records.fields["purpose.value"] == "Introduction"
+
+
+def test_recipes_are_part_of_the_package() -> None:
+    build = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    included = build["targets"]["wheel"]["force-include"]
+    assert included == {"config/recipes": "worker/recipes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("CONSTANTS", '{"GroupID": "a"}', "GroupID is no field of the API (is it GroupId?)"),
+        ("FIELDS", "{", "must be JSON like"),
+        ("ENCODING", "klingon", "klingon is no encoding"),
+        ("ENCODING", "hex", "hex is no encoding"),
+        ("CREATE_TIME", "days", "records.create_time"),
+    ],
+)
+def test_a_mapping_that_makes_no_sense_is_refused(name: str, value: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(environment={f"TOPIC_IMPORT_RECORDS__{name}": value})
+    assert message in str(caught.value)
+
+
+def test_names_of_users_keep_their_capitals_in_the_environment() -> None:
+    environment = {
+        "TOPIC_IMPORT_RECORDS__WHERE__Type": "Channel",
+        "TOPIC_IMPORT_RECORDS__CONSTANTS": '{"GroupId": "@TGS#_a"}',
+        "TOPIC_IMPORT_RECORDS__IGNORE": '["a", "b.c"]',
+    }
+    records = load(environment=environment).records
+    assert records.where == {"Type": "Channel"}
+    assert records.constants == {"GroupId": "@TGS#_a"}
+    assert records.ignore == ["a", "b.c"]

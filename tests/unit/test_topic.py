@@ -60,6 +60,7 @@ def test_every_derived_topic_id_is_a_valid_topic_id(
     [
         ({"GroupId": None}, "GroupId is missing"),
         ({"TopicName": ""}, "TopicName is empty"),
+        ({"GroupId": "#NAME?"}, "GroupId is #NAME?: a spreadsheet took the @ of the ID"),
         ({"TopicName": 5}, "TopicName must be a text, not a number"),
         ({"TopicName": ["a"]}, "TopicName must be a text, not a list"),
         ({"TopicName": {}}, "TopicName must be a text, not an object"),
@@ -93,7 +94,8 @@ def test_every_derived_topic_id_is_a_valid_topic_id(
         ({"CreateTime": 1448357837000}, "1448357837000 looks like milliseconds"),
         ({"CreateTime": 2**32}, "is not within 0 and 4294967295"),
         ({"CreateTime": -1}, "is not within"),
-        ({"CreateTime": "1448357837"}, "CreateTime must be whole seconds since 1970, not a text"),
+        ({"CreateTime": "soon"}, 'CreateTime must be whole seconds since 1970, not "soon"'),
+        ({"CreateTime": {"a": 1}}, "CreateTime must be whole seconds since 1970, not an object"),
         ({"CreateTime": 1.5}, "CreateTime must be whole seconds since 1970, not 1.5"),
         ({"CreateTime": True}, "CreateTime must be whole seconds"),
         ({"GroupID": "x"}, "unknown field GroupID (is it GroupId?)"),
@@ -182,7 +184,9 @@ def test_a_record_with_a_topic_id_needs_no_key() -> None:
 
 
 def test_as_given_mode_adds_no_topic_id() -> None:
-    topic = to_topic(record(), RecordRules(derive_ids=False))
+    rules = RecordRules(derive_ids=False)
+    assert to_topic(record(CreateTime="1448357837"), rules).origin is Origin.NONE
+    topic = to_topic(record(), rules)
     assert topic.topic_id is None
     assert topic.origin is Origin.NONE
     assert b"TopicId" not in topic.body

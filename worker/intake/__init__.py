@@ -1,5 +1,6 @@
-"""From the paths that a user names to records; every line that was read becomes one record.
+"""From the paths that a user names to records; every record that was read is one line.
 
-`sources` opens, `compression` unpacks, `formats` splits into lines, `reader` makes records of them
-and `dead_letters` reads a job's own dead letters.
+`sources` opens and judges an input, `compression` unpacks it, `formats` holds what is known of each
+format; `opening` makes lines of any of them, `reader` records of the lines, `look_ahead` reads an
+input a second time, and `dead_letters` reads a job's own dead letters.
 """

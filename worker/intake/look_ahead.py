@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.intake.formats.json_lines import Line, split
-from worker.intake.sources import InputError, Source, chunks
+from worker.intake.formats.json_lines import Line
+from worker.intake.opening import lines_of
+from worker.intake.sources import InputError, Source
 
 KEPT_ANSWERS = 4
 
@@ -49,6 +50,6 @@ class LookAhead:
         if not Path(self._source.path).is_file():
             return
         try:
-            yield from split(chunks(self._source), self._line_bytes_max)
+            yield from lines_of(self._source, self._line_bytes_max)
         except InputError:
             return  # the first reading meets the same, and reports it

@@ -1,30 +1,40 @@
-"""The inputs that a user names, and the bytes in them."""
+"""The inputs that a user names, what they are, and the bytes in them."""
 
+import codecs
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from worker.intake.compression import (
-    Compression,
-    CompressionError,
-    by_magic,
-    by_suffix,
-    unpacked,
+from worker.intake.compression import CHUNK_BYTES, CompressionError, by_magic, by_suffix
+from worker.intake.formats.kinds import (
+    DEAD_LETTER_BEGINNING,
+    FormatError,
+    Kind,
+    is_enough,
+    judge,
+    refuse_binary,
 )
 from worker.rules.record import STANDARD_INPUT
 
-CHUNK_BYTES = 1 << 18
 STANDARD_INPUT_FD = 0
-DEAD_LETTER_BEGINNING = b'{"source":'
-_NOT_YET = {".csv": "CSV", ".zst": "zstandard"}
+PARQUET_MAGIC = b"PAR1"
+MAGIC_BYTES = 512
+"""Enough to know a compression, an archive or a byte order mark."""
+GLOB_CHARACTERS = "*?["
+_UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 class InputError(Exception):
     """An input that cannot be read; the sentence names it and the reason."""
+
+
+class UnsupportedInputError(InputError):
+    """An input of which nothing is read: it is no file with records as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,93 +43,145 @@ class Source:
 
     `path`: what to open. `name`: the path as the user gave it, bytes that are not UTF-8 escaped.
     `holds_dead_letters`: it begins like a dead-letter file. `size_bytes`: how much of it to read;
-    None: to its end.
+    None: to its end. `records_path`: where in a JSON document the records are. `encoding`: how its
+    text is encoded; None: UTF-8, or UTF-16 by its mark.
     """
 
     path: str
     name: str
-    compression: Compression | None = None
     holds_dead_letters: bool = False
     size_bytes: int | None = None
+    records_path: tuple[str, ...] = ()
+    encoding: str | None = None
 
 
-def resolve(path: str) -> Source:
-    """Open an input once before anything starts, and return what is known of it.
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An input that is being read: what it is, and its text in UTF-8 (not of Parquet)."""
 
-    Raises InputError if it is missing, cannot be read, or has a format that is not supported.
+    kind: Kind
+    chunks: Iterator[bytes]
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the files that a path names: those that match it if it is a pattern and no file."""
+    path = Path(pattern)
+    if not any(character in pattern for character in GLOB_CHARACTERS) or path.exists():
+        return [pattern]
+    root = Path(path.anchor) if path.anchor else Path()
+    parts = path.relative_to(path.anchor) if path.anchor else path
+    return sorted(str(found) for found in root.glob(str(parts)) if found.is_file()) or [pattern]
+
+
+def resolve(path: str, records_path: tuple[str, ...] = (), encoding: str | None = None) -> Source:
+    """Look at an input once before anything starts, and return what is known of it.
+
+    A pipe is looked at when it is read. Raises InputError if it is missing, cannot be read, or
+    holds no records as it is (UnsupportedInputError).
     """
     if path == STANDARD_INPUT:
         if sys.stdin is None or sys.stdin.closed:
             raise InputError("-: standard input is closed")
-        return Source(path, path)
+        return Source(path, path, records_path=records_path, encoding=encoding)
     name = os.fsencode(path).decode(errors="backslashreplace")
     try:
         status = Path(path).stat()
-        beginning = _beginning(path, status.st_mode)
     except OSError as error:
         raise InputError(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{path!r}: {error}") from None
-    compression = by_suffix(Path(path).suffix.lower())
-    _refuse_format(name, Path(path), compression, beginning)
+    if stat.S_ISDIR(status.st_mode):
+        example = Path(name) / "*.jsonl"
+        raise InputError(f"{name}: a directory: name its files, for example '{example}'")
+    source = Source(path, name, records_path=records_path, encoding=encoding)
+    if not stat.S_ISREG(status.st_mode):
+        return source
+    opened = open_source(source)
+    beginning = b"" if opened.kind is Kind.PARQUET else next(opened.chunks, b"")
     return Source(
         path,
         name,
-        compression,
         holds_dead_letters=beginning.startswith(DEAD_LETTER_BEGINNING),
-        size_bytes=_size_to_read(status, compression),
+        # Read to the size that it has now; the next run reads what is appended later. Otherwise the
+        # job's own dead-letter file, read as an input, would never end.
+        size_bytes=status.st_size,
+        records_path=records_path,
+        encoding=encoding,
     )
 
 
-def _beginning(path: str, mode: int) -> bytes:
-    """Return the first bytes of a file; nothing of a pipe, which would lose them."""
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        return b""
-    with Path(path).open("rb") as file:
-        return file.read(len(DEAD_LETTER_BEGINNING))
+def open_source(source: Source) -> Opened:
+    """Open an input and judge what it is by its first bytes.
 
-
-def _size_to_read(status: os.stat_result, compression: Compression | None) -> int | None:
-    # A plain file is read to the size that it has now; the next run reads what is appended later.
-    # Otherwise the job's own dead-letter file, read as an input, would never end.
-    return status.st_size if stat.S_ISREG(status.st_mode) and compression is None else None
-
-
-def _refuse_format(
-    name: str, path: Path, compression: Compression | None, beginning: bytes
-) -> None:
-    suffix = path.suffix.lower()
-    inner_suffix = path.with_suffix("").suffix.lower() if compression else suffix
-    for ending in (suffix, inner_suffix):
-        if ending in _NOT_YET:
-            raise InputError(
-                f"{name}: {_NOT_YET[ending]} is not read by this version: "
-                "convert it to JSON Lines (.jsonl or .jsonl.gz)"
-            )
-    found = by_magic(beginning)
-    if found and found != compression:
-        raise InputError(
-            f"{name}: this is a {found.name} file: give it a name that ends in {found.suffix}"
-        )
-
-
-def chunks(source: Source) -> Iterator[bytes]:
-    """Yield the bytes of a source, unpacked, in chunks of at most CHUNK_BYTES.
-
-    Raises InputError, after what could be read, if the source vanished, cannot be read on, is
-    damaged or cut off.
+    Raises InputError if that is nothing that can be read. Its chunks raise InputError, after what
+    could be read, if it cannot be read on, is damaged or cut off.
     """
+    beginning, chunks = _begun(_raw(source), lambda read: len(read) >= MAGIC_BYTES)
+    compression = by_magic(beginning)
+    suffixes = [suffix.lower() for suffix in Path(source.name).suffixes]
+    if compression is not None:
+        unpacked = _with_sentences(source, compression.unpack(chunks))
+        beginning, chunks = _begun(unpacked, lambda read: len(read) >= MAGIC_BYTES)
+    named = by_suffix(suffixes[-1]) if suffixes else None
+    if named is not None:
+        if named != compression and beginning:
+            raise InputError(
+                f"{source.name}: not a sound {named.name} file: fetch it again, or name it as what "
+                "it is"
+            )
+        suffixes.pop()
     try:
-        if source.path == STANDARD_INPUT:
-            yield from _standard_input()
-        elif source.compression:
-            yield from unpacked(source.path, source.compression, CHUNK_BYTES)
-        else:
-            yield from _plain(source)
-    except CompressionError as error:
-        raise InputError(
-            f"{source.name}: {error}: fetch it again, then run the same command"
-        ) from None
+        if beginning.startswith(PARQUET_MAGIC):
+            _require_file(source, is_packed=compression is not None)
+            return Opened(Kind.PARQUET, iter(()))
+        return _open_text(source, beginning, chunks, suffixes[-1] if suffixes else "")
+    except FormatError as error:
+        raise UnsupportedInputError(f"{source.name}: {error}") from None
+
+
+def _open_text(source: Source, beginning: bytes, chunks: Iterator[bytes], suffix: str) -> Opened:
+    encoding = source.encoding or _UTF_16.get(beginning[:2])
+    if beginning.startswith(DEAD_LETTER_BEGINNING):
+        encoding = None
+    if encoding is None or not encoding.startswith("utf-16"):
+        refuse_binary(beginning, source.name)
+    if encoding is not None:
+        chunks = _transcoded(source, chunks, encoding)
+    beginning, chunks = _begun(chunks, is_enough)
+    kind = judge(beginning, suffix, has_path=bool(source.records_path))
+    return Opened(kind, chunks)
+
+
+def _require_file(source: Source, *, is_packed: bool) -> None:
+    if is_packed or not Path(source.path).is_file():
+        raise FormatError("Parquet is read from files that are not compressed: name the file")
+
+
+def _begun(
+    chunks: Iterator[bytes], is_enough: Callable[[bytes], bool]
+) -> tuple[bytes, Iterator[bytes]]:
+    """Return the beginning of some chunks, and the chunks with it."""
+    beginning, failed = b"", None
+    try:
+        for chunk in chunks:
+            beginning += chunk
+            if is_enough(beginning):
+                break
+    except InputError as error:
+        failed = error
+    rest = chunks if failed is None else _failing(failed)
+    return beginning, chain([beginning] if beginning else [], rest)
+
+
+def _failing(error: InputError) -> Iterator[bytes]:
+    """Raise an error where the chunks would go on."""
+    yield b""
+    raise error
+
+
+def _raw(source: Source) -> Iterator[bytes]:
+    try:
+        yield from _standard_input() if source.path == STANDARD_INPUT else _file(source)
     except OSError as error:
         raise InputError(f"{source.name}: {error.strerror or error}") from None
 
@@ -130,10 +192,36 @@ def _standard_input() -> Iterator[bytes]:
         yield chunk
 
 
-def _plain(source: Source) -> Iterator[bytes]:
+def _file(source: Source) -> Iterator[bytes]:
     left = source.size_bytes
     with closing(Path(source.path).open("rb", buffering=0)) as file:
         while chunk := file.read(CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)):
             if left is not None:
                 left -= len(chunk)
             yield chunk
+
+
+def _with_sentences(source: Source, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except CompressionError as error:
+        raise InputError(
+            f"{source.name}: {error}: fetch it again, then run the same command"
+        ) from None
+
+
+def _transcoded(source: Source, chunks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield text in UTF-8, without a byte order mark."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    is_first = True
+    try:
+        for chunk in chain(chunks, [b""]):
+            text = decoder.decode(chunk, final=not chunk)
+            if is_first:
+                text = text.removeprefix("\ufeff")
+                is_first = not text
+            if text:
+                yield text.encode()
+    except UnicodeError as error:
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+        raise InputError(f"{source.name}: not {encoding}: {reason}") from None

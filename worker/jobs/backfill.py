@@ -52,7 +52,7 @@ async def backfill(settings: Settings, options: Options) -> Exit:
     Raises UsageError, QueueTakenError or JobMismatchError if nothing was started.
     """
     engine = embedded_engine(settings, options.out, adopt=options.adopt)
-    sources = resolve_inputs(options.inputs)
+    sources = resolve_inputs(options.inputs, settings.records)
     if not sources and not engine.exists and not engine.was_lost:
         raise UsageError(
             f"nothing to import: name an input file, or the --out of a job ({options.out} has none)"
@@ -75,6 +75,7 @@ class _Backfill:
         self._halt: Halt | None = None
         self._held: dict[str, str] = {}
         self._stayed: dict[str, Stayed] = {}
+        self._skipped = 0
 
     async def run(self, engine: EmbeddedEngine) -> Exit:
         """Import and report. Raises QueueTakenError, JobMismatchError."""
@@ -134,7 +135,7 @@ class _Backfill:
 
         def is_feeding() -> bool:
             for failure in (feeder.failure, *lost):
-                if isinstance(failure, QueueError):
+                if isinstance(failure, QueueError | UsageError):
                     raise failure
             return feeder.feeding
 
@@ -156,6 +157,7 @@ class _Backfill:
                     await pipeline.run(is_feeding)
                 finally:
                     feeder.stop()
+        self._skipped = feeder.skipped
         self._halt = machinery.carrier.halted or _halt_of(feeder.failure)
         self._held = machinery.held()
 
@@ -211,6 +213,7 @@ class _Backfill:
             worst=worst,
             held=self._held,
             equal_names=equal_names,
+            skipped=self._skipped,
         )
         report_path = self._run.write(report)
         lines = self._summary(report, report_path, await job.unfinished_inputs())

@@ -11,6 +11,7 @@ from worker.intake.formats.json_lines import Line
 from worker.intake.reader import read
 from worker.job_directory import DEAD_LETTER_NAME, QUEUE_NAME
 from worker.jobs import UsageError
+from worker.jobs.changed_mapping import changed_mapping, mapping_text
 from worker.jobs.communities_reached import communities_reached
 from worker.jobs.embedded_standing import read_lost_standing, read_standing
 from worker.jobs.engine import (
@@ -26,6 +27,7 @@ from worker.jobs.engine import (
 from worker.jobs.evidence import find_without_queue, reconcile_evidence, refuse_without_queue
 from worker.jobs.from_settings import job_identity, record_rules
 from worker.jobs.running import prepare_directory, require_regular_files
+from worker.logs import logger
 from worker.outputs.job_mark import read_job_mark
 from worker.outputs.result_files import ResultFiles
 from worker.queues.contract import QueueError, QueueTakenError
@@ -37,6 +39,8 @@ from worker.rules.outcome import Delivery, Outcome
 from worker.rules.record import Record, content_hash
 from worker.rules.topic.oddities import EqualNames
 from worker.settings.model import Settings
+
+log = logger()
 
 PAGE = 500
 WATCH_EVERY_S = 1.0
@@ -80,6 +84,7 @@ class EmbeddedEngine:
             was_used, recovered = await queue.become_taker(
                 job_identity(self._settings), job_id=read_job_mark(self._out)
             )
+            await queue.run(lambda: self._tell_mapping(queue.store))
             files = await queue.run(lambda: self._open_files(queue))
             job_id = await queue.run(queue.store.job_id)
             yield OpenJob(queue, files, was_used=was_used, recovered=recovered, job_id=job_id)
@@ -87,6 +92,13 @@ class EmbeddedEngine:
             if files is not None:
                 files.close()
             queue.close()
+
+    def _tell_mapping(self, store: SqliteStore) -> None:
+        """Say what another mapping than that of the last run does, before anything is read."""
+        now = mapping_text(self._settings.records)
+        sentence = changed_mapping(store.exchange_mapping(now), now)
+        if sentence:
+            log.warning("the mapping changed", what=sentence)
 
     def _open_files(self, queue: SqliteQueue) -> ResultFiles:
         rotate_at_bytes = self._settings.outputs.max_bytes if self._is_service else 0
@@ -114,6 +126,7 @@ class EmbeddedEngine:
             identity = job_identity(self._settings)
             job_id = read_job_mark(self._out)
             await queue.run(lambda: queue.store.identify(identity, job_id=job_id))
+            await queue.run(lambda: self._tell_mapping(queue.store))
             yield OpenFeed(queue, give_up=lambda: None)
         finally:
             queue.close()

@@ -12,7 +12,7 @@ from worker.jobs.feeding import Feeder, PutQueue, resolve_inputs, stayed_lines
 from worker.jobs.from_settings import record_rules
 from worker.jobs.opening import choose_engine
 from worker.jobs.signals import stop_signals
-from worker.outputs.report import sums
+from worker.outputs.report import skipped_line, sums
 from worker.queues.contract import QueueError
 from worker.rules.record import Record
 from worker.rules.surroundings import Surroundings
@@ -47,7 +47,7 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
     Raises UsageError or JobMismatchError if nothing was started, QueueError if the queue cannot be
     used.
     """
-    sources = resolve_inputs(inputs)
+    sources = resolve_inputs(inputs, settings.records)
     if settings.app.sdk_app_id is None:
         raise UsageError(
             "app.sdk_app_id is not set, and a queue belongs to one app: set it, for example as "
@@ -64,6 +64,7 @@ async def enqueue(settings: Settings, inputs: list[str], out: Path) -> Exit:
         f"{counting.read - counting.new:,} read before; {counting.invalid:,} invalid",
         *sums_of_queue,
         *stayed_lines(feeder.stayed.values(), out),
+        *([skipped_line(feeder.skipped)] if feeder.skipped else []),
     )
     if counting.invalid:
         print_result(

@@ -5,17 +5,26 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from worker.intake.look_ahead import LookAhead
 from worker.intake.reader import batches
-from worker.intake.sources import InputError, Source, resolve
+from worker.intake.sources import (
+    InputError,
+    Source,
+    UnsupportedInputError,
+    expand,
+    resolve,
+)
 from worker.jobs import UsageError
 from worker.jobs.next_command import next_command
 from worker.rules.record import Record
 from worker.rules.surroundings import Surroundings, can_be_mended_in_place
+from worker.rules.topic.mapping import parse_path
 from worker.rules.topic.topic import RecordRules
+from worker.settings.model import Records
 
 Result = TypeVar("Result")
 
@@ -42,12 +51,16 @@ class Stayed:
     letters: int = 0
 
 
-def resolve_inputs(paths: list[str]) -> list[Source]:
-    """Return the sources of all inputs. Raises UsageError that names each unreadable one."""
+def resolve_inputs(paths: list[str], records: Records) -> list[Source]:
+    """Return the sources of all inputs, those of a pattern in order of their names.
+
+    Raises UsageError that names each unreadable one.
+    """
     sources, problems = [], []
-    for path in paths:
+    records_path = parse_path(records.path) if records.path else ()
+    for path in chain.from_iterable(map(expand, paths)):
         try:
-            sources.append(resolve(path))
+            sources.append(resolve(path, records_path, records.encoding))
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -97,6 +110,8 @@ class Feeder:
         """Whether more records may come."""
         self.stayed: dict[str, Stayed] = {}
         """By path: dead letters that nothing proves to be the records at their lines now (R28)."""
+        self.skipped = 0
+        """How many records were not chosen (`records.where`)."""
         self.failure: Exception | None = None
         """Why the reading ended early, a defect included: the job must not wait for more."""
 
@@ -115,6 +130,8 @@ class Feeder:
         try:
             for source in self._sources:
                 self._read(source)
+        except UnsupportedInputError as error:
+            failure = UsageError(str(error))
         except Exception as error:  # noqa: BLE001 - passed to the job, which waits for the end
             failure = error
         with suppress(RuntimeError):  # the loop is closed, so nobody waits for the end
@@ -128,7 +145,7 @@ class Feeder:
     def _read(self, source: Source) -> None:
         self._await(self._queue.mark_input(source.name, unfinished=True))
         ahead = LookAhead(source, self._line_bytes_max)
-        for batch in batches(source, self._rules, self._line_bytes_max):
+        for batch in batches(source, self._rules, self._line_bytes_max, self._skip):
             rest = batch
             while rest and not self._is_done():
                 part = rest if self._left is None else rest[: self._left]
@@ -139,6 +156,9 @@ class Feeder:
             if self._is_done():
                 return
         self._await(self._queue.mark_input(source.name, unfinished=False))
+
+    def _skip(self, records: int) -> None:
+        self.skipped += records
 
     def _with_evidence(self, records: list[Record], ahead: LookAhead) -> list[Record]:
         """Mark the records whose dead letters are proven to be theirs by the lines around (R28)."""

@@ -22,6 +22,11 @@ def record_rules(settings: Settings) -> RecordRules:
         derive_ids=records.topic_ids == "derive",
         fields=records.fields,
         key_field=records.key_field,
+        constants=records.constants,
+        ignored=records.ignore,
+        ignore_unknown=records.unknown == "ignore",
+        where=records.where,
+        create_time=records.create_time,
     )
 
 

@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from worker.intake.formats.json_lines import split
-from worker.intake.sources import InputError, chunks, resolve
+from worker.intake.opening import lines_of
+from worker.intake.sources import InputError, resolve
 from worker.job_directory import DEFAULT_OUT
 from worker.jobs import Exit, UsageError, print_result
 from worker.jobs.next_command import next_command
@@ -71,7 +71,7 @@ def _first_records(path: str) -> list[dict[str, Any]]:
     """Return the first records of an input, as they are in it. Raises UsageError without any."""
     records = []
     try:
-        for line in islice(split(chunks(resolve(path)), LINE_BYTES_MAX), SAMPLE_RECORDS):
+        for line in islice(lines_of(resolve(path), LINE_BYTES_MAX), SAMPLE_RECORDS):
             try:
                 records.append(parse_record(line.content))
             except InvalidRecordError:
@@ -80,7 +80,7 @@ def _first_records(path: str) -> list[dict[str, Any]]:
         raise UsageError(str(error)) from None
     if not records:
         raise UsageError(
-            f"{path}: its first {SAMPLE_RECORDS:,} lines hold no record: see "
+            f"{path}: its first {SAMPLE_RECORDS:,} records cannot be read: see "
             f"`topic-import check {path}`"
         )
     return records

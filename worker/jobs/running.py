@@ -172,6 +172,7 @@ class Run:
         worst: Sequence[CommunityLetters] = (),
         held: Mapping[str, str] = MappingProxyType({}),
         equal_names: EqualNames = NO_EQUAL_NAMES,
+        skipped: int = 0,
     ) -> Report:
         """Return the final report of this run."""
         return Report(
@@ -186,6 +187,7 @@ class Run:
             worst=worst,
             held=held,
             equal_names=equal_names,
+            skipped=skipped,
             job_id=self.job_id,
         )
 

@@ -93,7 +93,7 @@ def _is_table(loaded: Loaded, path: SettingPath) -> bool:
 
 
 def _highest(origins: list[Origin]) -> Origin | None:
-    ranks = ("file", "environment", "option")
+    ranks = ("recipe", "file", "environment", "option")
     return max(origins, key=lambda origin: ranks.index(origin.kind), default=None)
 
 

@@ -35,7 +35,9 @@ class Report:
 
     The counts of records belong to the job, over all its runs; calls, seconds and rates belong to
     this run. `worst`: the communities with the most dead letters. `held`: the communities whose
-    records wait at the end, and why. `job_id`: what the queue and its files have in common.
+    records wait at the end, and why. `skipped`: records of this run's inputs that `records.where`
+    does not choose; they do not count as read. `job_id`: what the queue and its files have in
+    common.
     """
 
     counts: Counts
@@ -49,6 +51,7 @@ class Report:
     worst: Sequence[CommunityLetters] = ()
     held: Mapping[str, str] = field(default_factory=dict)
     equal_names: EqualNames = NO_EQUAL_NAMES
+    skipped: int = 0
     job_id: str | None = None
 
     @property
@@ -76,6 +79,7 @@ class Report:
             "by_community": [letters_dict(letters) for letters in self.worst],
             "held": dict(self.held),
             "unproven": unproven,
+            "skipped": self.skipped,
             "warnings": self.counts.warnings() | equal_names_warning(self.equal_names),
             "started": rfc3339(self.started),
             "ended": rfc3339(self.ended),
@@ -190,6 +194,11 @@ def equal_names_message(equal: EqualNames) -> str:
     return f"{SENTENCES[Oddity.NAMES_EQUAL]}: {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
+def skipped_line(skipped: int) -> str:
+    """Return a line for people: how many records were not chosen."""
+    return f"skipped {skipped:,} records that are not as records.where wants them"
+
+
 def summary(report: Report) -> list[str]:
     """Return the summary of a run as lines for people."""
     counters = report.counters
@@ -206,6 +215,8 @@ def summary(report: Report) -> list[str]:
     if report.equal_names.names:
         count, message = report.equal_names.topics, equal_names_message(report.equal_names)
         lines.append(f"warning: {count:,} x {message}")
+    if report.skipped:
+        lines.append(skipped_line(report.skipped))
     if report.halted:
         lines.append(f"HALTED ({report.halted.code}): {redact(report.halted.message)}")
     return lines

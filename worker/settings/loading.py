@@ -20,14 +20,30 @@ from worker.settings.model import (
     variable,
 )
 
+TABLES_OF_USERS = frozenset(("fields", "constants", "where"))
+"""Settings that hold names from the user's data, with their capitals."""
 CONFIG_VARIABLE = "TOPIC_IMPORT_CONFIG"
 OWN_FILE = Path("topic-import.toml")
 """The file that is read if no other is named, if there is one."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+RECIPES = next(
+    (
+        folder
+        for folder in (_PACKAGE / "recipes", _PACKAGE.parent / "config" / "recipes")
+        if folder.is_dir()
+    ),
+    _PACKAGE / "recipes",
+)
+"""In an installed package beside the modules, in a working copy under `config`."""
 OPTIONS: Mapping[SettingPath, str] = {
     ("app", "base_url"): "--base-url",
     ("rate", "calls_per_second"): "--rate",
+    ("records", "key_field"): "--key-field",
+    ("records", "fields"): "--field",
+    ("records", "constants"): "--set",
+    ("records", "unknown"): "--ignore-unknown",
 }
-SourceKind = Literal["option", "environment", "file"]
+SourceKind = Literal["option", "environment", "file", "recipe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +74,11 @@ def load(
     *,
     environment: Mapping[str, str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    recipe: str | None = None,
 ) -> Settings:
     """Return the settings alone; otherwise as `load_with_origins`."""
-    return load_with_origins(config, environment=environment, options=options).settings
+    loaded = load_with_origins(config, environment=environment, options=options, recipe=recipe)
+    return loaded.settings
 
 
 def load_with_origins(
@@ -68,16 +86,21 @@ def load_with_origins(
     *,
     environment: Mapping[str, str] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    recipe: str | None = None,
 ) -> Loaded:
     """Return the settings and where each comes from.
 
     `config`: the TOML file; if None, the one that `$TOPIC_IMPORT_CONFIG` names, else
     `./topic-import.toml` if there is one. `environment`: `os.environ` if None. `options`: the
-    values of the command line, by section and name. Raises SettingsError with every problem and
+    values of the command line, by section and name. `recipe`: one of those that come with the
+    program, over which every other source goes. Raises SettingsError with every problem and
     the place where its value was set.
     """
     environment = os.environ if environment is None else environment
     merging = _Merging()
+    if recipe is not None:
+        text, table = _read_toml(recipe_file(recipe))
+        merging.add("recipe", table, _TomlOrigin(recipe_file(recipe), text))
     file = config or _named_or_own_file(environment)
     if file is not None:
         text, table = _read_toml(file)
@@ -95,6 +118,19 @@ def _named_or_own_file(environment: Mapping[str, str]) -> Path | None:
     if named := environment.get(CONFIG_VARIABLE):
         return Path(named)
     return OWN_FILE if OWN_FILE.exists() else None
+
+
+def recipe_file(name: str) -> Path:
+    """Return the settings file of a recipe. Raises SettingsError if there is none of this name."""
+    names = recipe_names()
+    if name not in names:
+        raise SettingsError(f"--recipe: there is no recipe {name}: one of {', '.join(names)}")
+    return RECIPES / f"{name}.toml"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that come with the program."""
+    return sorted(file.stem for file in RECIPES.glob("*.toml"))
 
 
 def _read_toml(config: Path) -> tuple[str, dict[str, Any]]:
@@ -119,7 +155,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         # Only the field names of the user's data are case-sensitive.
         path = name[len(ENVIRONMENT_PREFIX) :].split("__")
         path = [part.lower() for part in path[:2]] + [
-            part if path[1].lower() == "fields" else part.lower() for part in path[2:]
+            part if path[1].lower() in TABLES_OF_USERS else part.lower() for part in path[2:]
         ]
         inner = table
         for part in path[:-1]:

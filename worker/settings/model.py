@@ -1,5 +1,6 @@
 """Every setting with its type, its default and its checks; config/worker.toml explains them."""
 
+import codecs
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import (
 
 from worker.rules.retry import RetryPolicy
 from worker.rules.topic.fields import FIELDS, FieldLimits
+from worker.rules.topic.times import TimeForm
 from worker.settings.addresses import (
     REDIS_URLS,
     check_redis_url,
@@ -169,16 +171,24 @@ class Records(_Section):
     key_field: Annotated[str, Field(min_length=1)] | None = None
     max_line_bytes: PositiveCount = 1_048_576
 
-    @field_validator("fields", mode="before")
+    constants: dict[str, str | int] = {}
+    ignore: list[str] = []
+    unknown: Literal["reject", "ignore"] = "reject"
+    where: dict[str, Any] = {}
+    path: Annotated[str, Field(min_length=1)] | None = None
+    encoding: str | None = None
+    create_time: TimeForm = "seconds"
+
+    @field_validator("fields", "constants", "ignore", "where", mode="before")
     @classmethod
-    def _read_json(cls, fields: Any) -> Any:
-        """Accept the mapping as JSON, as an environment variable holds it."""
-        if not isinstance(fields, str):
-            return fields
+    def _read_json(cls, given: Any) -> Any:
+        """Accept a table or a list as JSON, as an environment variable holds it."""
+        if not isinstance(given, str):
+            return given
         try:
-            return orjson.loads(fields)
+            return orjson.loads(given)
         except orjson.JSONDecodeError:
-            raise ValueError('must be a JSON object like {"title": "TopicName"}') from None
+            raise ValueError('must be JSON like {"title": "TopicName"}, or a list') from None
 
     @field_validator("fields")
     @classmethod
@@ -191,11 +201,24 @@ class Records(_Section):
             for theirs, ours in fields.items()
         }
         for theirs, ours in mapping.items():
-            if ours not in FIELDS:
-                close = difflib.get_close_matches(ours, FIELDS, n=1)
-                hint = f" (is it {close[0]}?)" if close else f": one of {', '.join(FIELDS)}"
-                raise ValueError(f"{theirs} names no field of the API: {ours}{hint}")
+            _check_field_name(ours, f"{theirs} names no field of the API: {ours}")
         return mapping
+
+    @field_validator("constants")
+    @classmethod
+    def _check_constants(cls, constants: dict[str, str | int]) -> dict[str, str | int]:
+        for name in constants:
+            _check_field_name(name, f"{name} is no field of the API")
+        return constants
+
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            "a".encode(encoding or "utf-8")  # refuses codecs that are not for text, too
+        except LookupError:
+            raise ValueError(f"{encoding} is no encoding; cp1252, gb18030 and others are") from None
+        return encoding and codecs.lookup(encoding).name
 
     @field_validator("key_field")
     @classmethod
@@ -203,6 +226,13 @@ class Records(_Section):
         if key_field in FIELDS:
             raise ValueError("must name a field beside those of the API")
         return key_field
+
+
+def _check_field_name(name: str, problem: str) -> None:
+    if name not in FIELDS:
+        close = difflib.get_close_matches(name, FIELDS, n=1)
+        hint = f" (is it {close[0]}?)" if close else f": one of {', '.join(FIELDS)}"
+        raise ValueError(problem + hint)
 
 
 class Verify(_Section):

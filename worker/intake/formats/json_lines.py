@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from typing import Any
 
+from worker.intake.formats.kinds import BYTE_ORDER_MARK
 from worker.rules.record import HASH_BYTES, content_hash
+from worker.rules.topic.json_record import parse_record
+from worker.rules.topic.problems import InvalidRecordError
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 KEPT_OF_A_LONG_LINE = 1024
 WHITE_SPACE = b" \t\r\n"
 
@@ -13,20 +16,47 @@ WHITE_SPACE = b" \t\r\n"
 class Line:
     """One line that is not blank.
 
-    `number`: from 1, blank lines counted. `content`: the line without the white space around it.
-    Of a line that is too long `content` is a beginning (KEPT_OF_A_LONG_LINE bytes), and
-    `too_long_bytes` the length; else 0.
+    Other formats make lines of their records, too. `number`: from 1, blank lines counted; of an
+    array the number of the element, of a table the first line of the row. `content`: the line
+    without the white space around it. Of a line that is too long `content` is a beginning
+    (KEPT_OF_A_LONG_LINE bytes), and `too_long_bytes` the length; else 0. `parsed`: the record, if
+    its format has parsed it already. `problem`: why the record cannot be read, if its format knows.
     """
 
-    __slots__ = ("_hash", "content", "number", "too_long_bytes")
+    __slots__ = ("_hash", "content", "number", "parsed", "problem", "too_long_bytes")
 
     def __init__(
-        self, number: int, content: bytes, hashed: bytes | None = None, too_long_bytes: int = 0
+        self,
+        number: int,
+        content: bytes,
+        hashed: bytes | None = None,
+        too_long_bytes: int = 0,
+        *,
+        parsed: dict[str, Any] | None = None,
+        problem: str | None = None,
     ) -> None:
         self.number = number
         self.content = content
         self.too_long_bytes = too_long_bytes
+        self.parsed = parsed
+        self.problem = problem
         self._hash = hashed
+
+    def record(self) -> dict[str, Any]:
+        """Return the record. Raises InvalidRecordError if the line is none."""
+        if self.parsed is not None:
+            return self.parsed
+        if self.too_long_bytes:
+            raise InvalidRecordError([self._too_long()], is_object=False)
+        if self.problem:
+            raise InvalidRecordError([self.problem], is_object=False)
+        return parse_record(self.content)
+
+    def _too_long(self) -> str:
+        return (
+            f"the line has {self.too_long_bytes} bytes, too long (records.max_line_bytes), and "
+            "only its beginning is kept"
+        )
 
     @property
     def content_hash(self) -> bytes:

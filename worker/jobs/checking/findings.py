@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.intake.dead_letters import is_dead_letter
 from worker.intake.formats.json_lines import Line
 from worker.intake.reader import line_batches, read
-from worker.intake.sources import InputError, Source
+from worker.intake.sources import InputError, Source, UnsupportedInputError
 from worker.jobs.checking.doubles import (
     Double,
     Doubles,
@@ -24,7 +25,6 @@ from worker.outputs.report import COMMUNITY_TOPICS_MAX, equal_names_message
 from worker.rules.record import Record
 from worker.rules.topic.grouping import PLACES_KEPT, MessageGroup, kind_of_message
 from worker.rules.topic.identity import Origin, identity_digest
-from worker.rules.topic.json_record import parse_record
 from worker.rules.topic.oddities import (
     NO_EQUAL_NAMES,
     SENTENCES,
@@ -70,12 +70,14 @@ class DoubledPlaces:
 class Findings:
     """What was found in all inputs.
 
-    `valid`: records that would be sent. `cut`: those of them with a value that is cut.
+    `skipped`: records that `records.where` does not choose; they do not count as read. `valid`:
+    records that would be sent. `cut`: those of them with a value that is cut.
     `duplicates`: the first places of duplicates, each with the place that it doubles.
+    `empty`: inputs without a record. `communities`: how many the valid records are meant for.
     `crowded`: communities with too many topics, the largest first.
     """
 
-    read: int = 0
+    skipped: int = 0
     valid: int = 0
     invalid: int = 0
     duplicate: int = 0
@@ -84,15 +86,23 @@ class Findings:
     warnings: Groups = field(default_factory=Groups)
     duplicates: Sequence[tuple[str, str]] = ()
     equal_names: EqualNames = NO_EQUAL_NAMES
+    empty: list[str] = field(default_factory=list)
+    communities: int = 0
     crowded: Sequence[tuple[str, int]] = ()
+
+    @property
+    def read(self) -> int:
+        """Return how many records were read; each is valid, invalid or a duplicate."""
+        return self.valid + self.invalid + self.duplicate
 
 
 def find_all(sources: Sequence[Source], rules: RecordRules, line_bytes_max: int) -> Findings:
     """Read all inputs once, and return what was found.
 
     An input that is named twice is read once, as a queue would count it. A dead letter counts as a
-    record of its own, also beside the input that it came from. Raises OSError if the
-    temporary directory has no room for what outgrows memory.
+    record of its own, also beside the input that it came from. Raises UnsupportedInputError for a
+    pipe that holds no records as it is, OSError if the temporary directory has no room for what
+    outgrows memory.
     """
     gathering = _Gathering(rules)
     for source in {source.name: source for source in sources}.values():
@@ -111,10 +121,12 @@ class _Gathering:
         self._sizes = Sizes()
         self._cut_names = CutNames() if rules.truncate else None
         self._now_s = 0.0
+        self._seen = 0
 
     def read(self, source: Source, line_bytes_max: int) -> None:
         """Read one input to its end, or as far as it can be read."""
         self._places.begin(source.name)
+        before = self._seen
         try:
             for lines in line_batches(source, line_bytes_max):
                 self._now_s = time.time()
@@ -122,24 +134,37 @@ class _Gathering:
                 self._doubles.flush()
                 if self._cut_names:
                     self._cut_names.flush()
+        except UnsupportedInputError:
+            raise
         except InputError as error:
             self._found.problems.add(str(error), str(error), source.name)
+            return
+        if self._seen == before:
+            self._found.empty.append(source.name)
 
     def _add(self, name: str, lines: list[Line]) -> None:
         """Add the records in some lines of an input; nearly all time of `check` passes here."""
-        self._found.read += len(lines)
+        found = self._found
+        self._seen += len(lines)
+        chosen = self._rules.mapping.chooses if self._rules.where else None
         before = self._places.count(lines[-1].number)
         for line in lines:
             number = before + line.number
             try:
-                record = parse_record(line.content)
-                plain = plain_body(record, self._rules)
+                record = line.record()
             except InvalidRecordError:
-                record, plain = {}, None
-            if plain is None or line.too_long_bytes:
+                self._look_closer(read(name, line, self._rules), number)
+                continue
+            is_letter = "may_exist" in record and is_dead_letter(record)
+            if chosen is not None and not is_letter and not chosen(record):
+                found.skipped += 1
+                continue
+            plain = None if is_letter else plain_body(record, self._rules)
+            if plain is None:
                 self._look_closer(read(name, line, self._rules), number)
                 continue
             body, origin, key = plain
+            found.valid += 1
             group_id, topic_name = body["GroupId"], body["TopicName"]
             self._sizes.add(group_id)
             oddities = oddities_of(topic_name, body.get("CreateTime"), self._now_s)
@@ -161,6 +186,7 @@ class _Gathering:
             if record.may_exist and topic.topic_id:
                 self._doubles.add_invalid(topic.topic_id, topic.group_id or "", number)
             return
+        found.valid += 1
         self._doubles.add_topic(topic, number)
         self._sizes.add(topic.group_id)
         if topic.truncated:
@@ -189,7 +215,7 @@ class _Gathering:
                 crowded[double.group] = (group_id, topics - 1)
         found.invalid += conflicts.count
         found.duplicate = duplicates.count
-        found.valid = found.read - found.invalid - found.duplicate
+        found.valid -= duplicates.count + conflicts.count
         found.duplicates = duplicates.places(self._places)
         self._report_conflicts(conflicts)
         self._report_equal_names()
@@ -201,6 +227,7 @@ class _Gathering:
         """Return the communities with too many records, by fingerprint; doubles are still in."""
         crowded: dict[bytes, tuple[str, int]] = {}
         for group_id, topics in self._sizes.all():
+            self._found.communities += 1
             if topics > COMMUNITY_TOPICS_MAX and len(crowded) < CROWDED_KEPT:
                 crowded[group_fingerprint(group_id)] = (group_id, topics)
         return crowded

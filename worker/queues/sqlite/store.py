@@ -29,6 +29,7 @@ _IDENTITY_NAMES = {
     "topic_ids": "records.topic_ids",
 }
 _JOB_ID = "id"
+_MAPPING = "mapping"
 """The name of the job's ID in the table of its identity, of which it is no part."""
 JOB_ID_BYTES = 16
 _REPLACED = "replaced"
@@ -89,6 +90,13 @@ class SqliteStore:
         with self._file.reading() as db:
             row = db.execute("SELECT value FROM job WHERE name = ?", (_JOB_ID,)).fetchone()
             return row and str(row[0])
+
+    def exchange_mapping(self, mapping: str) -> str | None:
+        """Remember how records are mapped from now on; return how they were, None if never."""
+        with self._file.transaction() as db:
+            row = db.execute("SELECT value FROM job WHERE name = ?", (_MAPPING,)).fetchone()
+            db.execute("INSERT OR REPLACE INTO job VALUES (?, ?)", (_MAPPING, mapping))
+        return row and str(row[0])
 
     # ---- putting
 
@@ -307,7 +315,8 @@ class SqliteStore:
 
 
 def _identity(db: sqlite3.Connection) -> dict[str, str]:
-    return dict(db.execute("SELECT name, value FROM job WHERE name <> ?", (_JOB_ID,)))
+    others = (_JOB_ID, _MAPPING)
+    return dict(db.execute("SELECT name, value FROM job WHERE name NOT IN (?, ?)", others))
 
 
 def _input_ids(db: sqlite3.Connection, records: list[Record]) -> dict[str, int]:

@@ -34,6 +34,8 @@ GROUP_ID_BYTES_MAX = 48
 TOPIC_ID_BYTES_MAX = 96
 USER_ID_BYTES_MAX = 32
 CREATE_TIME_MAX = 2**32 - 1
+SPREADSHEET_ERROR = "#NAME?"
+"""What a spreadsheet shows in place of a text that begins like a formula and is none."""
 MILLISECONDS_FROM = 10**12
 """A CreateTime this large is no date in seconds (the year 33658), but one in milliseconds."""
 
@@ -105,6 +107,11 @@ def _identifier(value: Any, bytes_max: int) -> Checked:
     text, problem = _non_empty_text(value)
     if problem:
         return None, problem
+    if text == SPREADSHEET_ERROR:
+        return None, (
+            f"is {text}: a spreadsheet took the @ of the ID for a formula; give its column the "
+            "format Text before the IDs come in, and export again"
+        )
     if not all(" " <= character <= "~" for character in text):
         return None, "may hold printable ASCII only"
     if len(text) > bytes_max:
@@ -146,12 +153,9 @@ def _account(value: Any) -> Checked:
     return text, None
 
 
-def _create_time(value: Any) -> Checked:
-    if isinstance(value, bool) or not isinstance(value, int):
-        given = f"{value}" if isinstance(value, float) else kind_of(value)
-        return None, f"must be whole seconds since 1970, not {given}"
+def _create_time(value: int) -> Checked:
     if abs(value) >= MILLISECONDS_FROM:
-        return None, f"{value} looks like milliseconds: give whole seconds since 1970"
+        return None, f"{value} looks like milliseconds: set records.create_time to them"
     if not 0 <= value <= CREATE_TIME_MAX:
         return None, f"{value} is not within 0 and {CREATE_TIME_MAX} (seconds, 32 bits)"
     return value, None

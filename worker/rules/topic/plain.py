@@ -21,13 +21,14 @@ from worker.rules.topic.fields import (
 
 GROUP_IDS_REMEMBERED = 4096
 SHAPES_REMEMBERED = 256
+CREATE_TIME_DIGITS = 11
+"""With so many digits a time is out of range, whatever follows."""
 
 PlainCheck = Callable[[Any, int], Any]
 """Takes a value and the most bytes of UTF-8 that it may have. Returns the value to send, None if
 the value needs a closer look."""
-_Step = tuple[str, str, PlainCheck, int, bool]
-"""A field of a record: its name there, its name in the API, its check, its limit in bytes, and
-whether it is a text without more rules."""
+_Step = tuple[str, PlainCheck, int, bool]
+"""A field: its name, its check, its limit in bytes, and whether it is a text without more rules."""
 
 
 class PlainReader:
@@ -42,26 +43,27 @@ class PlainReader:
         self._key_field = key_field
         self._steps_of: dict[tuple[str, ...], tuple[_Step, ...]] = {}
 
-    def body(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    def body(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the body of a record's call without a derived TopicId, in the order of FIELDS.
 
-        Returns None if the record needs a closer look; it may be valid all the same.
+        `values`: by their names in the API, and the key. Returns None if the record needs a closer
+        look; it may be valid all the same.
         """
-        shape = tuple(record)
+        shape = tuple(values)
         steps = self._steps_of.get(shape)
         if steps is None:
             steps = self._remember(shape)
         body: dict[str, Any] = {}
-        for name, ours, check, bytes_max, is_text in steps:
-            value = record[name]
+        for name, check, bytes_max, is_text in steps:
+            value = values[name]
             if is_text and isinstance(value, str) and value.isprintable() and value.isascii():
                 # Most texts: this saves a call for each.
                 sent = value if len(value) <= bytes_max else None
             else:
                 sent = check(value, bytes_max)
             if sent is not None:
-                body[ours] = sent
-            elif value is not None or ours in REQUIRED:
+                body[name] = sent
+            elif value is not None or name in REQUIRED:
                 return None
         return body or None
 
@@ -81,7 +83,7 @@ class PlainReader:
     def _step(self, name: str) -> _Step:
         check = _CHECKS[name]
         bytes_max = self._limits.bytes_max(name) or _OWN_LIMITS.get(name, 0)
-        return name, name, check, bytes_max, check is _text
+        return name, check, bytes_max, check is _text
 
 
 def is_plain_key(key: Any) -> bool:
@@ -131,6 +133,8 @@ def _text(value: Any, bytes_max: int) -> Any:
 
 
 def _create_time(value: Any, _bytes_max: int) -> Any:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:CREATE_TIME_DIGITS])  # as a table has it
     return value if type(value) is int and 0 <= value <= CREATE_TIME_MAX else None
 
 

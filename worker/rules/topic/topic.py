@@ -1,7 +1,6 @@
 """A record becomes a topic: every field is checked, the TopicId fixed, the body serialized once."""
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,17 +15,21 @@ from worker.rules.topic.fields import (
     check_field,
 )
 from worker.rules.topic.identity import Origin, belongs_to, derive_topic_id, topic_id_problem
+from worker.rules.topic.mapping import RecordMapping
 from worker.rules.topic.plain import PlainReader, is_plain_key
-from worker.rules.topic.problems import PROBLEMS_MAX, InvalidRecordError, kind_of, shortened
+from worker.rules.topic.problems import InvalidRecordError, kind_of
+from worker.rules.topic.times import TimeForm
 
 
 @dataclass(frozen=True, slots=True)
 class RecordRules:
     """How records become topics: the settings of the section `records`.
 
-    `fields`: the user's name of a field -> its name in the API. `truncate`: cut a value that is too
-    long instead of refusing the record, if people read it (READ_BY_PEOPLE). `derive_ids`: give a
-    record without TopicId a derived one.
+    `truncate`: cut a value that is too long instead of refusing the record, if people read it
+    (READ_BY_PEOPLE). `derive_ids`: give a record without TopicId a derived one. The mapping:
+    `fields`: where the user has a field -> its name in the API. `key_field`: where the record's key
+    is. `constants`: fields that all records have. `ignored`, `ignore_unknown`: what is left out.
+    `where`: values that a record must have, or it is skipped. `create_time`: how times are written.
     """
 
     limits: FieldLimits = field(default_factory=FieldLimits)
@@ -34,10 +37,27 @@ class RecordRules:
     derive_ids: bool = True
     fields: Mapping[str, str] = field(default_factory=dict)
     key_field: str | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    ignored: Sequence[str] = ()
+    ignore_unknown: bool = False
+    where: Mapping[str, Any] = field(default_factory=dict)
+    create_time: TimeForm = "seconds"
+    mapping: RecordMapping = field(init=False, repr=False, compare=False)
     plain: PlainReader = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "plain", PlainReader(self.limits, self.key_field))
+        mapping = RecordMapping(
+            fields=self.fields,
+            key_field=self.key_field,
+            constants=self.constants,
+            ignored=self.ignored,
+            ignore_unknown=self.ignore_unknown,
+            where=self.where,
+            create_time=self.create_time,
+        )
+        object.__setattr__(self, "mapping", mapping)
+        key_field = self.key_field if mapping.is_direct else None
+        object.__setattr__(self, "plain", PlainReader(self.limits, key_field))
 
 
 @dataclass(slots=True)
@@ -65,7 +85,7 @@ def to_topic(record: Mapping[str, Any], rules: RecordRules, topic_id: str | None
     `topic_id`: the ID that was fixed earlier for this record (read from its dead letter), used if
     the record itself has none. Raises InvalidRecordError with every problem of the record.
     """
-    if topic_id is None and not rules.fields:
+    if topic_id is None:
         topic = _plain_topic(record, rules)
         if topic is not None:
             return topic
@@ -80,14 +100,16 @@ def plain_body(
     A derived TopicId is not in the body. Returns None if the record needs a closer look; most
     records do not, so this is where the time of an import's reading goes.
     """
-    body = rules.plain.body(record)
-    if body is None:
-        return None
-    key = None
-    if rules.key_field:
-        key = record.get(rules.key_field)
-        if not is_plain_key(key):
+    if rules.mapping.is_direct:
+        values, key = record, record.get(rules.key_field) if rules.key_field else None
+    else:
+        named = rules.mapping.named(record)
+        if named.problems:
             return None
+        values, key = named.values, named.key
+    body = rules.plain.body(values)
+    if body is None or (rules.key_field and not is_plain_key(key)):
+        return None
     if "TopicId" not in body:
         return body, Origin.DERIVED if rules.derive_ids else Origin.NONE, key
     if topic_id_problem(body["TopicId"], body["GroupId"]):
@@ -123,6 +145,7 @@ class _Reading:
         self.rules = rules
         self.problems: list[str] = []
         self.truncated: list[str] = []
+        self.key_given: Any = None
         self.key: str | int | None = None
 
     def topic(self, fixed_topic_id: str | None) -> Topic:
@@ -155,31 +178,14 @@ class _Reading:
         )
 
     def _named_values(self) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        unknown: list[str] = []
-        given_as: dict[str, str] = {}
-        for name, value in self.record.items():
-            if name == self.rules.key_field:
-                self._read_key(value)
-                continue
-            ours = self.rules.fields.get(name, name)
-            if ours not in FIELDS:
-                unknown.append(name)
-            elif ours in values:
-                self.problems.append(f"{ours} is given twice, as {given_as[ours]} and as {name}")
-            elif value is not None:
-                values[ours] = value
-                given_as[ours] = name
-        self._report_unknown(unknown)
-        self.problems += [f"{name} is missing" for name in REQUIRED if name not in values]
-        return values
-
-    def _report_unknown(self, unknown: list[str]) -> None:
-        self.problems += [_unknown_field(name, self.rules) for name in unknown[:PROBLEMS_MAX]]
-        if len(unknown) > PROBLEMS_MAX:
-            self.problems.append(f"{len(unknown) - PROBLEMS_MAX} more unknown fields")
+        named = self.rules.mapping.named(self.record)
+        self._read_key(named.key)
+        self.problems += named.problems
+        self.problems += [f"{name} is missing" for name in REQUIRED if name not in named.values]
+        return named.values
 
     def _read_key(self, value: Any) -> None:
+        self.key_given = value
         if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
             self.key = value
         elif isinstance(value, float):
@@ -227,7 +233,7 @@ class _Reading:
         if fixed is None and not self.rules.derive_ids:
             return Origin.NONE
         key_field = self.rules.key_field
-        if key_field and self.record.get(key_field) is None and fixed is None:
+        if key_field and self.key_given is None and fixed is None:
             self.problems.append(
                 f"the key {key_field} is missing, and the TopicId is derived from it"
             )
@@ -240,14 +246,6 @@ class _Reading:
             topic_id = derive_topic_id(group_id, self.key, self.record)
         body["TopicId"] = topic_id
         return Origin.DERIVED
-
-
-def _unknown_field(name: str, rules: RecordRules) -> str:
-    known = [*FIELDS, *rules.fields]
-    lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
-    hint = f" (is it {lower[close[0]]}?)" if close else ""
-    return f"unknown field {shortened(name)}{hint}"
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from worker.rules.topic.fields import (
     FIELDS,
@@ -19,8 +19,8 @@ from worker.rules.topic.fields import (
 )
 from worker.rules.topic.grouping import MessageGroup, kind_of_message
 from worker.rules.topic.identity import GROUP_ID_PREFIX, TOPIC_ID_INFIX
+from worker.rules.topic.times import TimeForm, seconds_of
 
-TimeUnit = Literal["seconds", "milliseconds", "iso8601", "auto"]
 BY_VALUE = ("GroupId", "TopicId")
 """The fields of the API that are known by what their IDs begin with, whatever their name is."""
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -68,7 +68,7 @@ class Proposal:
     records: int
     fields: Mapping[str, str] = field(default_factory=dict)
     key_field: str | None = None
-    create_time: TimeUnit | None = None
+    create_time: TimeForm | None = None
     missing: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     problems: tuple[tuple[int, str], ...] = ()
@@ -105,7 +105,7 @@ def propose(records: Sequence[Mapping[str, Any]]) -> Proposal:
         missing=tuple(name for name in REQUIRED if name not in chosen.values()),
         ignored=tuple(name for name, meant in slips.items() if meant is None),
         problems=(
-            *_problems(records, chosen, checks_times=unit == "seconds"),
+            *_problems(records, chosen, unit or "seconds"),
             *_misspelt(records, slips),
         ),
     )
@@ -183,7 +183,7 @@ def _are_most(fitting: Iterable[bool]) -> bool:
     return sum(fits) >= MOST * len(fits)
 
 
-def _unit(values: Sequence[Any]) -> TimeUnit | None:
+def _unit(values: Sequence[Any]) -> TimeForm | None:
     """Return how most of the times are written, None if these are none."""
     units = Counter(unit for unit in map(_unit_of, values) if unit is not None)
     if not values or units.total() < MOST * len(values):
@@ -192,7 +192,7 @@ def _unit(values: Sequence[Any]) -> TimeUnit | None:
     return unit if count >= MOST * len(values) else "auto"
 
 
-def _unit_of(value: Any) -> TimeUnit | None:
+def _unit_of(value: Any) -> TimeForm | None:
     if isinstance(value, str) and _ISO_8601.fullmatch(value):
         return "iso8601"
     if isinstance(value, str) and value.isascii() and value.isdigit():
@@ -203,12 +203,12 @@ def _unit_of(value: Any) -> TimeUnit | None:
 
 
 def _problems(
-    records: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], *, checks_times: bool
+    records: Sequence[Mapping[str, Any]], chosen: Mapping[str, str], unit: TimeForm
 ) -> Iterator[tuple[int, str]]:
     """Yield how many records would be refused for each kind of reason, and the reason."""
     groups: dict[str, MessageGroup] = {}
     for record in records:
-        for message in _problems_of(record, chosen, checks_times=checks_times):
+        for message in _problems_of(record, chosen, unit):
             group = groups.setdefault(kind_of_message(message), MessageGroup(message))
             group.add(message, "")
     for group in groups.values():
@@ -216,20 +216,27 @@ def _problems(
 
 
 def _problems_of(
-    record: Mapping[str, Any], chosen: Mapping[str, str], *, checks_times: bool
+    record: Mapping[str, Any], chosen: Mapping[str, str], unit: TimeForm
 ) -> Iterator[str]:
     limits = FieldLimits()
     values = {name: value_at(record, path) for path, name in chosen.items()}
     yield from (f"{name} is missing" for name in REQUIRED if values.get(name) is None)
     for name, value in values.items():
-        if value is None or (name == "CreateTime" and not checks_times):
+        if value is None:
             continue
-        checked, problem = check_field(name, value)
+        checked, problem = _checked(name, value, unit)
         bytes_max = limits.bytes_max(name)
         if problem:
             yield f"{name} {problem}"
         elif bytes_max is not None and len(checked.encode()) > bytes_max:
             yield f"{name} has {len(checked.encode())} bytes of UTF-8, {bytes_max} are allowed"
+
+
+def _checked(name: str, value: Any, unit: TimeForm) -> tuple[Any, str | None]:
+    if name != "CreateTime":
+        return check_field(name, value)
+    seconds, problem = seconds_of(value, unit)
+    return check_field(name, seconds) if problem is None else (None, problem)
 
 
 def _misspelt(

@@ -33,7 +33,7 @@ def test_a_slack_export_is_mapped_with_its_inner_texts() -> None:
         },
         key_field="id",
         missing=("GroupId",),
-        ignored=("is_archived", "members"),
+        ignored=("is_archived", "members", "topic.creator"),
         problems=((2, "GroupId is missing"),),
     )
 
@@ -92,3 +92,21 @@ def test_a_dot_in_a_name_is_no_path() -> None:
     assert value_at(record, "a\\.b.c\\\\d.deep") == 1
     assert value_at(record, "a.b") is None
     assert propose([record]).ignored == ("a.b", "f")
+
+
+def test_what_stands_beside_a_mapped_value_is_left_out_by_its_path() -> None:
+    found = propose(
+        [
+            {
+                "name": "general",
+                "topic": {"value": "All", "creator": "", "last.set": 0},
+                "pins": [],
+            },
+            {"name": "random", "topic": {"value": "", "edits": {"by": "U1"}, "note": None}},
+            {"name": "other", "topic": "no object"},
+        ]
+    )
+    assert found.fields["topic.value"] == "Notification"
+    assert found.ignored == (
+        "pins", "topic.creator", "topic.last\\.set", "topic.edits", "topic.note",
+    )  # fmt: skip

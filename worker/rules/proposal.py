@@ -6,7 +6,7 @@ A person reads the proposal before it is used, so a name that is probably right 
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,8 +61,8 @@ class Proposal:
     `fields`: a path in the record -> the field of the API; where both are the same there is none.
     `key_field`: the record's key in the old system. `create_time`: how times are written, None
     without times or for seconds. `missing`: required fields that nothing was found for.
-    `ignored`: names of the record that are neither mapped nor misspelt. `problems`: why records
-    would be refused, each with how many. `records`: how many were looked at.
+    `ignored`: names and paths of the record that are neither mapped nor misspelt. `problems`: why
+    records would be refused, each with how many. `records`: how many were looked at.
     """
 
     records: int
@@ -103,12 +103,29 @@ def propose(records: Sequence[Mapping[str, Any]]) -> Proposal:
         key_field=key_field,
         create_time=None if unit == "seconds" else unit,
         missing=tuple(name for name in REQUIRED if name not in chosen.values()),
-        ignored=tuple(name for name, meant in slips.items() if meant is None),
+        ignored=(
+            *(name for name, meant in slips.items() if meant is None),
+            *dict.fromkeys(_beside(records, {*chosen, key_field})),
+        ),
         problems=(
             *_problems(records, chosen, unit or "seconds"),
             *_misspelt(records, slips),
         ),
     )
+
+
+def _beside(records: Sequence[Mapping[str, Any]], mapped: Collection[str | None]) -> Iterator[str]:
+    """Yield the paths beside a mapped one in the same inner object."""
+    holders = {_top(path) for path in mapped if path and len(_parts(path)) > 1}
+    for record in records:
+        for name in holders:
+            inside = record.get(name)
+            paths = (f"{_escaped(name)}.{_escaped(inner)}" for inner in _names_in(inside))
+            yield from (path for path in paths if path not in mapped)
+
+
+def _names_in(value: Any) -> Iterable[str]:
+    return value if isinstance(value, Mapping) else ()
 
 
 def value_at(record: Mapping[str, Any], path: str) -> Any:

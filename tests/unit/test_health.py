@@ -283,6 +283,20 @@ def test_a_community_is_held_where_it_is_one_of_those_held() -> None:
     assert health.held == {"failing", "g0", "g1"}
 
 
+def test_all_is_well_while_no_community_is_held_and_calls_flow() -> None:
+    health = Health(RetryPolicy(), is_service=True)
+    assert health.is_all_well
+    assert health.is_well("@TGS#_a")
+    health.communities.failed_in_outage("@TGS#_a", 1.0)
+    assert not health.is_all_well
+    assert not health.is_well("@TGS#_a")
+    assert health.is_well("@TGS#_b")
+    health.communities.open("@TGS#_a")
+    health.breaker.stop_for_rejections(2.0)
+    assert not health.is_all_well
+    assert not health.is_well("@TGS#_b"), "any community may be one of those that are rejected"
+
+
 def test_many_rejections_with_the_check_off_never_halt() -> None:
     health = Health(POLICY, same_rejection=0)
     assert not any(health.rejections.count(10004, f"g{n % 5}") for n in range(5000))

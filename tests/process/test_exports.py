@@ -31,9 +31,8 @@ def test_a_slack_export_is_imported_as_it_comes(job: Job, service: Simulator) ->
     command = (CASES / "slack-channels.json", "--recipe", "slack", *IN_GROUP)
     assert job.backfill(*command).returncode == 0
     audit(job, service)
-    assert [line["key"] for line in job.imported()] == [f"C0000000{n}" for n in range(4)]
-    first = topics(service)[0]
-    assert first["TopicName"] == "general"
+    assert {line["key"] for line in job.imported()} == {f"C0000000{n}" for n in range(4)}
+    first = next(topic for topic in topics(service) if topic["TopicName"] == "general")
     assert first["Introduction"] == "For everyone"
     assert first["Notification"] == "Company news"
     assert first["CreateTime"] == 1_500_000_000
@@ -76,8 +75,8 @@ def test_each_recipe_reads_what_its_tool_writes(
 ) -> None:
     done = job.backfill(CASES / name, "--recipe", recipe, *IN_GROUP)
     assert done.returncode == 0, done.stdout
-    assert [line["key"] for line in job.imported()] == keys
-    assert [line["topic_name"] for line in job.imported()] == names
+    found = {line["key"]: line["topic_name"] for line in job.imported()}
+    assert found == dict(zip(keys, names, strict=True))
 
 
 def test_a_channel_without_a_name_is_refused(offline_job: Job) -> None:
@@ -133,7 +132,7 @@ def test_a_table_of_a_spreadsheet_is_read(job: Job, service: Simulator) -> None:
     assert done.returncode == 1
     audit(job, service)
     assert [topic.get("Introduction") for topic in topics(service)] == ["two\r\nlines", None]
-    assert [line["source"] for line in job.imported()] == [f"{path}:2", f"{path}:5"]
+    assert {line["source"] for line in job.imported()} == {f"{path}:2", f"{path}:5"}
     first, second = job.dead()
     assert "a spreadsheet took the @ of the ID for a formula" in first["message"]
     assert first["source"] == f"{path}:6"

@@ -123,14 +123,14 @@ def test_init_writes_a_file_that_is_read_and_never_overwrites_one(
     ("words", "said"),
     [
         (("init", "none.jsonl"), "none.jsonl: No such file"),
-        (("init", "empty.jsonl"), "hold no record"),
+        (("init", "empty.jsonl"), "records cannot be read"),
         (("init", "--config", "no/such.toml"), "no/such.toml: No such file or directory"),
     ],
 )
 def test_init_that_cannot_write_writes_nothing(
     offline_job: Job, words: tuple[str, ...], said: str
 ) -> None:
-    offline_job.write([b"[1]", b"nothing"], "empty.jsonl")
+    offline_job.write([b"1", b"nothing"], "empty.jsonl")
     done = offline_job.run(*words)
     assert done.returncode == 2
     assert said in done.stderr.decode()

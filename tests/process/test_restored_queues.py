@@ -95,7 +95,7 @@ def run_rounds(directory: Path, rounds: int, seed: int, copies: int = COPIES) ->
     chance, seen = random.Random(seed), Counter[str]()
     options = [word for fault in FAULTS for word in ("--fault", fault)]
     for number in range(rounds):
-        with simulator("--quota", "0", "--latency", "0.02", *options) as service:
+        with simulator("--quota", "0", "--latency", "0.06", *options) as service:
             job = Job(directory / str(number), service.url)
             job.directory.mkdir()
             seen += restore_and_adopt(job, service, chance, copies)

@@ -15,8 +15,8 @@ from aiolimiter import AsyncLimiter
 from worker.rules.pace import Pace
 
 STEADY_SHARE = 0.9892
-"""Of the quota: how fast turns are given on average. No round share: at 0.99 all calls fell in step
-with the second in a simulation, and another client of the same quota got all the refusals."""
+"""Of the quota: how fast turns are given on average. Chosen by trying, with the scenarios of
+`tests/simulation`; at 0.99 another client of the same quota was refused much more often there."""
 SPARE_SHARE = 0.005
 """Of the quota, in whole calls: so many stay unused in a window, because calls that start evenly
 arrive a little unevenly."""

@@ -17,7 +17,7 @@ from worker.rules.pace import Pace
 STEADY_SHARE = 0.9892
 """Of the quota: how fast turns are given on average. Chosen by trying, with the scenarios of
 `tests/simulation`; at 0.99 another client of the same quota was refused much more often there."""
-SPARE_SHARE = 0.005
+SPARE_SHARE = 0.01
 """Of the quota, in whole calls: so many stay unused in a window, because calls that start evenly
 arrive a little unevenly."""
 WINDOW_S = 1.001

@@ -1,5 +1,6 @@
 """The commands enqueue, status and replay on both queue engines."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,11 @@ def test_a_signal_ends_an_enqueue_that_waits_for_redis(tmp_path: Path) -> None:
         assert "Traceback" not in logged
     finally:
         server.kill()
+
+
+def test_an_empty_input_is_said_to_be_empty(offline_job: Job) -> None:
+    offline_job.write([], "empty.jsonl")
+    done = offline_job.run("enqueue", "empty.jsonl", offline_job.write(records(2)))
+    assert done.returncode == 0
+    assert re.search(rb"an input is empty +input=empty.jsonl", done.stderr)
+    assert done.stderr.count(b"is empty") == 1

@@ -55,11 +55,18 @@ def test_only_the_channels_of_a_bulk_export_are_read(job: Job, service: Simulato
     assert b"skipped 4 records" in done.stdout
     report = job.report()
     assert (report["read"], report["imported"], report["skipped"]) == (2, 2, 4)
-    assert [topic["TopicName"] for topic in topics(service)] == ["Authoring", "Futures"]
+    assert {topic["TopicName"] for topic in topics(service)} == {"Authoring", "Futures"}
     _, found = checked(job, path, "--recipe", "mattermost", *IN_GROUP)
     assert (found["read"], found["valid"], found["skipped"]) == (2, 2, 4)
     done = job.run("enqueue", path, "--recipe", "mattermost", *IN_GROUP)
     assert b"skipped 4 records" in done.stdout
+
+
+def test_channels_of_two_teams_with_one_name_are_two_topics(offline_job: Job) -> None:
+    channel = {"name": "town-square", "display_name": "Town Square", "type": "O", "header": ""}
+    lines = [{"type": "channel", "channel": {"team": team, **channel}} for team in ("red", "blue")]
+    _, found = checked(offline_job, offline_job.write(lines), "--recipe", "mattermost", *IN_GROUP)
+    assert (found["valid"], found["duplicate"]) == (2, 0)
 
 
 @pytest.mark.parametrize(

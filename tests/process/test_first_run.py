@@ -15,7 +15,7 @@ from tests.support.topics import records
 
 SAMPLE = ROOT / "config/topics.sample.jsonl"
 BIN = ROOT / ".venv/bin"
-MAKE = ("make", "--assume-old", ".venv/installed")
+MAKE = ("make", "--no-print-directory", "--assume-old", ".venv/installed")
 """make, but the test installs nothing anew where a file of the installation was changed."""
 
 

@@ -93,6 +93,7 @@ def test_a_name_that_stands_twice_is_refused_as_on_a_line() -> None:
         (b'[{"a":"', (), "cut off"),
         (b"[", (), "cut off after record 0"),
         (b'[{"a":1} {"b":1}]', (), "neither a comma nor ] follows after record 1"),
+        (b'[{"a":1},]', (), "a comma and no record stand before the ], after record 1"),
         (b"[1] 2", (), "something follows the array, after record 1"),
         (b'{"x":1', ("a",), "cut off"),
         (b'{"x" 1}', ("a",), "no colon follows the name x"),

@@ -15,7 +15,7 @@ CHANNEL = {
     "name": "general",
     "created": 1_500_000_000,
     "purpose": {"value": "For everyone", "creator": ""},
-    "a.b": None,
+    "a.b": 0,
 }
 SLACK: dict[str, Any] = {
     "fields": {"name": "TopicName", "created": "CreateTime", "purpose.value": "Introduction"},
@@ -61,6 +61,12 @@ def test_names_that_nothing_maps_are_problems_unless_they_are_to_be_ignored() ->
         "unknown field a.b",
     ]
     assert mapped(CHANNEL, **SLACK, ignore_unknown=True).name == "general"
+
+
+def test_null_is_no_field_whatever_its_name() -> None:
+    record = {"GroupId": GROUP, "TopicName": "a", "retention": None, "folder": {"id": None}}
+    assert mapped(record, fields={"folder.name": "Introduction"}).name == "a"
+    assert mapped(record | {"folder": None}).name == "a"
 
 
 def test_an_ignored_object_is_ignored_with_all_in_it() -> None:
@@ -134,5 +140,8 @@ def test_what_chooses_a_record_is_no_unknown_field() -> None:
 def test_times_are_read_in_the_form_that_is_set() -> None:
     record = {"GroupId": GROUP, "TopicName": "a", "CreateTime": "2021-09-20T21:52:29Z"}
     assert b'"CreateTime":1632174749' in mapped(record, create_time="iso8601").body
+    late = {**record, "CreateTime": 10**16}
+    (problem,) = problems(late, create_time="milliseconds")
+    assert problem.startswith("CreateTime 10000000000000000 is no time between 1970 and 2106")
     (problem,) = problems(record)
     assert problem == ('CreateTime must be whole seconds since 1970, not "2021-09-20T21:52:29Z"')

@@ -91,7 +91,7 @@ def test_a_dot_in_a_name_is_no_path() -> None:
     assert value_at(record, "a\\.b.e") == 5
     assert value_at(record, "a\\.b.c\\\\d.deep") == 1
     assert value_at(record, "a.b") is None
-    assert propose([record]).ignored == ("a.b", "f")
+    assert propose([record]).ignored == ("a\\.b", "f")
 
 
 def test_what_stands_beside_a_mapped_value_is_left_out_by_its_path() -> None:

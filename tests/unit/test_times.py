@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worker.rules.topic.times import TimeForm, seconds_of
+from worker.rules.topic.times import TimeForm, range_problem, seconds_of
 
 AT_S = 1_632_174_749
 
@@ -57,3 +57,12 @@ def test_a_time_that_is_something_else_is_refused_and_shown(
     assert seconds is None
     assert found is not None
     assert problem in found
+
+
+def test_a_time_out_of_range_is_shown_as_it_was_written() -> None:
+    assert range_problem("1632174749049", 1_632_174_749) is None
+    assert range_problem(-3_600_000, -3_600) == (
+        "-3600000 is no time between 1970 and 2106: is records.create_time right?"
+    )
+    assert range_problem(1_632_174_749_049_000, 1_632_174_749_049) is not None
+    assert range_problem("x", None) is None

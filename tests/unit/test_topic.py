@@ -92,6 +92,7 @@ def test_every_derived_topic_id_is_a_valid_topic_id(
         ({"From_Account": -1}, "From_Account must be a text"),
         ({"From_Account": "话" * 11}, "From_Account has 33 bytes, 32 are allowed"),
         ({"CreateTime": 1448357837000}, "1448357837000 looks like milliseconds"),
+        ({"CreateTime": 1448357837000000}, "1448357837000000 is no time in seconds or milli"),
         ({"CreateTime": 2**32}, "is not within 0 and 4294967295"),
         ({"CreateTime": -1}, "is not within"),
         ({"CreateTime": "soon"}, 'CreateTime must be whole seconds since 1970, not "soon"'),

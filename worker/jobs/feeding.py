@@ -20,11 +20,15 @@ from worker.intake.sources import (
 )
 from worker.jobs import UsageError
 from worker.jobs.next_command import next_command
+from worker.logs import logger
 from worker.rules.record import Record
 from worker.rules.surroundings import Surroundings, can_be_mended_in_place
 from worker.rules.topic.mapping import parse_path
 from worker.rules.topic.topic import RecordRules
+from worker.rules.visible_text import visible
 from worker.settings.model import Records
+
+log = logger()
 
 Result = TypeVar("Result")
 
@@ -145,8 +149,9 @@ class Feeder:
     def _read(self, source: Source) -> None:
         self._await(self._queue.mark_input(source.name, unfinished=True))
         ahead = LookAhead(source, self._line_bytes_max)
+        is_empty, skipped_before = True, self.skipped
         for batch in batches(source, self._rules, self._line_bytes_max, self._skip):
-            rest = batch
+            rest, is_empty = batch, False
             while rest and not self._is_done():
                 part = rest if self._left is None else rest[: self._left]
                 new = self._await(self._put(self._with_evidence(part, ahead)))
@@ -155,6 +160,8 @@ class Feeder:
                     self._left -= new
             if self._is_done():
                 return
+        if is_empty and self.skipped == skipped_before:
+            log.warning("an input is empty", input=visible(source.name))
         self._await(self._queue.mark_input(source.name, unfinished=False))
 
     def _skip(self, records: int) -> None:

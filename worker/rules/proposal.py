@@ -91,7 +91,9 @@ def propose(records: Sequence[Mapping[str, Any]]) -> Proposal:
         None,
     )
     used = {_top(path) for path in (*chosen, *([key_field] if key_field else []))}
-    names = dict.fromkeys(_top(path) for path in examples)
+    names = dict.fromkeys(
+        name for record in records for name, value in record.items() if value is not None
+    )
     slips = {name: _field_like(name) for name in names if name not in used}
     times = [
         value for path, name in chosen.items() if name == "CreateTime" for value in examples[path]
@@ -104,7 +106,7 @@ def propose(records: Sequence[Mapping[str, Any]]) -> Proposal:
         create_time=None if unit == "seconds" else unit,
         missing=tuple(name for name in REQUIRED if name not in chosen.values()),
         ignored=(
-            *(name for name, meant in slips.items() if meant is None),
+            *(_escaped(name) for name, meant in slips.items() if meant is None),
             *dict.fromkeys(_beside(records, {*chosen, key_field})),
         ),
         problems=(

@@ -102,6 +102,8 @@ def _positions(scanner: "_Scanner") -> Iterator[int]:
             raise DocumentError(
                 f"neither a comma nor ] follows {where}" if character else f"cut off {where}"
             )
+        if scanner.peek() == b"]":
+            raise DocumentError(f"a comma and no record stand before the ], after record {number}")
 
 
 class _Scanner:

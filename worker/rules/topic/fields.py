@@ -36,6 +36,7 @@ USER_ID_BYTES_MAX = 32
 CREATE_TIME_MAX = 2**32 - 1
 SPREADSHEET_ERROR = "#NAME?"
 """What a spreadsheet shows in place of a text that begins like a formula and is none."""
+MICROSECONDS_FROM = 10**15
 MILLISECONDS_FROM = 10**12
 """A CreateTime this large is no date in seconds (the year 33658), but one in milliseconds."""
 
@@ -154,6 +155,8 @@ def _account(value: Any) -> Checked:
 
 
 def _create_time(value: int) -> Checked:
+    if abs(value) >= MICROSECONDS_FROM:
+        return None, f"{value} is no time in seconds or milliseconds since 1970"
     if abs(value) >= MILLISECONDS_FROM:
         return None, f"{value} looks like milliseconds: set records.create_time to them"
     if not 0 <= value <= CREATE_TIME_MAX:

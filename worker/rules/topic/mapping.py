@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.rules.topic.fields import FIELDS
 from worker.rules.topic.problems import PROBLEMS_MAX, shortened
-from worker.rules.topic.times import TimeForm, seconds_of
+from worker.rules.topic.times import TimeForm, range_problem, seconds_of
 
 Path = tuple[str, ...]
 """The names that lead to a value, from the outermost object inwards."""
@@ -108,7 +108,10 @@ class RecordMapping:
                     f"{name} is given twice, as {named.given_as[name]} and by records.constants"
                 )
         if "CreateTime" in named.values:
-            seconds, problem = seconds_of(named.values.pop("CreateTime"), self._create_time)
+            given = named.values.pop("CreateTime")
+            seconds, problem = seconds_of(given, self._create_time)
+            if problem is None and self._create_time != "seconds":
+                problem = range_problem(given, seconds)
             if problem:
                 named.problems.append(f"CreateTime {problem}")
             else:
@@ -131,9 +134,11 @@ class RecordMapping:
 def _walk(record: Mapping[str, Any], at: _Node, above: Path, named: Named) -> None:
     for name, value in record.items():
         node = at.inner.get(name)
+        if value is None:
+            continue
         if node is None:
             named.unknown.append((*above, name))
-        elif value is not None and not node.is_ignored:
+        elif not node.is_ignored:
             if node.is_key:
                 named.key = value
             if node.target:

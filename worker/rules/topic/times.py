@@ -32,6 +32,14 @@ def seconds_of(value: Any, form: TimeForm) -> Seconds:
     return _from_iso(value)
 
 
+def range_problem(value: Any, seconds: int | None) -> str | None:
+    """Return why a value that stands for so many seconds is out of the service's range."""
+    if seconds is None or 0 <= seconds <= SECONDS_BETWEEN[1]:
+        return None
+    shown = _shown(value) if isinstance(value, str) else value
+    return f"{shown} is no time between 1970 and 2106: is records.create_time right?"
+
+
 def _number(value: Any) -> int | float | None:
     if isinstance(value, str):
         return _spelled(value.strip())

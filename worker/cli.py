@@ -475,12 +475,13 @@ def init(
     """Write a settings file with comments: the app, its region, its key file.
 
     With INPUT, also a mapping that its first records propose, with what will be refused.
-    A file that is there already is never overwritten.
+    Of a document that is an object, say in the environment where the records are
+    (TOPIC_IMPORT_RECORDS__PATH). A file that is there already is never overwritten.
     """
-    _configure_logs(log_format, log_level, quiet)
+    settings = _settings(None, log_format, log_level, quiet)
     from worker.jobs.init import init as run
 
-    _exit(run(input, config))
+    _exit(run(input, config, settings.records))
 
 
 @_command("simulate")

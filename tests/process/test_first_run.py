@@ -169,3 +169,19 @@ def test_an_empty_proposal_shows_how_a_mapping_is_written(offline_job: Job) -> N
     assert b"topic-import doctor --config my.toml" in done.stdout
     assert "[records.fields]" in (offline_job.directory / "my.toml").read_text()
     assert offline_job.run("settings", "--config", "my.toml").returncode == 0
+
+
+def test_a_mapping_is_proposed_for_the_list_in_a_document(offline_job: Job) -> None:
+    zulip = {"zerver_stream": [{"id": 1, "name": "general", "description": "For everyone"}]}
+    (offline_job.directory / "realm.json").write_bytes(
+        orjson.dumps(zulip, option=orjson.OPT_INDENT_2)
+    )
+    refused = offline_job.run("init", "realm.json")
+    assert refused.returncode == 2
+    assert b"records.path" in refused.stderr
+    done = offline_job.run("init", "realm.json", RECORDS__PATH="zerver_stream")
+    assert done.returncode == 0, done.stderr
+    text = (offline_job.directory / "topic-import.toml").read_text()
+    assert 'path = "zerver_stream"\n' in text
+    checked = offline_job.run("check", "realm.json", "--set", "GroupId=@TGS#_a")
+    assert b"valid 1 + invalid 0" in checked.stdout

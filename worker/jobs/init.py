@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from worker.intake.opening import lines_of
-from worker.intake.sources import InputError, resolve
+from worker.intake.sources import InputError
 from worker.job_directory import DEFAULT_OUT
 from worker.jobs import Exit, UsageError, print_result
+from worker.jobs.feeding import resolve_inputs
 from worker.jobs.next_command import next_command
 from worker.rules.proposal import Proposal, propose
 from worker.rules.topic.json_record import parse_record
 from worker.rules.topic.problems import InvalidRecordError
 from worker.rules.visible_text import visible
 from worker.settings.loading import OWN_FILE
-from worker.settings.model import REGIONS, variable
+from worker.settings.model import REGIONS, Records, variable
 
 SAMPLE_RECORDS = 1000
 LINE_BYTES_MAX = 1 << 20
@@ -42,8 +43,10 @@ NO_INPUT = """
 """
 
 
-def init(path: str | None, config: Path | None) -> Exit:
+def init(path: str | None, config: Path | None, records: Records) -> Exit:
     """Write the file. `path`: the input, None for no mapping. `config`: the file to write.
+
+    `records`: where its records are in the input, and in which encoding, as far as that is set.
 
     Raises UsageError if the file is there already or cannot be written, or if the input holds no
     record; nothing was written then.
@@ -51,7 +54,7 @@ def init(path: str | None, config: Path | None) -> Exit:
     file = config or OWN_FILE
     if file.exists():
         raise UsageError(f"{file} is there already, and is never overwritten: move it away first")
-    text = APP + (NO_INPUT if path is None else _mapping(path))
+    text = APP + (NO_INPUT if path is None else _mapping(path, records))
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(text)
@@ -67,11 +70,12 @@ def init(path: str | None, config: Path | None) -> Exit:
     return Exit.DONE
 
 
-def _first_records(path: str) -> list[dict[str, Any]]:
+def _first_records(path: str, settings: Records) -> list[dict[str, Any]]:
     """Return the first records of an input, as they are in it. Raises UsageError without any."""
     records = []
     try:
-        for line in islice(lines_of(resolve(path), LINE_BYTES_MAX), SAMPLE_RECORDS):
+        source = resolve_inputs([path], settings)[0]
+        for line in islice(lines_of(source, LINE_BYTES_MAX), SAMPLE_RECORDS):
             try:
                 records.append(parse_record(line.content))
             except InvalidRecordError:
@@ -86,13 +90,15 @@ def _first_records(path: str) -> list[dict[str, Any]]:
     return records
 
 
-def _mapping(path: str) -> str:
+def _mapping(path: str, settings: Records) -> str:
     """Return the section `records` for an input."""
-    return "\n".join(["", *_lines(propose(_first_records(path)), path), ""])
+    proposal = propose(_first_records(path, settings))
+    given = {"path": settings.path, "encoding": settings.encoding}
+    kept = [f"{name} = {_text(value)}" for name, value in given.items() if value]
+    return "\n".join(["", "[records]", *kept, *_lines(proposal, path), ""])
 
 
 def _lines(proposal: Proposal, path: str) -> Iterator[str]:
-    yield "[records]"
     yield f"# Proposed from the first {proposal.records:,} records of {visible(path)}: check it."
     yield from _refused(proposal)
     if proposal.key_field:

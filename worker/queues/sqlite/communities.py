@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 
 import orjson
 
-from worker.queues.sqlite.schema import IDS, Lane, insert_rows
+from worker.queues.sqlite.schema import IDS, Lane, insert_rows, json_value
 
 MOVED_PER_TAKE = 5_000
 """About how many records are set aside or brought back at one take, of all communities."""
@@ -59,12 +59,12 @@ class Communities:
         return known
 
     def load(self, group_ids: Collection[str]) -> None:
-        """Look many communities up at once; `known` and `of` are quick for them afterwards."""
+        """Learn the rows of many communities at once; `known` and `of` are quick for them then."""
         wanted = [group_id for group_id in group_ids if group_id not in self._known]
         if not wanted:
             return
         listed = orjson.dumps(wanted).decode()
-        self._known.update(orjson.loads(self._db.execute(_ROWS_OF, (listed,)).fetchone()[0]))
+        self._known.update(json_value(self._db, _ROWS_OF, (listed,)))
         self._absent.update(group_id for group_id in wanted if group_id not in self._known)
 
     def make(self, group_ids: Collection[str]) -> None:

@@ -27,11 +27,6 @@ ORDER BY topics DESC, group_id, topic_name LIMIT ?
 """
 
 
-def queued_cut(db: sqlite3.Connection) -> int:
-    """Return how many queued records have a value that was cut."""
-    return int(db.execute("SELECT count(*) FROM payloads WHERE truncated <> '[]'").fetchone()[0])
-
-
 def equal_names(db: sqlite3.Connection) -> EqualNames:
     """Return the TopicNames that became equal to another one of their community by cutting.
 

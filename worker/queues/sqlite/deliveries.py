@@ -24,6 +24,7 @@ from worker.queues.sqlite.schema import (
     add_to_counts,
     ids_json,
     insert_rows,
+    json_value,
     keep_number,
     remove_queued,
     watermark,
@@ -62,8 +63,6 @@ _SET_ASIDE = f"UPDATE queued SET lane = {Lane.ASIDE} WHERE id > ? AND id <= ? AN
 _TAKE_BACK = f"UPDATE queued SET lane = {Lane.READY}, may_exist = 1 WHERE"  # noqa: S608
 TAKE_BACK_BY_LANE = f"{_TAKE_BACK} lane = {Lane.TAKEN}"
 TAKE_BACK_BY_WATERMARK = f"{_TAKE_BACK} id <= ? AND lane IS NULL"
-# All rows as one value: each row that is fetched by itself is one more step of the statement, in
-# which this thread may wait for the others.
 _FACTS = (
     "SELECT json_group_array(json_array(id, path, line, origin, CAST(key AS TEXT), truncated, "  # noqa: S608
     "attempts, may_exist, community, is_imported_into, CAST(body AS TEXT))) FROM ("
@@ -115,10 +114,11 @@ def take(
     communities.hold(db, without, count=count)
     mark, is_passing_over = watermark(db), communities.any_held(db)
     fresh = _ids(db, FRESH_NOT_HELD if is_passing_over else FRESH, (mark, count))
-    untried, tried = (_ids(db, READY, (is_tried, count)) for is_tried in (False, True))
-    chosen = sorted(untried + fresh)[:count] + tried if untried_first else untried + fresh + tried
-    chosen = chosen[:count] if untried_first else sorted(chosen)[:count]
+    ready, tried = (_ids(db, READY, (is_tried, count)) for is_tried in (False, True))
+    untried = sorted(ready + fresh)
+    chosen = ([*untried, *tried] if untried_first else sorted(untried + tried))[:count]
     kept = set(chosen)
+    # The first ones of `fresh`, as both are in the order of the IDs: the watermark depends on it.
     fresh_taken = [record_id for record_id in fresh if record_id in kept]
     if is_passing_over:
         _mark_taken(db, chosen)
@@ -171,8 +171,7 @@ def take_of(db: sqlite3.Connection, in_hand: InHand, group_id: str, count: int) 
 
 
 def _ids(db: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> list[int]:
-    listed = db.execute(f"SELECT json_group_array(id) FROM ({query})", values)  # noqa: S608
-    ids: list[int] = orjson.loads(listed.fetchone()[0])
+    ids: list[int] = json_value(db, f"SELECT json_group_array(id) FROM ({query})", values)  # noqa: S608
     return ids
 
 
@@ -187,7 +186,7 @@ def _deliveries(db: sqlite3.Connection, in_hand: InHand, ids: list[int]) -> list
     if not ids:
         return []
     listed = (ids_json(ids),)
-    facts = orjson.loads(db.execute(_FACTS, listed).fetchone()[0])
+    facts = json_value(db, _FACTS, listed)
     times: dict[int, tuple[float, float]] = {}
     if any(attempts for _, _, _, _, _, _, attempts, *_ in facts):
         times = {row_id: (first, last) for row_id, first, last in db.execute(_TIMES, listed)}

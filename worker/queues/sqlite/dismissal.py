@@ -9,7 +9,7 @@ import orjson
 from worker.queues.letters import subject_of_body
 from worker.queues.sqlite import communities
 from worker.queues.sqlite.schema import (
-    READY,
+    CAN_BE_TAKEN,
     State,
     add_to_counts,
     remove_dead_letter,
@@ -23,7 +23,7 @@ _QUEUED = (
     "SELECT queued.id, path, records.line, key, body, truncated, raw, attempts, queued.may_exist, "  # noqa: S608
     "first_attempt, last_attempt FROM queued JOIN payloads USING (id) JOIN records USING (id) "
     "JOIN inputs ON inputs.id = input "
-    f"WHERE community = ? AND {READY} ORDER BY queued.id"
+    f"WHERE community = ? AND {CAN_BE_TAKEN} ORDER BY queued.id"
 )
 _BY_LINE = "SELECT id FROM dead WHERE seq = ? AND line = ?"
 

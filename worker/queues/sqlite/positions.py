@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from worker.queues.letters import is_same_record
-from worker.queues.sqlite.schema import IDS, State
+from worker.queues.sqlite.schema import IDS, State, ids_json, json_value
 from worker.rules.outcome import Reason
 from worker.rules.record import Record
 from worker.rules.surroundings import can_be_mended_in_place
@@ -32,6 +32,32 @@ _ROWS_OF_LINES = (
 )
 
 
+class ReadBefore:
+    """Which lines of a batch were read before."""
+
+    def __init__(self) -> None:
+        self._lines: set[tuple[str, int]] = set()
+        self._dead: set[tuple[str, int]] = set()
+        self._contents: set[tuple[str, int, str]] = set()
+
+    def add(self, path: str, line: int, content_hash: str, *, is_dead: bool) -> None:
+        """Add one reading of a line; `content_hash` as SQLite's `hex` writes it."""
+        self._lines.add((path, line))
+        self._contents.add((path, line, content_hash))
+        if is_dead:
+            self._dead.add((path, line))
+
+    def has_line(self, record: Record) -> bool:
+        """Return whether the line of a record was read before, with any content."""
+        return (record.path, record.line) in self._lines
+
+    def is_settled(self, record: Record) -> bool:
+        """Return whether exactly this was read, and no dead letter of the line asks for more."""
+        if (record.path, record.line) in self._dead:
+            return False
+        return (record.path, record.line, record.content_hash.hex().upper()) in self._contents
+
+
 class Positions:
     """The rows of the lines read before, inside the caller's transaction.
 
@@ -42,31 +68,15 @@ class Positions:
         self._db = db
         self._inputs = inputs
 
-    def known_lines(self, records: list[Record]) -> set[tuple[str, int]]:
-        """Return the lines (path, line) among those of a batch that were read before."""
-        return {(path, line) for path, line, *_ in self._rows_of(records)}
-
-    def unchanged(self, records: list[Record]) -> set[int]:
-        """Return the places in a batch of records that were read before and are no dead letters."""
-        rows = self._rows_of(records)
-        known = {(path, line, hashed) for path, line, state, hashed in rows if state != State.DEAD}
-        dead = {(path, line) for path, line, state, _ in rows if state == State.DEAD}
-        return {
-            place
-            for place, record in enumerate(records)
-            if (record.path, record.line, record.content_hash.hex().upper()) in known
-            and (record.path, record.line) not in dead
-        }
-
-    def _rows_of(self, records: list[Record]) -> list[tuple[str, int, int, str]]:
-        """Return what the queue holds of the lines of a batch: (path, line, state, hash)."""
-        found: list[tuple[str, int, int, str]] = []
+    def read_before(self, records: list[Record]) -> "ReadBefore":
+        """Return what the queue holds of the lines of a batch."""
+        before = ReadBefore()
         for path, input_id in self._inputs.items():
-            lines = [record.line for record in records if record.path == path]
-            given = (input_id, f"[{','.join(map(str, set(lines)))}]")
-            rows = self._db.execute(_ROWS_OF_LINES, given).fetchone()[0]
-            found += [(path, *row) for row in orjson.loads(rows)]
-        return found
+            lines = {record.line for record in records if record.path == path}
+            rows = json_value(self._db, _ROWS_OF_LINES, (input_id, ids_json(lines)))
+            for line, state, content_hash in rows:
+                before.add(path, line, content_hash, is_dead=state == State.DEAD)
+        return before
 
     def replaced_by(self, record: Record) -> list[Known] | None:
         """Return the dead letters that a record replaces, or None if it was read before (R1)."""

@@ -23,7 +23,7 @@ from worker.queues.letters import (
 )
 from worker.queues.sqlite.adoption import Adopted
 from worker.queues.sqlite.communities import Communities
-from worker.queues.sqlite.positions import Known, Positions, pass_doubt_on
+from worker.queues.sqlite.positions import Known, Positions, ReadBefore, pass_doubt_on
 from worker.queues.sqlite.schema import (
     LAST_ID,
     State,
@@ -75,11 +75,12 @@ class Putting:
 
     def put(self, records: list[Record]) -> tuple[int, int]:
         """Put the records that are new (R1); return how many were, and how many are queued now."""
-        plain = self._plain(records)
+        before = self._positions.read_before(records)
+        plain = self._plain(records, before)
         last_id = max(kept_number(self._db, LAST_ID), *self._db.execute(_HIGHEST_ID).fetchone())
         self._put_plain(records, plain, last_id)
         new = len(plain)
-        for place in self._to_judge(records, plain):
+        for place in _to_judge(records, plain, before):
             record, self._next_id = records[place], last_id + 1 + place
             replaced = self._positions.replaced_by(record)
             if replaced is None:
@@ -93,7 +94,7 @@ class Putting:
         add_to_counts(self._db, self._counting)
         return new, self._counting["queued"]
 
-    def _plain(self, records: list[Record]) -> list[int]:
+    def _plain(self, records: list[Record], before: ReadBefore) -> list[int]:
         """Return the places of the records that no other one, read before or beside, concerns."""
         if self._adopted.casts_doubt:
             return []
@@ -106,32 +107,11 @@ class Putting:
             and not (record.asked_again or record.may_exist)
             and (record.topic.topic_id is None or topic_ids[record.topic.topic_id] == 1)
             and lines[record.path, record.line] == 1
+            and not before.has_line(record)
         ]
-        if not candidates:
-            return []
-        known = self._positions.known_lines(records)
-        topic_ids_of = [records[place].topic.topic_id for place in candidates]
-        held = self._index.holders(
-            self._db, self._communities, [topic_id for topic_id in topic_ids_of if topic_id]
-        )
-        return [
-            place
-            for place in candidates
-            if (records[place].path, records[place].line) not in known
-            and records[place].topic.topic_id not in held
-        ]
-
-    def _to_judge(self, records: list[Record], plain: list[int]) -> list[int]:
-        """Return the places of the records that are to be judged one by one."""
-        if len(plain) == len(records):
-            return []
-        settled = set(plain)
-        known = self._positions.unchanged(records)
-        return [
-            place
-            for place, record in enumerate(records)
-            if place not in settled and (place not in known or record.may_exist)
-        ]
+        given = [records[place].topic.topic_id for place in candidates]
+        held = self._index.holders(self._db, self._communities, [id_ for id_ in given if id_])
+        return [place for place in candidates if records[place].topic.topic_id not in held]
 
     def _put_plain(self, records: list[Record], places: list[int], last_id: int) -> None:
         valid = {
@@ -360,6 +340,16 @@ class Putting:
         record_id = self._insert(record, State.DEAD, topic_id, changed=changed)
         add_dead_letter(self._db, subject, replace(letter, id=record_id), self._counting)
         return record_id
+
+
+def _to_judge(records: list[Record], plain: list[int], before: ReadBefore) -> list[int]:
+    """Return the places of the records that are to be judged one by one."""
+    stored = set(plain)
+    return [
+        place
+        for place, record in enumerate(records)
+        if place not in stored and (record.may_exist or not before.is_settled(record))
+    ]
 
 
 _RECORDS = "records (id, input, line, hash, state, topic_id, content, may_exist)"

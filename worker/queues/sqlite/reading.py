@@ -4,29 +4,25 @@ import sqlite3
 from dataclasses import replace
 from typing import Literal
 
-import orjson
-
-from worker.queues.sqlite.schema import State
+from worker.queues.sqlite.schema import State, json_value
+from worker.queues.sqlite.topic_index import COMMUNITY_SHIFT
 from worker.rules.counts import CommunityLetters, Counts
 
 PAGE_BYTES = 4 << 20
 
 ResultKind = Literal["imported", "dead", "dismissed"]
 
-_CROWDED = """
+_OF_COMMUNITY = f"""topic >= communities.id << {COMMUNITY_SHIFT}
+      AND topic < (communities.id + 1) << {COMMUNITY_SHIFT}"""
+_CROWDED = f"""
 SELECT group_id, topics FROM (
   SELECT group_id, (
     SELECT count(*) FROM topics JOIN records USING (id)
-    WHERE topic BETWEEN communities.id << 32 AND communities.id << 32 | 4294967295
-      AND topic_id IS NOT NULL
+    WHERE {_OF_COMMUNITY} AND topic_id IS NOT NULL
   ) AS topics
-  FROM communities WHERE (
-    SELECT count(*) FROM topics
-    WHERE topic BETWEEN communities.id << 32 AND communities.id << 32 | 4294967295
-  ) > :topics_max
+  FROM communities WHERE (SELECT count(*) FROM topics WHERE {_OF_COMMUNITY}) > :topics_max
 ) WHERE topics > :topics_max ORDER BY topics DESC, group_id
-"""
-# One value, not a row a line: see `schema.IDS`.
+"""  # noqa: S608
 _PAGE = """
 SELECT json_group_array(json_array(seq, CAST(line AS TEXT))) FROM (
   SELECT seq, line, sum(length(line)) OVER (ORDER BY seq) - length(line) AS bytes_before
@@ -89,8 +85,8 @@ def lines(
     if kind == "dismissed" and not _has_table(db, kind):
         return []
     query = _PAGE.format(kind=kind)
-    page = db.execute(query, (after_seq, count, PAGE_BYTES)).fetchone()[0]
-    return [(seq, line.encode()) for seq, line in orjson.loads(page)]
+    page = json_value(db, query, (after_seq, count, PAGE_BYTES))
+    return [(seq, line.encode()) for seq, line in page]
 
 
 def crowded_communities(db: sqlite3.Connection, topics_max: int) -> list[tuple[str, int]]:

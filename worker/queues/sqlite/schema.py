@@ -10,6 +10,8 @@ from enum import IntEnum
 from itertools import chain
 from typing import Any
 
+import orjson
+
 from worker.rules.counts import dead_letter_counts
 from worker.rules.outcome import DeadLetter
 from worker.rules.record import content_hash
@@ -131,7 +133,7 @@ class Lane(IntEnum):
     TAKEN = 2
 
 
-READY = f"(lane IN ({Lane.READY}, {Lane.ASIDE}) OR (lane IS NULL AND queued.id > ?))"
+CAN_BE_TAKEN = f"(lane IN ({Lane.READY}, {Lane.ASIDE}) OR (lane IS NULL AND queued.id > ?))"
 """Whether a row of `queued` may be taken, with the watermark as its parameter."""
 IDS = "(SELECT value FROM json_each(?))"
 """The IDs in a JSON array: one statement for any number of rows.
@@ -140,6 +142,11 @@ Each step of a statement lets other threads run and waits for them, so rows are 
 """
 ROWS_AT_ONCE = (256, 64, 16, 4, 1)
 """How many rows one INSERT has: a few fixed numbers, because each one is a prepared statement."""
+
+
+def json_value(db: sqlite3.Connection, query: str, values: Any = ()) -> Any:
+    """Return what a query answers as JSON in its one row: many rows in one step, as with IDS."""
+    return orjson.loads(db.execute(query, values).fetchone()[0])
 
 
 def insert_rows(

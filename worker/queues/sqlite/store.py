@@ -220,11 +220,6 @@ class SqliteStore:
         with self._file.reading() as db:
             return reading.held_communities(db)
 
-    def queued_cut(self) -> int:
-        """Return how many queued records have a value that was cut."""
-        with self._file.reading() as db:
-            return cut_names.queued_cut(db)
-
     def equal_names(self) -> EqualNames:
         """Return the TopicNames that became equal within a community by cutting."""
         with self._file.reading() as db:

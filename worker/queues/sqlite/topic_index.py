@@ -16,7 +16,14 @@ from zlib import crc32
 import orjson
 
 from worker.queues.sqlite.communities import Communities
-from worker.queues.sqlite.schema import IDS, ids_json, insert_rows, keep_number, kept_number
+from worker.queues.sqlite.schema import (
+    IDS,
+    ids_json,
+    insert_rows,
+    json_value,
+    keep_number,
+    kept_number,
+)
 from worker.rules.topic.identity import TOPIC_ID_INFIX
 
 INDEXED = "indexed"
@@ -69,7 +76,7 @@ class TopicIndex:
         if self._is_of_older_version:
             return
         communities = Communities(db)
-        while rows := orjson.loads(db.execute(_NEW, (self._seen, _PAGE)).fetchone()[0]):
+        while rows := json_value(db, _NEW, (self._seen, _PAGE)):
             communities.load({group_of_topic_id(topic_id) for _, topic_id in rows if topic_id})
             for record_id, topic_id in rows:
                 if topic_id:
@@ -81,17 +88,17 @@ class TopicIndex:
     ) -> dict[str, int]:
         """Return the IDs of the records that hold these TopicIds, by TopicId."""
         if self._is_of_older_version:
-            return _pairs(db, _HOLDING_BY_TEXT, orjson.dumps(list(topic_ids)).decode())
+            return dict(json_value(db, _HOLDING_BY_TEXT, (orjson.dumps([*topic_ids]).decode(),)))
         communities.load({group_of_topic_id(topic_id) for topic_id in topic_ids})
         keys = [key for topic_id in topic_ids if (key := _key(communities, topic_id)) >= 0]
-        found: list[int] = orjson.loads(db.execute(_FOUND, (ids_json(keys),)).fetchone()[0])
+        found: list[int] = json_value(db, _FOUND, (ids_json(keys),))
         for key in keys:
             waiting = self._slices[(key >> COMMUNITY_SHIFT) % SLICES].get(key)
             if waiting is not None:
                 found.append(waiting)
         if not found:
             return {}
-        holding = _pairs(db, _HOLDING, ids_json(found))
+        holding = dict(json_value(db, _HOLDING, (ids_json(found),)))
         return {topic_id: holding[topic_id] for topic_id in topic_ids if topic_id in holding}
 
     def add(
@@ -153,10 +160,6 @@ def index_at_once(
 ) -> None:
     """Index the TopicId that a record gets which is there already."""
     write_entry(db, topic_key(communities.of(group_of_topic_id(topic_id)), topic_id), record_id)
-
-
-def _pairs(db: sqlite3.Connection, query: str, listed: str) -> dict[str, int]:
-    return dict(orjson.loads(db.execute(query, (listed,)).fetchone()[0]))
 
 
 def index_all(db: sqlite3.Connection) -> None:

@@ -205,6 +205,8 @@ def test_a_queue_of_the_last_version_is_read_without_a_change(old: Path, version
     store = SqliteStore(old, read_only=True)
     assert store.worst_communities(5) == WORST
     assert store.counts() == store.counts_by_counting()
+    assert (store.queued_of(A, None), store.queued_of("@TGS#_none", None)) == (2, 0)
+    assert not store.was_removed(b"a line")
     store.close()
     assert read_standing(old.parent).facts["queued"] == 4
     assert (version_of(old), old.read_bytes()) == (version, before)

@@ -109,3 +109,30 @@ def test_the_report_counts_what_still_waits_in_memory(store: SqliteStore, path: 
     assert store.crowded_communities(4) == [("@TGS#_0", 5)]
     assert store.crowded_communities(5) == []
     assert entries(path) == 5
+
+
+@pytest.mark.usefixtures("kind")
+def test_a_queue_that_is_only_read_finds_what_no_process_indexed(path: Path) -> None:
+    store = SqliteStore(path, synchronous="OFF")
+    store.put([topic_of(number, line=number) for number in range(300)])
+    store.close()
+    reader = SqliteStore(path, read_only=True)
+    again = [topic_of(number, line=1000 + number) for number in range(290, 310)]
+    assert reader.would_requeue(again) == 10
+    assert reader.unknown([]) == []
+    reader.close()
+
+
+def test_many_processes_that_put_little_leave_no_long_rest(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_index, "WAITING_MAX", 100)
+    for start in range(0, 1200, 20):
+        store = SqliteStore(path, synchronous="OFF")
+        store.put([topic_of(number, line=number) for number in range(start, start + 20)])
+        store.close()
+    with closing(sqlite3.connect(path)) as db:
+        query = "SELECT n FROM counts WHERE name = ?"
+        (indexed,) = db.execute(query, (topic_index.INDEXED,)).fetchone()
+    assert indexed >= 1200 - 100 - 20
+    assert entries(path) >= indexed

@@ -90,7 +90,7 @@ _ROWS_OF = (
 def row_of(db: sqlite3.Connection, group_id: str) -> int | None:
     """Return the row ID of a community, None if no record of it was ever queued."""
     row = db.execute("SELECT id FROM communities WHERE group_id = ?", (group_id,)).fetchone()
-    return row and int(row[0])
+    return None if row is None else row[0]
 
 
 def hold(db: sqlite3.Connection, without: frozenset[str], *, count: int) -> None:

@@ -76,10 +76,11 @@ CREATE TEMP VIEW queued AS
     first_attempt, last_attempt
   FROM main.queued
 """
-COMMUNITIES_OF_1 = """
+TABLES_NOT_IN_1 = """
 ;CREATE TEMP VIEW communities AS
   SELECT DISTINCT community AS id, community AS group_id, 0 AS imported, 0 AS held, 0 AS moving
-  FROM queued
+  FROM queued;
+CREATE TEMP VIEW removed AS SELECT NULL AS hash WHERE 0
 """
 
 
@@ -93,7 +94,7 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
 def show_as_current(db: sqlite3.Connection, version: int) -> None:
     """Let a queue of an older version, which is only read, be asked like one of this version."""
     if version == 1:
-        _run(db, VIEWS.format(community="group_of(body, 'GroupId')") + COMMUNITIES_OF_1)
+        _run(db, VIEWS.format(community="group_of(body, 'GroupId')") + TABLES_NOT_IN_1)
     else:
         _run(db, VIEWS.format(community="community"))
 

@@ -127,7 +127,7 @@ class Putting:
             queued.append((record_id, self._communities.of(topic.group_id)))
             payloads.append(_payload_row(record_id, record, topic, topic.origin))
             if topic.topic_id:
-                self._index.add(self._db, self._communities, topic.topic_id, record_id)
+                self._index.add(self._communities, topic.topic_id, record_id)
         insert_rows(self._db, _RECORDS, rows)
         insert_rows(self._db, "queued (id, community)", queued)
         insert_rows(self._db, "payloads", payloads)
@@ -303,7 +303,7 @@ class Putting:
             ),
         )
         if topic_id:
-            self._index.add(self._db, self._communities, topic_id, record_id)
+            self._index.add(self._communities, topic_id, record_id)
         return record_id
 
     def _put_queued(self, record: Record, topic: Topic, content: bytes, *, changed: bool) -> int:

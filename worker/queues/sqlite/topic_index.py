@@ -10,7 +10,7 @@ An entry may be stale. It names a record, whose row says whether it holds the To
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from zlib import crc32
 
 import orjson
@@ -29,6 +29,9 @@ from worker.rules.topic.identity import TOPIC_ID_INFIX
 INDEXED = "indexed"
 """The name in `counts` of the highest ID up to which all records are in the table `topics`."""
 SLICES = 64
+WAITING_MAX = 50_000
+"""More than ever waits in one process that puts batches of 500. It is reached by many processes
+that put little each: they begin with what the others left, and never come to the later slices."""
 COMMUNITY_SHIFT = 32
 _PAGE = 10_000
 _NEW = (
@@ -60,6 +63,8 @@ class TopicIndex:
 
     def __init__(self) -> None:
         self._slices: list[dict[int, int]] = [{} for _ in range(SLICES)]
+        self._twins: dict[int, list[int]] = {}
+        """The IDs of further records that wait under a key which is in a slice already."""
         self._lowest: list[int] = [0] * SLICES
         """The lowest ID in each slice that is not empty."""
         self._next_slice = 0
@@ -80,7 +85,7 @@ class TopicIndex:
             communities.load({group_of_topic_id(topic_id) for _, topic_id in rows if topic_id})
             for record_id, topic_id in rows:
                 if topic_id:
-                    self._add(db, _key(communities, topic_id), record_id)
+                    self._add(_key(communities, topic_id), record_id)
             self._seen = rows[-1][0]
 
     def holders(
@@ -95,22 +100,23 @@ class TopicIndex:
         for key in keys:
             waiting = self._slices[(key >> COMMUNITY_SHIFT) % SLICES].get(key)
             if waiting is not None:
-                found.append(waiting)
+                found += [waiting, *self._twins.get(key, ())]
         if not found:
             return {}
         holding = dict(json_value(db, _HOLDING, (ids_json(found),)))
         return {topic_id: holding[topic_id] for topic_id in topic_ids if topic_id in holding}
 
-    def add(
-        self, db: sqlite3.Connection, communities: Communities, topic_id: str, record_id: int
-    ) -> None:
+    def add(self, communities: Communities, topic_id: str, record_id: int) -> None:
         """Add the TopicId of a record that is put in this transaction."""
         communities.of(group_of_topic_id(topic_id))
-        self._add(db, _key(communities, topic_id), record_id)
+        self._add(_key(communities, topic_id), record_id)
 
     def write_slice(self, db: sqlite3.Connection, last_id: int) -> None:
         """Write the next slice of what waits in memory; `last_id`: of the records put so far."""
         self._seen = last_id
+        if sum(map(len, self._slices)) > WAITING_MAX:
+            self.write_all(db)
+            return
         self._write(db, self._next_slice)
         self._next_slice = (self._next_slice + 1) % SLICES
         self._keep_indexed(db)
@@ -121,18 +127,20 @@ class TopicIndex:
             self._write(db, number)
         self._keep_indexed(db)
 
-    def _add(self, db: sqlite3.Connection, key: int, record_id: int) -> None:
+    def _add(self, key: int, record_id: int) -> None:
         number = (key >> COMMUNITY_SHIFT) % SLICES
         waiting = self._slices[number]
         if not waiting or record_id < self._lowest[number]:
             self._lowest[number] = record_id
         if waiting.setdefault(key, record_id) != record_id:
-            # Two that wait have one hash.
-            write_entry(db, key, record_id)
+            self._twins.setdefault(key, []).append(record_id)
 
     def _write(self, db: sqlite3.Connection, number: int) -> None:
         waiting, self._slices[number] = self._slices[number], {}
-        insert_rows(db, "topics", sorted(waiting.items()), _UNLESS_THERE)
+        twins = [
+            (key, twin) for key in self._twins.keys() & waiting for twin in self._twins.pop(key)
+        ]
+        _write_entries(db, sorted([*waiting.items(), *twins]))
 
     def _keep_indexed(self, db: sqlite3.Connection) -> None:
         lowest = [low for waiting, low in zip(self._slices, self._lowest, strict=True) if waiting]
@@ -147,33 +155,31 @@ def _key(communities: Communities, topic_id: str) -> int:
     return -1 if community is None else topic_key(community, topic_id)
 
 
-_UNLESS_THERE = "ON CONFLICT DO NOTHING"
-
-
-def write_entry(db: sqlite3.Connection, key: int, record_id: int) -> None:
-    """Write one entry, without waiting for its slice."""
-    insert_rows(db, "topics", [(key, record_id)], _UNLESS_THERE)
+def _write_entries(db: sqlite3.Connection, entries: list[tuple[int, int]]) -> None:
+    insert_rows(db, "topics", entries, "ON CONFLICT DO NOTHING")
 
 
 def index_at_once(
     db: sqlite3.Connection, communities: Communities, topic_id: str, record_id: int
 ) -> None:
     """Index the TopicId that a record gets which is there already."""
-    write_entry(db, topic_key(communities.of(group_of_topic_id(topic_id)), topic_id), record_id)
+    key = topic_key(communities.of(group_of_topic_id(topic_id)), topic_id)
+    _write_entries(db, [(key, record_id)])
 
 
 def index_all(db: sqlite3.Connection) -> None:
     """Index all records of a queue that has no index yet."""
     db.create_function("topic_key", 2, topic_key, deterministic=True)
+    db.create_function("group_of_topic_id", 1, group_of_topic_id, deterministic=True)
     for statement in _INDEX_ALL:
-        db.execute(statement, {"infix": TOPIC_ID_INFIX})
+        db.execute(statement)
     keep_number(db, INDEXED, db.execute("SELECT coalesce(max(id), 0) FROM records").fetchone()[0])
 
 
-_GROUP = "substr(topic_id, 1, instr(topic_id, :infix) - 1)"
-_INDEX_ALL: Iterable[str] = (
-    f"INSERT OR IGNORE INTO communities (group_id) SELECT DISTINCT {_GROUP} FROM records "  # noqa: S608
-    "WHERE topic_id IS NOT NULL",
-    "INSERT INTO topics SELECT topic_key(communities.id, topic_id), records.id FROM records "  # noqa: S608
-    f"JOIN communities ON group_id = {_GROUP} WHERE topic_id IS NOT NULL ORDER BY 1, 2",
+_INDEX_ALL = (
+    "INSERT OR IGNORE INTO communities (group_id) SELECT DISTINCT group_of_topic_id(topic_id) "
+    "FROM records WHERE topic_id IS NOT NULL",
+    "INSERT INTO topics SELECT topic_key(communities.id, topic_id), records.id FROM records "
+    "JOIN communities ON group_id = group_of_topic_id(topic_id) WHERE topic_id IS NOT NULL "
+    "ORDER BY 1, 2",
 )

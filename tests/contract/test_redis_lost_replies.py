@@ -1,8 +1,10 @@
 """What the Redis queue does when a command took effect but its reply was lost."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError  # noqa: A004 - Redis' own
 
 from tests.support.engines import open_redis
 from tests.support.queues import imported
@@ -19,7 +21,8 @@ from tests.support.redis_streams import (
     take_patiently,
     topic,
 )
-from worker.rules.outcome import History, Released
+from worker.queues.contract import QueueError
+from worker.rules.outcome import History, Outcome, Released
 
 
 async def test_settling_twice_after_a_lost_reply_counts_once(
@@ -54,6 +57,37 @@ async def test_an_outcome_whose_reply_was_lost_is_still_copied(
     await queue.settle([imported(taken.id)])
     assert (await queue.counts()).imported == 1
     assert disk.lines == [line.encode() + b"\n" for line in streams.raw_lines("imported")]
+    await queue.close()
+
+
+@pytest.mark.parametrize("lane", ["", "|1", "|2"])
+async def test_a_part_of_a_batch_whose_reply_was_lost_is_settled_again_as_it_was(
+    server: RedisServer, streams: Streams, lane: str
+) -> None:
+    """The queue was given up meanwhile, and the outcomes are settled once more at the end."""
+    disk = Disk()
+    queue = await open_redis(server, copy=disk)
+    streams.add_topics(120)
+    outcomes: list[Outcome] = [imported(delivery.id) for delivery in await queue.take(120)]
+    script = queue._scripts["settle"]
+
+    async def losing(**given: Any) -> Any:
+        reply = await script(**given)
+        if given["args"][3].endswith(lane or given["args"][1]):
+            queue._scripts["settle"] = script
+            queue.give_up()
+            raise ConnectionError("the reply is lost")
+        return reply
+
+    queue._scripts["settle"] = losing
+    with pytest.raises(QueueError):
+        await queue.settle(outcomes)
+    unanswered = len(queue._held)
+    assert 0 < unanswered < len(outcomes)
+    assert len(await queue.settle(outcomes)) == unanswered
+    assert (await queue.counts()).imported == 120
+    copied = [line.rstrip().decode() for line in disk.lines]
+    assert sorted(copied) == sorted(streams.raw_lines("imported"))
     await queue.close()
 
 

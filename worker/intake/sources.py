@@ -74,7 +74,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def resolve(path: str, records_path: tuple[str, ...] = (), encoding: str | None = None) -> Source:
-    """Look at an input once before anything starts, and return what is known of it.
+    """Return what is known of an input, which is looked at once before anything starts.
 
     A pipe is looked at when it is read. Raises InputError if it is missing, cannot be read, or
     holds no records as it is (UnsupportedInputError).

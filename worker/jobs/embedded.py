@@ -94,7 +94,7 @@ class EmbeddedEngine:
             queue.close()
 
     def _tell_mapping(self, store: SqliteStore) -> None:
-        """Say what another mapping than that of the last run does, before anything is read."""
+        """Log what another mapping than that of the last run does, before anything is read."""
         now = mapping_text(self._settings.records)
         sentence = changed_mapping(store.exchange_mapping(now), now)
         if sentence:

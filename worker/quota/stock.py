@@ -165,7 +165,7 @@ class Stock:
         self._last_s = NEVER_S
 
     def caller_came(self, now_s: float) -> None:
-        """Note that a caller wants a turn: the sooner after the last one, the more will come."""
+        """Record that a caller wants a turn: the sooner after the last one, the more will come."""
         idle_s = now_s - self._used_at_s
         if idle_s <= self._interval_s:
             self._eager += 1
@@ -186,7 +186,7 @@ class Stock:
         insort(self._turns, turn)
 
     def used(self, now_s: float) -> None:
-        """Note that a caller went off with its turn."""
+        """Record that a caller went off with its turn."""
         self._used_at_s = now_s
 
     def wanted(self, now_s: float) -> int:

@@ -61,9 +61,10 @@ class Ahead:
             await asyncio.shield(self._fetching)
         held = [d for d in self._deliveries if d.topic.group_id in without]
         self._deliveries = [d for d in self._deliveries if d.topic.group_id not in without]
-        taken, self._deliveries = self._deliveries[:count], self._deliveries[count:]
         if held:
+            # Before any is taken: if Redis refuses, the others stay ready.
             await self._release(held)
+        taken, self._deliveries = self._deliveries[:count], self._deliveries[count:]
         return taken
 
     def take_of(self, group_id: str, count: int) -> list[Delivery]:
@@ -77,7 +78,7 @@ class Ahead:
         self._deliveries.sort(key=lambda delivery: delivery.history.attempts > 0)
 
     def taken(self, count: int, *, may_hold_more: bool | None = None) -> None:
-        """Note that a take returned `count`, and fetch more if they are used fast.
+        """Record that a take returned `count`, and fetch more if they are used fast.
 
         `may_hold_more`: whether the queue does, if that take asked it.
         """
@@ -94,7 +95,7 @@ class Ahead:
             self._idle_timer = self._loop.call_later(IDLE_S, self._judge_idleness)
 
     def filled(self, seconds: float) -> None:
-        """Note how long a fill took."""
+        """Record how long a fill took."""
         self._fill_s = max(seconds, 0.7 * self._fill_s)
 
     async def close(self) -> None:

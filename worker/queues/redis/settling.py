@@ -68,53 +68,73 @@ class Settler:
         self._hold = hold
         self._copy = copy
         self._one_at_a_time = asyncio.Lock()
+        self._unanswered: dict[int, _Part] = {}
+        """The part of each lane whose reply did not arrive."""
 
     async def settle(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Settle or release a batch. Returns those that were settled, now or by an earlier try.
 
         Waits while Redis is away. Raises QueueError once it is given up.
         """
-        # Redis remembers the last part of each lane, to accept it again (R17).
         async with self._one_at_a_time:
+            # Redis remembers the last part of each lane, to accept it again (R17). So what may have
+            # been settled unseen goes again as it was, in its lane, before anything else does.
+            settled = await self._settle_parts([*self._unanswered.items()])
             # On a retry, skip the outcomes that an earlier, partly completed try already settled.
-            outcomes = [outcome for outcome in outcomes if outcome.id in self._hold.entries]
-            contents = [
-                outcome_content(self._hold.entries[outcome.id], outcome) for outcome in outcomes
-            ]
-            rest = iter(zip(outcomes, contents, strict=True))
-            arguments = [orjson.dumps(content) for content in contents]
-            parts = [
-                _Part(list(islice(rest, len(part))), part)
-                for part in in_parts(arguments, SETTLED_AT_ONCE)
-            ]
-            lanes = [
-                self._settle_in_lane(n, parts[n::LANES]) for n in range(min(LANES, len(parts)))
-            ]
-            results = await asyncio.gather(*lanes, return_exceptions=True)
-            self._append([part for part in parts if part.is_done])
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-            return [outcome for part in parts for outcome, _ in part.settled]
+            rest = [outcome for outcome in outcomes if outcome.id in self._hold.entries]
+            settled |= await self._settle_parts(
+                [(number % LANES, part) for number, part in enumerate(self._parts(rest))]
+            )
+            return [outcome for outcome in outcomes if outcome.id in settled]
 
-    async def _settle_in_lane(self, lane: int, parts: list["_Part"]) -> None:
+    def _parts(self, outcomes: list[Outcome]) -> list["_Part"]:
+        contents = [
+            outcome_content(self._hold.entries[outcome.id], outcome) for outcome in outcomes
+        ]
+        batch = iter(zip(outcomes, contents, strict=True))
+        arguments = [orjson.dumps(content) for content in contents]
+        return [
+            _Part(list(islice(batch, len(part))), part)
+            for part in in_parts(arguments, SETTLED_AT_ONCE)
+        ]
+
+    async def _settle_parts(self, parts: list[tuple[int, "_Part"]]) -> set[int]:
+        """Settle parts, each given with its lane; return the IDs of what was settled."""
+        settled: set[int] = set()
+        lanes: dict[int, list[_Part]] = {}
+        for lane, part in parts:
+            lanes.setdefault(lane, []).append(part)
+        results = await asyncio.gather(
+            *(self._settle_in_lane(lane, rest, settled) for lane, rest in lanes.items()),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return settled
+
+    async def _settle_in_lane(self, lane: int, parts: list["_Part"], settled: set[int]) -> None:
         """Settle parts one after another, while other lanes do the same."""
         consumer = self._taking.consumer
+        beginning = [
+            self._group,
+            consumer,
+            self._taking.keep_results,
+            lane_name(consumer, lane),
+        ]
         for part in parts:
-            beginning = [
-                self._group,
-                consumer,
-                self._taking.keep_results,
-                lane_name(consumer, lane),
-            ]
+            self._unanswered[lane] = part
             answers = await self._patience.run("settle", KEYS, [*beginning, *part.arguments])
-            part.answered(answers)
+            del self._unanswered[lane]
+            done = part.settled(answers)
+            settled.update(outcome.id for outcome, _ in done)
             for outcome, _ in part.batch:
-                del self._hold.entries[outcome.id]
+                self._hold.entries.pop(outcome.id, None)
+            # At once: whoever waits for the batch may be cancelled before the other lanes end.
+            self._append([content for _, content in done])
             _report_skipped(answers)
 
-    def _append(self, parts: list["_Part"]) -> None:
-        settled = [content for part in parts for _, content in part.settled]
+    def _append(self, settled: list[dict[str, Any]]) -> None:
         self._copy.append(
             {
                 kind: [c["line"].encode() + b"\n" for c in settled if c["kind"] == kind]
@@ -129,12 +149,10 @@ class _Part:
     def __init__(self, batch: list[tuple[Outcome, dict[str, Any]]], arguments: list[bytes]) -> None:
         self.batch = batch
         self.arguments = arguments
-        self.is_done = False
-        self.settled: list[tuple[Outcome, dict[str, Any]]] = []
 
-    def answered(self, answers: list[int]) -> None:
-        self.is_done = True
-        self.settled = [b for b, answer in zip(self.batch, answers, strict=True) if answer > 0]
+    def settled(self, answers: list[int]) -> list[tuple[Outcome, dict[str, Any]]]:
+        """Return what was settled, now or before; `answers`: one for each outcome."""
+        return [pair for pair, answer in zip(self.batch, answers, strict=True) if answer > 0]
 
 
 def lane_name(consumer: str, lane: int) -> str:

@@ -4,8 +4,8 @@
 --
 -- KEYS: stream, imported, dead, counts, topics, letters, lost, batches, held, renewed, uncalled,
 --       claimed, communities, dead_by_community, held_by_community
--- ARGV: group, consumer, keep_results, lane (the field of `batches`), then outcomes, each JSON {id, kind, source, topic_id,
---       group_id, aside_id, content, line, reason, code, may_exist, is_compared, hash,
+-- ARGV: group, consumer, keep_results, lane (the field of `batches`), then outcomes, each JSON
+--       {id, kind, source, topic_id, group_id, aside_id, content, line, reason, code, may_exist, is_compared, hash,
 --       key, counts, record, metadata, is_cut}
 local stream, imported, dead, counts, topics, letters, lost, batches, aside = unpack(KEYS)
 local marks = {renewed = KEYS[10], uncalled = KEYS[11], claimed = KEYS[12]}

@@ -24,7 +24,7 @@ from worker.rules.usersig import Signature
 from worker.rules.verdict import REQUEST_TIMEOUT, Reply, SetupFault
 from worker.settings.addresses import is_loopback
 from worker.transport.connections import INTERIM_ANSWERS_MAX, InterimAnswersError
-from worker.transport.contract import Answer, Destination, Transport
+from worker.transport.contract import NO_TLS, Answer, Destination, Transport
 from worker.transport.direct import DirectTransport, is_served_directly
 from worker.transport.session import SessionTransport
 
@@ -37,8 +37,6 @@ INFO_CHARACTERS_MAX = 500
 RANDOM_BITS = 32
 RANDOM_MAX = 2**RANDOM_BITS - 1
 CODE_MAX = 2**31 - 1
-NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
-"""What OpenSSL names a first answer that is no TLS; its releases differ."""
 NO_TLS_SPOKEN = "the server does not speak TLS: is it plain http?"
 OK = 200
 SERVER_ERRORS_FROM = 500

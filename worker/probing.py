@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
+from worker.transport.contract import HEADERS, NO_TLS
+
 BODY_BYTES_MAX = 65_536
-NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
-"""What OpenSSL names a first answer that is no TLS; its releases differ."""
 RANDOM_MAX = 2**32
 HTTP_PORT, HTTPS_PORT = 80, 443
 
@@ -106,7 +106,7 @@ def call(way: Way, path: str, query: Mapping[str, str], body: bytes) -> Answer:
     fields = {**query, "random": str(secrets.randbelow(RANDOM_MAX)), "contenttype": "json"}
     encoded = urlencode(fields, quote_via=quote, safe="*-_")
     target = f"{parts.path.rstrip('/')}/{path.strip('/')}?{encoded}"
-    headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "topic-import"}
+    headers = dict(HEADERS)
     if way.proxy and not way.is_tls:
         target = f"http://{parts.netloc}{target}"
         headers |= _login(way.proxy)

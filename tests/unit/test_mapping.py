@@ -40,6 +40,9 @@ def problems(record: dict[str, Any], **rules: Any) -> list[str]:
         ("name", ("name",)),
         ("purpose.value", ("purpose", "value")),
         (r"a\.b.c", ("a.b", "c")),
+        (r"a\\.b\\\.c", ("a\\", "b\\.c")),
+        ("a..b", ("a", "", "b")),
+        ("", ("",)),
     ],
 )
 def test_a_path_is_read_as_it_is_spelled(text: str, path: tuple[str, ...]) -> None:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from worker.rules.proposal import Proposal, propose, value_at
+from worker.rules.proposal import Proposal, propose
+from worker.rules.topic.mapping import parse_path, value_at
 
 GROUP = "@TGS#_@TGS#cQVLVHIM62CJ"
 
@@ -88,9 +89,9 @@ def test_a_community_and_a_topic_are_known_by_their_ids() -> None:
 
 def test_a_dot_in_a_name_is_no_path() -> None:
     record = {"a.b": {"c\\d": {"deep": 1}, "e": 5}, "f": 1}
-    assert value_at(record, "a\\.b.e") == 5
-    assert value_at(record, "a\\.b.c\\\\d.deep") == 1
-    assert value_at(record, "a.b") is None
+    assert value_at(record, parse_path("a\\.b.e")) == 5
+    assert value_at(record, parse_path("a\\.b.c\\\\d.deep")) == 1
+    assert value_at(record, parse_path("a.b")) is None
     assert propose([record]).ignored == ("a\\.b", "f")
 
 

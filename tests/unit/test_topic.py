@@ -239,3 +239,9 @@ def test_field_names_inside_values_are_not_duplicates() -> None:
 def test_overly_deep_nesting_is_reported_by_the_field_checks() -> None:
     line = b'{"a":' * 1000 + b"1" + b"}" * 1000
     assert "unknown field a" in problems_of(parse_record(line))
+
+
+def test_a_cut_record_without_a_topic_id_is_sent_as_it_was_given() -> None:
+    rules = RecordRules(derive_ids=False, truncate=True)
+    topic = to_topic({"GroupId": GROUP, "TopicName": "n" * 40}, rules)
+    assert (topic.origin, topic.topic_id, topic.truncated) == (Origin.NONE, None, ("TopicName",))

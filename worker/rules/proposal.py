@@ -3,7 +3,6 @@
 A person reads the proposal before it is used, so a name that is probably right is enough.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from worker.rules.topic.fields import (
 )
 from worker.rules.topic.grouping import MessageGroup, kind_of_message
 from worker.rules.topic.identity import GROUP_ID_PREFIX, TOPIC_ID_INFIX
+from worker.rules.topic.mapping import name_like, parse_path, spell_path, value_at
 from worker.rules.topic.times import TimeForm, seconds_of
 
 BY_VALUE = ("GroupId", "TopicId")
@@ -49,8 +49,6 @@ KEYS = ("id", "key", "_id", "uid", "uuid", "channelid", "externalid", "slug")
 """The names of a record's key, the likeliest first; compared in lower case."""
 MOST = 0.95
 """The share of the values of a field that tells its kind: a few broken records do not count."""
-SIMILAR = 0.75
-"""How alike a name and a field of the API are, at least, for the name to be a slip of the pen."""
 _ISO_8601 = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
 
 
@@ -94,7 +92,7 @@ def propose(records: Sequence[Mapping[str, Any]]) -> Proposal:
     names = dict.fromkeys(
         name for record in records for name, value in record.items() if value is not None
     )
-    slips = {name: _field_like(name) for name in names if name not in used}
+    slips = {name: name_like(name, FIELDS) for name in names if name not in used}
     times = [
         value for path, name in chosen.items() if name == "CreateTime" for value in examples[path]
     ]
@@ -106,7 +104,7 @@ def propose(records: Sequence[Mapping[str, Any]]) -> Proposal:
         create_time=None if unit == "seconds" else unit,
         missing=tuple(name for name in REQUIRED if name not in chosen.values()),
         ignored=(
-            *(_escaped(name) for name, meant in slips.items() if meant is None),
+            *(spell_path((name,)) for name, meant in slips.items() if meant is None),
             *dict.fromkeys(_beside(records, {*chosen, key_field})),
         ),
         problems=(
@@ -118,11 +116,11 @@ def propose(records: Sequence[Mapping[str, Any]]) -> Proposal:
 
 def _beside(records: Sequence[Mapping[str, Any]], mapped: Collection[str | None]) -> Iterator[str]:
     """Yield the paths beside a mapped one in the same inner object."""
-    holders = {_top(path) for path in mapped if path and len(_parts(path)) > 1}
+    holders = {_top(path) for path in mapped if path and len(parse_path(path)) > 1}
     for record in records:
         for name in holders:
             inside = record.get(name)
-            paths = (f"{_escaped(name)}.{_escaped(inner)}" for inner in _names_in(inside))
+            paths = (spell_path((name, inner)) for inner in _names_in(inside))
             yield from (path for path in paths if path not in mapped)
 
 
@@ -130,26 +128,17 @@ def _names_in(value: Any) -> Iterable[str]:
     return value if isinstance(value, Mapping) else ()
 
 
-def value_at(record: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path of a record, None without one."""
-    value: Any = record
-    for part in _parts(path):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
 def _paths(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the path and value of each field that is set, those of inner objects one level deep."""
     for name, value in record.items():
-        path = _escaped(name)
         if isinstance(value, Mapping):
             yield from (
-                (f"{path}.{_escaped(inner)}", v)
+                (spell_path((name, inner)), v)
                 for inner, v in value.items()
                 if v is not None and not isinstance(v, Mapping)
             )
         elif value is not None:
-            yield path, value
+            yield spell_path((name,)), value
 
 
 def _choose(examples: Mapping[str, list[Any]]) -> Iterator[tuple[str, str]]:
@@ -238,7 +227,7 @@ def _problems_of(
     record: Mapping[str, Any], chosen: Mapping[str, str], unit: TimeForm
 ) -> Iterator[str]:
     limits = FieldLimits()
-    values = {name: value_at(record, path) for path, name in chosen.items()}
+    values = {name: value_at(record, parse_path(path)) for path, name in chosen.items()}
     yield from (f"{name} is missing" for name in REQUIRED if values.get(name) is None)
     for name, value in values.items():
         if value is None:
@@ -267,13 +256,6 @@ def _misspelt(
             yield count, f"unknown field {name} (is it {meant}?)"
 
 
-def _field_like(name: str) -> str | None:
-    """Return the field of the API that a name is probably meant to be."""
-    lower = {known.lower(): known for known in FIELDS}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=SIMILAR)
-    return lower[close[0]] if close else None
-
-
 def _is_free(path: str, chosen: Mapping[str, str]) -> bool:
     return path not in chosen and path not in FIELDS
 
@@ -282,16 +264,6 @@ def _plain(path: str) -> str:
     return re.sub(r"[_\- ]", "", path).lower()
 
 
-def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace(".", "\\.")
-
-
-def _parts(path: str) -> list[str]:
-    """Split a path at its dots; a dot or a backslash after a backslash is part of a name."""
-    found = re.findall(r"(?:\\.|[^.\\])+", path)
-    return [re.sub(r"\\(.)", r"\1", part) for part in found]
-
-
 def _top(path: str) -> str:
     """Return the name of the record's own field that a path begins with."""
-    return _parts(path)[0] if path else path
+    return parse_path(path)[0]

@@ -7,6 +7,8 @@ HEADERS = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "top
 KEEP_ALIVE_S = 15.0
 """Shorter than gateways keep an idle connection open: a POST on one that they just closed fails."""
 DNS_CACHE_S = 60
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+"""What OpenSSL names a first answer that is no TLS; its releases differ."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,46 @@ from worker.rules.topic.times import TimeForm, range_problem, seconds_of
 
 Path = tuple[str, ...]
 """The names that lead to a value, from the outermost object inwards."""
-_DOT = re.compile(r"(?<!\\)\.")
+SIMILAR = 0.75
+"""How alike two names are, at least, for one to be a slip of the pen."""
+_CHARACTER = re.compile(r"\\[.\\]|.", re.DOTALL)
+"""One character of a name as a path spells it, or the dot between two names."""
 
 
 def parse_path(text: str) -> Path:
-    r"""Return the path that a setting spells, `purpose.value`; `\.` is a dot in a name."""
-    return tuple(part.replace("\\.", ".") for part in _DOT.split(text))
+    r"""Return the path that a setting spells, `purpose.value`.
+
+    `\.` is a dot in a name, and a backslash before a dot or another backslash is written twice.
+    """
+    names = [""]
+    for character in _CHARACTER.findall(text):
+        if character == ".":
+            names.append("")
+        else:
+            names[-1] += character[-1]
+    return tuple(names)
 
 
 def spell_path(path: Path) -> str:
     """Return a path as a setting spells it."""
-    return ".".join(part.replace(".", "\\.") for part in path)
+    return ".".join(name.replace("\\", "\\\\").replace(".", "\\.") for name in path)
+
+
+def value_at(record: Mapping[str, Any], path: Path) -> Any:
+    """Return the value at a path of a record, None without one."""
+    value: Any = record
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return None
+        value = value[name]
+    return value
+
+
+def name_like(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a name is probably meant to be, None if it is like no one."""
+    lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=SIMILAR)
+    return lower[close[0]] if close else None
 
 
 @dataclass(slots=True)
@@ -94,7 +123,7 @@ class RecordMapping:
 
     def chooses(self, record: Mapping[str, Any]) -> bool:
         """Return whether a record is one of those that are wanted (`records.where`)."""
-        return all(_is_wanted(_value_at(record, path), wanted) for path, wanted in self._where)
+        return all(_is_wanted(value_at(record, path), wanted) for path, wanted in self._where)
 
     def named(self, record: Mapping[str, Any]) -> Named:
         """Return the values of a record under the names of the API."""
@@ -125,9 +154,8 @@ class RecordMapping:
 
     def _unknown_field(self, path: Path) -> str:
         name = _shown(path)
-        lower = {candidate.lower(): candidate for candidate in self._names}
-        close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.75)
-        hint = f" (is it {lower[close[0]]}?)" if close else ""
+        meant = name_like(name, self._names)
+        hint = f" (is it {meant}?)" if meant else ""
         return f"unknown field {shortened(name)}{hint}"
 
 
@@ -159,15 +187,6 @@ def _take(named: Named, ours: str, path: Path, value: Any) -> None:
 def _shown(path: Path) -> str:
     """Return a path for a sentence: a name alone as the record has it."""
     return spell_path(path) if len(path) > 1 else path[0]
-
-
-def _value_at(record: Mapping[str, Any], path: Path) -> Any:
-    value: Any = record
-    for name in path:
-        if not isinstance(value, dict) or name not in value:
-            return None
-        value = value[name]
-    return value
 
 
 def _wanted(value: Any) -> Sequence[Any]:
